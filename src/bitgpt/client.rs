@@ -1,0 +1,415 @@
+//! One authenticated GET with every limit, and its answer judged. Does not retry and does not log: the poller
+//! does.
+
+use std::error::Error as StdError;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER,
+};
+use reqwest::header::{HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::bitgpt::parse::{self, Parsed, Rules};
+use crate::domain::failure::{Failure, Reason};
+use crate::secret::Token;
+
+/// How long a connection may take. A server that does not answer a SYN within 5 s, two retransmissions, is not
+/// going to.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the exporter calls itself at the API.
+const USER_AGENT: &str = concat!("api-key-exporter/", env!("CARGO_PKG_VERSION"));
+
+/// Most certificates read from one `ca_file`; whole operating systems have some hundred.
+const CA_CERTIFICATES_MAX: usize = 10_000;
+
+/// What a client needs to know of its account.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the API is, without a trailing slash.
+    pub base_url: Url,
+    /// Certificate authorities to trust instead of the system's, as PEM.
+    pub ca_file: Option<PathBuf>,
+    /// A proxy for https; its address may hold a password.
+    pub proxy_url: Option<SecretString>,
+    /// Limit for one whole attempt: connection, headers and body.
+    pub timeout: Duration,
+    /// Largest body.
+    pub body_bytes_max: usize,
+    /// Most keys of a listing.
+    pub keys_max: usize,
+    /// The environment that the API must say it is.
+    pub expected_env: Option<String>,
+}
+
+/// One attempt's end.
+#[derive(Debug)]
+pub struct Answer {
+    /// The listing, or why there is none.
+    pub result: Result<Parsed, Failure>,
+    /// The API's clock minus ours, in whole seconds, where it named a time.
+    pub clock_skew: Option<TimeDelta>,
+}
+
+/// Lists keys. Holds no connection between two calls, so that a moved address is seen at once.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    settings: Arc<Settings>,
+}
+
+impl Client {
+    /// Loads the certificate authorities and builds the client. Blocks on the file system for some 50 ms.
+    pub fn new(settings: Arc<Settings>) -> Result<Self, Failure> {
+        let tls = tls(&settings)?;
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(USER_AGENT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .pool_max_idle_per_host(0)
+            .http1_only()
+            .referer(false)
+            .no_proxy();
+        if let Some(proxy_url) = &settings.proxy_url {
+            let proxy = reqwest::Proxy::all(proxy_url.expose_secret());
+            builder = builder.proxy(proxy.map_err(|_redacted| {
+                Failure::new(Reason::Internal, "accounts.proxy_url is no URL")
+            })?);
+        }
+        // The error's text is left out on purpose: reqwest puts URLs into its errors.
+        let http = builder.build().map_err(|_redacted| {
+            Failure::new(Reason::Internal, "the HTTP client cannot be built")
+        })?;
+        Ok(Self { http, settings })
+    }
+
+    /// `GET /developers/api_keys`, once, within `deadline` at most. `now` reads the clock when the answer is in,
+    /// to compare it with the API's.
+    pub async fn list(
+        &self,
+        token: &Token,
+        deadline: Duration,
+        now: impl Fn() -> DateTime<Utc>,
+    ) -> Answer {
+        let timeout = self.settings.timeout.min(deadline);
+        let mut clock_skew = None;
+        // What an error status already told is not lost when its body never ends.
+        let mut told = None;
+        let attempt = self.attempt(token, &now, &mut clock_skew, &mut told);
+        let result = match tokio::time::timeout(timeout, attempt).await {
+            Ok(result) => result,
+            Err(_elapsed) => {
+                let why = format!(
+                    "no complete answer within {}",
+                    humantime::format_duration(timeout)
+                );
+                Err(told.unwrap_or_else(|| Failure::new(Reason::Timeout, &why)))
+            }
+        };
+        Answer { result, clock_skew }
+    }
+
+    async fn attempt(
+        &self,
+        token: &Token,
+        now: &impl Fn() -> DateTime<Utc>,
+        clock_skew: &mut Option<TimeDelta>,
+        told: &mut Option<Failure>,
+    ) -> Result<Parsed, Failure> {
+        let url = format!(
+            "{}/developers/api_keys",
+            self.settings.base_url.as_str().trim_end_matches('/')
+        );
+        let request = self
+            .http
+            .get(url)
+            .header(AUTHORIZATION, token.authorization())
+            .header(ACCEPT, HeaderValue::from_static("application/json"))
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let mut response = request.send().await.map_err(|error| no_answer(&error))?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let date = date(&headers);
+        *clock_skew = date.map(|date| TimeDelta::seconds((date - now()).num_seconds()));
+        let is_success = matches!(status, 200..=202);
+        let has_end =
+            headers.contains_key(TRANSFER_ENCODING) || response.content_length().is_some();
+        let retry_after = retry_after(&headers, date.unwrap_or_else(now));
+        if !is_success {
+            let why = format!("HTTP status {status}");
+            let failure = Failure::new(Reason::of_status(status), &why);
+            *told = Some(Failure {
+                http_status: Some(status),
+                retry_after,
+                ..failure
+            });
+        }
+        let failed = |reason, why: &str| {
+            let known = told.clone();
+            known.unwrap_or_else(|| Failure {
+                http_status: Some(status),
+                ..Failure::new(reason, why)
+            })
+        };
+        if headers
+            .get(CONTENT_ENCODING)
+            .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
+            return Err(failed(
+                Reason::NotJson,
+                "the body is compressed, which was not asked for",
+            ));
+        }
+        if is_html(&headers) {
+            return Err(failed(Reason::NotJson, "the answer is an HTML page"));
+        }
+        let body = read_body(&mut response, self.settings.body_bytes_max)
+            .await
+            .map_err(|(reason, why)| failed(reason, &why))?;
+        let rules = Rules {
+            token,
+            keys_max: self.settings.keys_max,
+            expected_env: self.settings.expected_env.as_deref(),
+        };
+        parse::answer(status, &body, &rules).map_err(|failure| {
+            let retry_after = retry_after.or(failure.retry_after);
+            // Without a length or chunks, the end of the connection looks like the end of the body.
+            let is_cut = failure.reason == Reason::NotJson && !has_end;
+            let reason = if is_cut {
+                Reason::BodyTruncated
+            } else {
+                failure.reason
+            };
+            Failure {
+                reason,
+                retry_after,
+                ..failure
+            }
+        })
+    }
+}
+
+/// Reads certificate authorities in PEM; for a check of the configuration too.
+pub fn read_ca_file(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let shown = path.display();
+    let pem = std::fs::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem)
+        .take(CA_CERTIFICATES_MAX)
+        .collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => {
+            Err(format!("{shown} holds no certificate in PEM"))
+        }
+        Ok(certificates) => Ok(certificates),
+        Err(_) => Err(format!("{shown} holds a certificate that is not PEM")),
+    }
+}
+
+fn tls(settings: &Settings) -> Result<rustls::ClientConfig, Failure> {
+    let mut roots = rustls::RootCertStore::empty();
+    match &settings.ca_file {
+        Some(path) => {
+            let certificates = read_ca_file(path).map_err(|why| Failure::new(Reason::Tls, &why))?;
+            roots.add_parsable_certificates(certificates);
+        }
+        None if settings.base_url.scheme() == "http" => {}
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            // An image made from nothing has no certificate authorities of its own.
+            if roots.is_empty() {
+                roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Failure::new(Reason::Tls, &error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+async fn read_body(
+    response: &mut reqwest::Response,
+    bytes_max: usize,
+) -> Result<Vec<u8>, (Reason, String)> {
+    let too_large = || {
+        (
+            Reason::BodyTooLarge,
+            format!("the body is larger than poll.max_body_bytes ({bytes_max})"),
+        )
+    };
+    let announced = response.content_length().unwrap_or(0);
+    if announced > bytes_max as u64 {
+        return Err(too_large());
+    }
+    let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > bytes_max => return Err(too_large()),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(_) => {
+                let why = format!(
+                    "the connection ended after {} bytes of the body",
+                    body.len()
+                );
+                return Err((Reason::BodyTruncated, why));
+            }
+        }
+    }
+}
+
+/// Why there was no answer at all. Says the innermost cause only: reqwest's own text carries the URL.
+fn no_answer(error: &reqwest::Error) -> Failure {
+    let causes: Vec<&(dyn StdError + 'static)> =
+        std::iter::successors(error.source(), |cause| (*cause).source()).collect();
+    let words = causes
+        .last()
+        .map_or_else(|| "no answer".to_owned(), ToString::to_string);
+    let tls_error = causes.iter().find_map(|cause| tls_error(*cause));
+    let hyper_error = causes
+        .iter()
+        .find_map(|cause| cause.downcast_ref::<hyper::Error>());
+    let is_cut_handshake = causes.iter().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        error.is_connect() && io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof)
+    });
+    if error.is_timeout() {
+        let limit = humantime::format_duration(CONNECT_TIMEOUT);
+        Failure::new(Reason::Timeout, &format!("no connection within {limit}"))
+    } else if error.is_dns() {
+        Failure::new(Reason::Dns, &words)
+    } else if let Some(tls_error) = tls_error {
+        Failure::new(Reason::Tls, &tls_words(tls_error))
+    } else if is_cut_handshake {
+        Failure::new(Reason::Tls, "the connection ended during the TLS handshake")
+    } else if hyper_error.is_some_and(hyper::Error::is_parse) {
+        Failure::new(Reason::NotJson, "the answer is not HTTP")
+    } else {
+        Failure::new(Reason::Connect, &words)
+    }
+}
+
+/// rustls reports through an `io::Error`, whose `source` skips the error that it wraps.
+fn tls_error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    let wrapped = || {
+        cause
+            .downcast_ref::<std::io::Error>()?
+            .get_ref()?
+            .downcast_ref::<rustls::Error>()
+    };
+    cause.downcast_ref::<rustls::Error>().or_else(wrapped)
+}
+
+fn tls_words(error: &rustls::Error) -> String {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let is_about_time = matches!(
+        error,
+        rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
+        )
+    );
+    let hint = if is_about_time {
+        " (is this machine's clock right?)"
+    } else {
+        ""
+    };
+    format!("{error}{hint}")
+}
+
+fn is_html(headers: &HeaderMap) -> bool {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
+    [&b"text/html"[..], b"application/xhtml"]
+        .iter()
+        .any(|html| {
+            content_type
+                .get(..html.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(html))
+        })
+}
+
+fn date(headers: &HeaderMap) -> Option<DateTime<Utc>> {
+    http_date(headers.get(DATE)?.to_str().ok()?)
+}
+
+fn http_date(text: &str) -> Option<DateTime<Utc>> {
+    httpdate::parse_http_date(text).ok().map(DateTime::from)
+}
+
+/// The longest readable wait of all `Retry-After` headers; dates count from the API's own clock, and one in the
+/// past is no wait.
+fn retry_after(headers: &HeaderMap, api_now: DateTime<Utc>) -> Option<Duration> {
+    let waits = headers.get_all(RETRY_AFTER).iter().filter_map(|value| {
+        let text = value.to_str().ok()?;
+        let until = || {
+            Some(
+                (http_date(text.trim())? - api_now)
+                    .to_std()
+                    .unwrap_or_default(),
+            )
+        };
+        parse::retry_after(text).or_else(until)
+    });
+    waits.max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_by_the_apis_clock() {
+        let now = http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let cases: [(&[&'static str], Option<u64>); 12] = [
+            (&[], None),
+            (&["120"], Some(120)),
+            (&["0"], Some(0)),
+            (&["Sun, 06 Nov 1994 08:50:37 GMT"], Some(60)),
+            (&["Sun, 06 Nov 1994 08:00:00 GMT"], Some(0)),
+            (&["abc"], None),
+            (&["-1"], None),
+            (&["1e9"], None),
+            (&["1.5"], None),
+            (&["99999999999999999999"], Some(u64::MAX)),
+            (&["10", "30"], Some(30)),
+            (&["", "7"], Some(7)),
+        ];
+        for (values, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(RETRY_AFTER, HeaderValue::from_static(value));
+            }
+            assert_eq!(
+                retry_after(&headers, now),
+                expected.map(Duration::from_secs),
+                "{values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn html_is_recognised_by_its_content_type() {
+        for (content_type, expected) in [
+            ("text/html; charset=UTF-8", true),
+            ("TEXT/HTML", true),
+            ("application/json", false),
+            ("text", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            assert_eq!(is_html(&headers), expected, "{content_type}");
+        }
+    }
+}

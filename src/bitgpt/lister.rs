@@ -1,0 +1,98 @@
+//! Lists one account's keys: the token as it is now, a client that is renewed in time, one attempt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::bitgpt::client::{Answer, Client, Settings};
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::text::chain;
+use crate::secret::{Token, TokenSource};
+
+/// Certificate authorities are read again after this long: operating systems replace them a few times a year.
+const CLIENT_LIFE: Duration = Duration::from_hours(24);
+
+/// One account's way to its keys.
+#[derive(Debug)]
+pub struct Lister {
+    token: TokenSource,
+    settings: Arc<Settings>,
+    client: Mutex<Option<(Client, Instant)>>,
+    now: fn() -> DateTime<Utc>,
+}
+
+impl Lister {
+    /// Nothing is read or built before the first attempt: a cold start must not wait for certificates.
+    pub fn new(token: TokenSource, settings: Settings, now: fn() -> DateTime<Utc>) -> Self {
+        Self {
+            token,
+            settings: Arc::new(settings),
+            client: Mutex::new(None),
+            now,
+        }
+    }
+
+    /// One attempt, `deadline` long at most, the reading of files included.
+    pub async fn attempt(&self, deadline: Duration) -> Answer {
+        let started = Instant::now();
+        let prepared = tokio::time::timeout(deadline, self.prepare());
+        let (token, client) = match prepared.await {
+            Ok(Ok(ready)) => ready,
+            Ok(Err(failure)) => {
+                return Answer {
+                    result: Err(failure),
+                    clock_skew: None,
+                };
+            }
+            Err(_elapsed) => {
+                let failure = Failure::new(
+                    Reason::Credential,
+                    "reading the token and certificates took too long",
+                );
+                return Answer {
+                    result: Err(failure),
+                    clock_skew: None,
+                };
+            }
+        };
+        let answer = client
+            .list(&token, deadline.saturating_sub(started.elapsed()), self.now)
+            .await;
+        if matches!(&answer.result, Err(failure) if failure.reason == Reason::Tls) {
+            // The certificate authorities may have changed on disk since they were read.
+            *self.client.lock().await = None;
+        }
+        answer
+    }
+
+    async fn prepare(&self) -> Result<(Token, Client), Failure> {
+        let source = self.token.clone();
+        let token = blocking(move || {
+            source
+                .read()
+                .map_err(|error| Failure::new(Reason::Credential, &chain(&error)))
+        })
+        .await?;
+        let mut client = self.client.lock().await;
+        if let Some((client, built_at)) = client.as_ref()
+            && built_at.elapsed() < CLIENT_LIFE
+        {
+            return Ok((token, client.clone()));
+        }
+        let settings = self.settings.clone();
+        let new = blocking(move || Client::new(settings)).await?;
+        *client = Some((new.clone(), Instant::now()));
+        Ok((token, new))
+    }
+}
+
+/// Runs what may wait for a disk where waiting hurts nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_panicked| Err(Failure::new(Reason::Internal, "a helper task died")))
+}

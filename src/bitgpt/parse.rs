@@ -1,0 +1,674 @@
+//! One answer's bytes to a listing, or to the failure that it tells of. Pure.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use crate::bitgpt::timestamp;
+use crate::bitgpt::wire::{self, Data, Entry, Envelope, Text, Texts};
+use crate::domain::allow_list::AllowList;
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::key::{Expiry, Key, KeyId, Mode, Scopes};
+use crate::domain::listing::{Listing, Reject, Rejects};
+use crate::domain::text::{self, Line};
+use crate::secret::Token;
+
+/// What an answer is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// Our own token: recognised among the keys, and blacked out wherever the API repeats it.
+    pub token: &'a Token,
+    /// Most keys of a listing.
+    pub keys_max: usize,
+    /// The environment that the API must say it is.
+    pub expected_env: Option<&'a str>,
+}
+
+/// A listing that succeeded, with what came beside it.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The keys.
+    pub listing: Listing,
+    /// The id that BitGPT's support asks for; documented on every answer.
+    pub support_id: Option<Line>,
+}
+
+/// Judges one whole answer. Success takes all of: HTTP 200, 201 or 202; a JSON object; an envelope `status` of
+/// 2xx; `error` null; `data` a list within the limit; the expected environment. Bytes that are not UTF-8 spoil the
+/// field that they stand in, not the listing.
+pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Parsed, Failure> {
+    let body = String::from_utf8_lossy(body);
+    // The only byte order mark that JSON texts are seen with; RFC 8259 lets a reader ignore it.
+    let body = body.strip_prefix('\u{feff}').unwrap_or(&body);
+    let mut keys = Vec::new();
+    let mut rejects = Rejects::default();
+    let mut collect = |entry: Entry<'_>| match key(&entry, rules.token) {
+        Ok(key) => keys.push(key),
+        Err(reject) => rejects.add(reject),
+    };
+    let is_http_success = matches!(http_status, 200..=202);
+    // The entries of an answer that is an error anyway are read over.
+    let keys_max = if is_http_success { rules.keys_max } else { 0 };
+    let envelope = match wire::read(body, keys_max, &mut collect) {
+        Ok(envelope) => envelope,
+        Err(_) if !is_http_success => {
+            return Err(of_http_status(
+                http_status,
+                Failure::new(Reason::Internal, ""),
+            ));
+        }
+        Err(error) => {
+            return Err(Failure {
+                http_status: Some(http_status),
+                ..unreadable(&error)
+            });
+        }
+    };
+    let told = told(http_status, &envelope, rules.token);
+    if !is_http_success {
+        return Err(of_http_status(http_status, told));
+    }
+    if let Err((reason, why)) = verdict(&envelope, rules) {
+        let error = told.error.clone().or_else(|| Some(Line::clean(&why)));
+        return Err(Failure {
+            reason,
+            error,
+            ..told
+        });
+    }
+    let api_env = envelope
+        .env
+        .and_then(string)
+        .map(|env| text::label(&env).into());
+    Ok(Parsed {
+        listing: Listing::new(keys, rejects, api_env),
+        support_id: told.support_id,
+    })
+}
+
+/// What the envelope itself says: nothing where it is a success, else the reason and our words for it.
+fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, String)> {
+    let schema = |why: &str| Err((Reason::Schema, why.to_owned()));
+    if envelope.has_duplicate {
+        return Err((
+            Reason::NotJson,
+            "a field of the envelope stands there twice".to_owned(),
+        ));
+    }
+    let Some(status) = envelope.status.and_then(integer) else {
+        return schema("the envelope has no integer `status`");
+    };
+    if envelope.error.is_some_and(|error| !is_null(error)) {
+        return Err((Reason::ApiError, "the envelope has an `error`".to_owned()));
+    }
+    if !(200..=299).contains(&status) {
+        return Err((
+            Reason::ApiError,
+            format!("the envelope's `status` is {status}"),
+        ));
+    }
+    match envelope.data {
+        Data::List => {}
+        Data::TooLong => {
+            return Err((
+                Reason::TooManyKeys,
+                format!("more than poll.max_keys ({}) keys", rules.keys_max),
+            ));
+        }
+        Data::Absent => return schema("the envelope has no `data`"),
+        Data::Other => return schema("`data` is not a list"),
+    }
+    let env = envelope.env.and_then(string);
+    match rules.expected_env {
+        Some(expected) if env.as_deref() != Some(expected) => {
+            let env = env.map_or("nothing".to_owned(), |env| {
+                format!("{:?}", Line::clean(&env))
+            });
+            Err((
+                Reason::EnvironmentMismatch,
+                format!("the API says env {env}, the account expects {expected:?}"),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the envelope tells people, good or bad.
+fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> Failure {
+    let line = |field: Option<&RawValue>| {
+        let text = field.filter(|field| !is_null(field)).map(words)?;
+        Some(Line::clean(&token.scrub(&text)))
+    };
+    let support_id = envelope.support_id.and_then(string);
+    Failure {
+        reason: Reason::Internal,
+        http_status: Some(http_status),
+        api_status: envelope.status.and_then(integer),
+        error: line(envelope.error),
+        support_id: support_id.and_then(|id| Line::support_id(&token.scrub(&id))),
+        validator: line(envelope.validator),
+        api_log: line(envelope.log),
+        message: line(envelope.message),
+        retry_after: envelope
+            .retry_after
+            .and_then(|field| retry_after(&words(field))),
+    }
+}
+
+fn of_http_status(http_status: u16, told: Failure) -> Failure {
+    let error = told
+        .error
+        .clone()
+        .or_else(|| Some(Line::clean(&format!("HTTP status {http_status}"))));
+    Failure {
+        reason: Reason::of_status(http_status),
+        http_status: Some(http_status),
+        error,
+        ..told
+    }
+}
+
+/// serde's own words would repeat the offending value, so only the place is told.
+fn unreadable(error: &serde_json::Error) -> Failure {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    match error.classify() {
+        Category::Data => {
+            Failure::new(Reason::Schema, &format!("the body is no envelope, {place}"))
+        }
+        Category::Eof => Failure::new(
+            Reason::NotJson,
+            &format!("the body ends too early, {place}"),
+        ),
+        Category::Syntax | Category::Io => {
+            Failure::new(Reason::NotJson, &format!("the body is not JSON, {place}"))
+        }
+    }
+}
+
+/// Reads a `Retry-After` in seconds. A number too large to be kept is the longest duration; the wait is limited
+/// elsewhere. Anything but digits is no answer.
+pub fn retry_after(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX)))
+}
+
+fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
+    if entry.is_misshapen {
+        return Err(Reject::Shape);
+    }
+    let id = entry.id.as_str().and_then(KeyId::parse).ok_or(Reject::Id)?;
+    let secret = entry.secret.as_str().unwrap_or_default();
+    Ok(Key {
+        id,
+        label: shown(&entry.label, token),
+        organization_id: shown(&entry.organization_id, token),
+        mode: mode(secret),
+        is_own: token.is_shown_as(secret),
+        expiry: expiry(&entry.expires_at),
+        created_at: entry.created_at.as_str().and_then(timestamp::parse),
+        updated_at: entry.updated_at.as_str().and_then(timestamp::parse),
+        scopes: scopes(&entry.scopes, token)?,
+        allow_list: allow_list(&entry.ip_allow_list)?,
+    })
+}
+
+fn shown(text: &Text<'_>, token: &Token) -> Option<Box<str>> {
+    let text = text::label(&token.scrub(text.as_str()?));
+    (!text.is_empty()).then(|| text.into())
+}
+
+fn mode(secret: &str) -> Option<Mode> {
+    if secret.starts_with("sk_live_") {
+        Some(Mode::Live)
+    } else if secret.starts_with("sk_test_") {
+        Some(Mode::Test)
+    } else {
+        None
+    }
+}
+
+fn expiry(expires_at: &Text<'_>) -> Expiry {
+    match expires_at {
+        Text::Absent => Expiry::Never,
+        Text::Is(text) => timestamp::parse(text).map_or(Expiry::Unknown, Expiry::At),
+        Text::Other => Expiry::Unknown,
+    }
+}
+
+/// Scopes are words that a program compares, so one that is not text makes the entry unusable.
+fn scopes(scopes: &Texts<'_>, token: &Token) -> Result<Scopes, Reject> {
+    let texts = match scopes {
+        Texts::Absent => return Ok(Scopes::default()),
+        Texts::Are(texts) => texts,
+        Texts::Other => return Err(Reject::Shape),
+    };
+    let clean = |text: &Text<'_>| Some(scope(text.as_str()?, token).into_owned());
+    let names: Vec<String> = texts
+        .iter()
+        .map(clean)
+        .collect::<Option<_>>()
+        .ok_or(Reject::Shape)?;
+    Ok(Scopes::new(
+        names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !name.is_empty())
+            .collect(),
+    ))
+}
+
+/// A scope's name; the usual one needs no cleaning.
+fn scope<'a>(name: &'a str, token: &Token) -> Cow<'a, str> {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'.');
+    // "sk_" cannot pass for plain: a key has digits, capitals or is redacted below.
+    if name.len() <= 64
+        && name.bytes().all(is_plain)
+        && !name.contains("sk_")
+        && !name.contains("whs_")
+    {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(text::label(&token.scrub(name)))
+}
+
+fn allow_list(entries: &Texts<'_>) -> Result<AllowList, Reject> {
+    match entries {
+        Texts::Absent => Ok(AllowList::unrestricted()),
+        Texts::Are(entries) => Ok(AllowList::parse(entries.iter().map(Text::as_str))),
+        Texts::Other => Err(Reject::Shape),
+    }
+}
+
+fn is_null(field: &RawValue) -> bool {
+    field.get() == "null"
+}
+
+fn integer(field: &RawValue) -> Option<i64> {
+    field.get().parse().ok()
+}
+
+fn string(field: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Text<'_>>(field.get())
+        .ok()
+        .and_then(|text| match text {
+            Text::Is(text) => Some(text),
+            Text::Absent | Text::Other => None,
+        })
+}
+
+/// A string's text, and any other value as the JSON that it is.
+fn words(field: &RawValue) -> Cow<'_, str> {
+    string(field).unwrap_or(Cow::Borrowed(field.get()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::allow_list::Ipv6Count;
+
+    const SECRET: &str = "sk_live_MDE5N2MwZWMtYTE5Ny03MTlmLTg0YTktOTkyNzBhNzliNDJh.GdwdA";
+
+    fn judge(http_status: u16, body: &[u8]) -> Result<Parsed, Failure> {
+        let token = Token::parse(SECRET.as_bytes(), "test").unwrap();
+        answer(
+            http_status,
+            body,
+            &Rules {
+                token: &token,
+                keys_max: 3,
+                expected_env: None,
+            },
+        )
+    }
+
+    fn listing(entries: &str) -> Listing {
+        let body = format!(r#"{{"status":200,"data":[{entries}],"error":null}}"#);
+        judge(200, body.as_bytes())
+            .unwrap_or_else(|failure| panic!("{body}: {failure:?}"))
+            .listing
+    }
+
+    fn only(entry: &str) -> Key {
+        let listing = listing(entry);
+        assert_eq!(
+            (listing.keys().len(), listing.rejects().total()),
+            (1, 0),
+            "{entry}"
+        );
+        listing.keys()[0].clone()
+    }
+
+    #[test]
+    fn the_documented_example_is_read() {
+        let body = include_bytes!("../../tests/fixtures/list_documented.json");
+        let Parsed {
+            listing,
+            support_id,
+        } = judge(200, body).unwrap();
+        assert_eq!(support_id, None);
+        assert_eq!(listing.api_env(), Some("development"));
+        let [key] = listing.keys() else {
+            panic!("{listing:?}")
+        };
+        assert_eq!(
+            key.id.as_str(),
+            "api_key_0197c0ec-a197-719f-84a9-99270a79b42a"
+        );
+        assert_eq!(key.mode, Some(Mode::Live));
+        assert!(key.is_own, "the masked secret is our token's");
+        assert_eq!(
+            key.expiry,
+            Expiry::At(timestamp::parse("2026-05-30 20:23:16").unwrap())
+        );
+        assert_eq!(key.created_at, timestamp::parse("2025-06-30 15:00:22"));
+        assert_eq!(key.updated_at, None);
+        assert_eq!(key.scopes.iter().collect::<Vec<_>>(), ["products.create"]);
+        assert_eq!(key.allow_list.ipv4_addresses(), 1);
+        assert_eq!(key.allow_list.ipv6_addresses(), Ipv6Count::Some(0));
+    }
+
+    #[test]
+    fn what_is_missing_is_the_same_as_null() {
+        for entry in [
+            r#"{"id":"a"}"#,
+            r#"{"id":"a","secret":null,"scopes":null,"ip_allow_list":null,"expires_at":null,"created_at":null,
+                "updated_at":null,"label":null,"organization_id":null,"new":{"field":[1]}}"#,
+        ] {
+            let key = only(entry);
+            assert_eq!(
+                (key.expiry, key.mode, key.is_own, key.label),
+                (Expiry::Never, None, false, None)
+            );
+            assert!(key.scopes.is_empty() && key.allow_list.is_unrestricted());
+        }
+    }
+
+    #[test]
+    fn an_expiry_that_is_no_time_is_unknown_and_the_key_stays() {
+        for expires_at in [
+            "\"0000-00-00 00:00:00\"",
+            "\"\"",
+            "1780172596",
+            "true",
+            "[]",
+            "{\"a\":1}",
+            "\"2026-05-30 20:23:60\"",
+        ] {
+            let key = only(&format!(r#"{{"id":"a","expires_at":{expires_at}}}"#));
+            assert_eq!(key.expiry, Expiry::Unknown, "{expires_at}");
+        }
+    }
+
+    #[test]
+    fn one_odd_entry_is_counted_and_the_rest_stands() {
+        let cases = [
+            ("null", Reject::Shape),
+            ("1.5", Reject::Shape),
+            ("\"a\"", Reject::Shape),
+            ("[\"a\"]", Reject::Shape),
+            (r#"{"id":"b","scopes":"all"}"#, Reject::Shape),
+            (r#"{"id":"b","scopes":[1]}"#, Reject::Shape),
+            (r#"{"id":"b","ip_allow_list":"10.0.0.1"}"#, Reject::Shape),
+            (
+                r#"{"id":"b","expires_at":null,"expires_at":"2026-05-30 20:23:16"}"#,
+                Reject::Shape,
+            ),
+            ("{}", Reject::Id),
+            (r#"{"id":null}"#, Reject::Id),
+            (r#"{"id":7}"#, Reject::Id),
+            (r#"{"id":""}"#, Reject::Id),
+            (r#"{"id":"b\u0000"}"#, Reject::Id),
+            (r#"{"id":"b\"c"}"#, Reject::Id),
+            (r#"{"id":"sk_live_abc"}"#, Reject::Id),
+            (
+                r#"{"id":"a","expires_at":"2026-05-30 20:23:16"}"#,
+                Reject::Duplicate,
+            ),
+        ];
+        for (odd, reason) in cases {
+            let listing = listing(&format!(r#"{odd},{{"id":"a"}}"#));
+            assert_eq!(listing.keys().len(), 1, "{odd}");
+            assert_eq!(
+                (listing.rejects().count(reason), listing.rejects().total()),
+                (1, 1),
+                "{odd}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_allow_list_entry_that_is_no_text_is_an_invalid_entry() {
+        let key = only(r#"{"id":"a","ip_allow_list":["10.0.0.1",7,null,"x"]}"#);
+        assert_eq!(
+            (
+                key.allow_list.networks().len(),
+                key.allow_list.invalid_entries()
+            ),
+            (1, 3)
+        );
+    }
+
+    #[test]
+    fn scopes_are_distinct_and_clean() {
+        let key =
+            only(r#"{"id":"a","scopes":["b.read","a.read","b.read","","x\ny","sk_live_abc"]}"#);
+        let scopes: Vec<&str> = key.scopes.iter().collect();
+        assert_eq!(scopes, ["[redacted]", "a.read", "b.read", "x\u{fffd}y"]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_spoil_only_their_field() {
+        let body = b"{\"status\":200,\"error\":null,\"log\":\"\xff\",\"data\":[{\"id\":\"a\",\"label\":\"x\xff\"},{\"id\":\"\xfe\"}]}";
+        let listing = judge(200, body).unwrap().listing;
+        assert_eq!(listing.keys()[0].label.as_deref(), Some("x\u{fffd}"));
+        assert_eq!(listing.rejects().id, 1);
+    }
+
+    #[test]
+    fn success_takes_everything_to_agree() {
+        use Reason::*;
+        let good = r#"{"status":200,"data":[],"error":null}"#;
+        let cases = [
+            (200, good, None),
+            (201, good, None),
+            (202, r#"{"status":206,"data":[]}"#, None),
+            (200, "\u{feff}{\"status\":200,\"data\":[]}", None),
+            (204, good, Some(Schema)),
+            (302, good, Some(Redirect)),
+            (401, good, Some(Unauthorized)),
+            (500, good, Some(ServerError)),
+            (502, "<html>", Some(ServerError)),
+            (
+                200,
+                r#"{"status":500,"data":[],"error":null}"#,
+                Some(ApiError),
+            ),
+            (
+                200,
+                r#"{"status":200,"data":[],"error":"no"}"#,
+                Some(ApiError),
+            ),
+            (
+                200,
+                r#"{"status":200,"data":[],"error":false}"#,
+                Some(ApiError),
+            ),
+            (
+                200,
+                r#"{"status":200,"data":[],"error":""}"#,
+                Some(ApiError),
+            ),
+            (200, r#"{"data":[],"error":null}"#, Some(Schema)),
+            (
+                200,
+                r#"{"status":"200","data":[],"error":null}"#,
+                Some(Schema),
+            ),
+            (
+                200,
+                r#"{"status":200,"data":null,"error":null}"#,
+                Some(Schema),
+            ),
+            (200, r#"{"status":200,"error":null}"#, Some(Schema)),
+            (
+                200,
+                r#"{"status":200,"data":{},"error":null}"#,
+                Some(Schema),
+            ),
+            (200, r#"[200,[]]"#, Some(Schema)),
+            (200, "null", Some(Schema)),
+            (
+                200,
+                r#"{"status":200,"status":200,"data":[]}"#,
+                Some(NotJson),
+            ),
+            (200, r#"{"status":200,"data":[],"data":[]}"#, Some(NotJson)),
+            (200, "", Some(NotJson)),
+            (200, "<html></html>", Some(NotJson)),
+            (200, r#"{"status":200,"data":["#, Some(NotJson)),
+            (200, r#"{"status":200,"data":[]} x"#, Some(NotJson)),
+            (200, r#"{"status":200,"data":[]}{}"#, Some(NotJson)),
+            (200, "{\"status\":200,\"data\":[]}\0", Some(NotJson)),
+            (200, r#"{"status":200,"data":[NaN]}"#, Some(NotJson)),
+            (
+                200,
+                r#"{"status":200,"data":[{},{},{},{}]}"#,
+                Some(TooManyKeys),
+            ),
+        ];
+        for (http_status, body, expected) in cases {
+            let reason = judge(http_status, body.as_bytes())
+                .err()
+                .map(|failure| failure.reason);
+            assert_eq!(reason, expected, "HTTP {http_status}: {body}");
+        }
+    }
+
+    #[test]
+    fn a_failure_tells_all_that_the_api_told() {
+        let body = include_bytes!("../../tests/fixtures/error_validator.json");
+        let failure = judge(400, body).unwrap_err();
+        let text = |line: &Option<Line>| {
+            line.as_ref()
+                .map(|line| line.as_str().to_owned())
+                .unwrap_or_default()
+        };
+        assert_eq!(
+            (failure.reason, failure.http_status, failure.api_status),
+            (Reason::ClientError, Some(400), Some(400))
+        );
+        assert_eq!(text(&failure.error), "Validation failed");
+        assert_eq!(
+            text(&failure.support_id),
+            "support_0197c0ec-a197-719f-84a9-99270a79b42b"
+        );
+        assert_eq!(
+            text(&failure.validator),
+            r#"{ "page": "The page field must be a positive integer." }"#
+        );
+        assert_eq!(
+            text(&failure.api_log),
+            r#"{ "request_id": "req_1234567890" }"#
+        );
+        assert_eq!(text(&failure.message), "The request was malformed");
+    }
+
+    #[test]
+    fn the_support_id_is_found_whatever_the_log_holds() {
+        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        let long = format!("\"{}\"", "x".repeat(1_000_000));
+        for log in [&deep, &long, "null", "{\"a\":[1e400]}"] {
+            let body = format!(
+                r#"{{"log":{log},"data":null,"status":500,"error":"no","support_id":"support_1"}}"#
+            );
+            for http_status in [200, 500] {
+                let failure = judge(http_status, body.as_bytes()).unwrap_err();
+                assert_eq!(
+                    failure.support_id.as_ref().map(Line::as_str),
+                    Some("support_1")
+                );
+                let log = failure
+                    .api_log
+                    .as_ref()
+                    .map_or(0, |log| log.as_str().chars().count());
+                assert!(log <= text::LINE_CHARS_MAX, "{log}");
+            }
+        }
+    }
+
+    #[test]
+    fn too_many_keys_still_tell_their_support_id() {
+        let body = r#"{"status":200,"data":[{},{},{},{},{}],"support_id":"support_1"}"#;
+        let failure = judge(200, body.as_bytes()).unwrap_err();
+        assert_eq!(failure.reason, Reason::TooManyKeys);
+        assert_eq!(
+            failure.support_id.as_ref().map(Line::as_str),
+            Some("support_1")
+        );
+    }
+
+    #[test]
+    fn the_body_may_ask_to_be_left_alone() {
+        for (field, expected) in [
+            (r#""retry_after":120"#, Some(120)),
+            (r#""Retry-After":"120""#, Some(120)),
+            (r#""retryAfter":0"#, Some(0)),
+            (r#""retry_after":-1"#, None),
+            (r#""retry_after":1.5"#, None),
+            (r#""retry_after":null"#, None),
+            (r#""retry_after":"soon""#, None),
+        ] {
+            let body = format!(r#"{{"status":429,"error":"slow down",{field}}}"#);
+            let failure = judge(429, body.as_bytes()).unwrap_err();
+            assert_eq!(
+                failure.retry_after,
+                expected.map(Duration::from_secs),
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_environment_than_expected_is_a_failure() {
+        let token = Token::parse(SECRET.as_bytes(), "test").unwrap();
+        let rules = Rules {
+            token: &token,
+            keys_max: 3,
+            expected_env: Some("production"),
+        };
+        for (env, expected) in [
+            ("\"production\"", None),
+            ("\"development\"", Some(Reason::EnvironmentMismatch)),
+            ("null", Some(Reason::EnvironmentMismatch)),
+        ] {
+            let body = format!(r#"{{"status":200,"data":[],"env":{env}}}"#);
+            let reason = answer(200, body.as_bytes(), &rules)
+                .err()
+                .map(|failure| failure.reason);
+            assert_eq!(reason, expected, "{env}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_kept_wherever_it_stands() {
+        let everywhere = format!(
+            r#"{{"status":500,"error":"{SECRET}","log":{{"a":"{SECRET}"}},"validator":"{SECRET}",
+                "support_id":"{SECRET}","message":"{SECRET}","data":null}}"#
+        );
+        let failure = format!("{:?}", judge(500, everywhere.as_bytes()).unwrap_err());
+        let entry = format!(
+            r#"{{"id":"a","secret":"{SECRET}","label":"{SECRET}","organization_id":"{SECRET}","scopes":["{SECRET}"],
+                "ip_allow_list":["{SECRET}"],"expires_at":"{SECRET}"}}"#
+        );
+        let listing = format!("{:?}", listing(&entry));
+        for shown in [failure, listing] {
+            assert!(
+                !shown.contains("MDE5N2Mw") && !shown.contains("GdwdA"),
+                "{shown}"
+            );
+        }
+    }
+}

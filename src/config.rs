@@ -1,0 +1,412 @@
+//! The configuration, checked: defaults, file, environment, flags. The only reader of the environment.
+//!
+//! Each section is a struct whose `read` names its options, defaults and ranges, so a new section is a new struct
+//! here. All problems are found in one go: a person mends a file once.
+
+mod accounts;
+mod problem;
+mod reader;
+mod value;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use accounts::Account;
+pub use problem::{Origin, Problem};
+pub use reader::Effective;
+use reader::Section;
+
+use crate::render::Metrics;
+
+/// What all environment variables of the exporter start with.
+const ENV_PREFIX: &str = "API_KEY_EXPORTER";
+
+/// Largest configuration file. A hundred accounts take some 20 KiB; 4 MiB refuses a file named by mistake.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The whole configuration; every value checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[web]`
+    pub web: Web,
+    /// `[poll]`
+    pub poll: Poll,
+    /// `[metrics]`
+    pub metrics: Metrics,
+    /// `[log]`
+    pub log: Log,
+    /// `[[accounts]]`, at least one, no name twice.
+    pub accounts: Vec<Account>,
+    /// What is allowed and probably not meant; for the log.
+    pub warnings: Vec<String>,
+    /// Every option's value in force and where it came from, in the order of the file.
+    pub effective: Vec<Effective>,
+}
+
+/// `[web]`: the exporter's own HTTP server.
+#[derive(Clone, Debug)]
+pub struct Web {
+    /// Where it listens; at least one.
+    pub listen_addresses: Vec<SocketAddr>,
+    /// The path of the metrics.
+    pub telemetry_path: String,
+    /// Most connections at a time; one more is closed at once.
+    pub max_connections: usize,
+    /// Longest time from a signal to the end.
+    pub shutdown_grace: Duration,
+}
+
+/// `[poll]`: how the API is asked.
+#[derive(Clone, Debug)]
+pub struct Poll {
+    /// Time between two polls of an account, 5 s to 24 h.
+    pub interval: Duration,
+    /// Limit for one whole attempt.
+    pub timeout: Duration,
+    /// Most attempts of a poll.
+    pub attempts: u32,
+    /// Largest body.
+    pub max_body_bytes: usize,
+    /// Most keys of a listing.
+    pub max_keys: usize,
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe level that is written.
+    pub level: tracing::Level,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people: `time LEVEL message key=value …`
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Values from the command line, by path; they win over everything.
+#[derive(Clone, Debug, Default)]
+pub struct Flags(pub Vec<Flag>);
+
+/// One option given on the command line.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// The option's path in the file, `web.listen_addresses`.
+    pub path: &'static str,
+    /// How it was spelled, `--web.listen-address`.
+    pub spelling: &'static str,
+    /// Its values; several where it may be repeated.
+    pub values: Vec<String>,
+    /// Whether it may be repeated.
+    pub is_list: bool,
+}
+
+/// Everything that a configuration is made from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file, where one was named.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub environment: BTreeMap<String, String>,
+    /// The command line.
+    pub flags: Flags,
+    /// Whether stderr is a terminal, which decides how logs look unless somebody says.
+    pub is_terminal: bool,
+}
+
+impl Sources {
+    /// The file and flags given, and the environment as it is. Variables that are not Unicode are left out: no
+    /// option of ours can hold one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the environment"
+    )]
+    pub fn of_process(file: Option<PathBuf>, flags: Flags) -> Self {
+        let text = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        let environment = std::env::vars_os().filter_map(text).collect();
+        Self {
+            file,
+            environment,
+            flags,
+            is_terminal: std::io::stderr().is_terminal(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks everything, or names every problem.
+    pub fn load(sources: &Sources) -> Result<Self, Vec<Problem>> {
+        let text = match &sources.file {
+            Some(path) => read_file(path).map_err(|problem| vec![problem])?,
+            None => String::new(),
+        };
+        Self::parse(&text, sources)
+    }
+
+    /// As [`Config::load`] with the file's content given.
+    pub fn parse(text: &str, sources: &Sources) -> Result<Self, Vec<Problem>> {
+        let (values, mut problems) = layers(text, sources);
+        let mut effective = Vec::new();
+        let mut root = Section::root(
+            values,
+            sources.file.as_deref(),
+            &mut problems,
+            &mut effective,
+        );
+        let web = root.section("web", Web::read).unwrap_or_default();
+        let poll = root.section("poll", Poll::read).unwrap_or_default();
+        let metrics = root.section("metrics", Metrics::read).unwrap_or_default();
+        let log = root
+            .section("log", |section| Log::read(section, sources.is_terminal))
+            .unwrap_or_default();
+        let accounts = accounts::read(&mut root, &poll, sources);
+        root.finish();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let warnings = warnings(&poll, &accounts);
+        Ok(Self {
+            web,
+            poll,
+            metrics,
+            log,
+            accounts,
+            warnings,
+            effective,
+        })
+    }
+}
+
+impl Web {
+    /// The port is registered with nobody; it is free in Prometheus' list of default ports.
+    const LISTEN_ADDRESS: &'static str = "127.0.0.1:10120";
+    const TELEMETRY_PATH: &'static str = "/metrics";
+    /// Prometheus needs one or two; 256 leaves room for people and stays far under the usual limit of 1,024 files.
+    const MAX_CONNECTIONS: u64 = 256;
+    /// Supervisors kill after 10 s (docker) to 90 s (systemd).
+    const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            listen_addresses: section.list(
+                "listen_addresses",
+                &[Self::LISTEN_ADDRESS],
+                "an address and a port such as \"127.0.0.1:10120\", \":10120\" or \"[::1]:10120\"",
+                parse_listen_address,
+            ),
+            telemetry_path: section.text(
+                "telemetry_path",
+                Self::TELEMETRY_PATH,
+                "a path of its own such as \"/metrics\"",
+                parse_telemetry_path,
+            ),
+            max_connections: section.number("max_connections", Self::MAX_CONNECTIONS, 1..=100_000),
+            shutdown_grace: section.duration(
+                "shutdown_grace",
+                Self::SHUTDOWN_GRACE,
+                Duration::from_secs(1)..=Duration::from_mins(5),
+            ),
+        }
+    }
+}
+
+impl Poll {
+    /// Keys live for days to years; five minutes is prompt and costs the API 288 requests a day.
+    const INTERVAL: Duration = Duration::from_mins(5);
+    /// Below, the exporter would be a load test; above, a day could pass unseen.
+    const INTERVAL_RANGE: std::ops::RangeInclusive<Duration> =
+        Duration::from_secs(5)..=Duration::from_hours(24);
+    /// A listing takes well under a second; 15 s bears a slow day.
+    const TIMEOUT: Duration = Duration::from_secs(15);
+    const ATTEMPTS: u64 = 3;
+    /// A key takes some 400 bytes, so that 20,000 keys fit.
+    const MAX_BODY_BYTES: u64 = 8 * 1024 * 1024;
+    const MAX_KEYS: u64 = 20_000;
+
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            interval: section.duration("interval", Self::INTERVAL, Self::INTERVAL_RANGE),
+            timeout: section.duration(
+                "timeout",
+                Self::TIMEOUT,
+                Duration::from_millis(100)..=Duration::from_mins(5),
+            ),
+            attempts: section.number("attempts", Self::ATTEMPTS, 1..=10),
+            max_body_bytes: section.number("max_body_bytes", Self::MAX_BODY_BYTES, 1024..=1 << 30),
+            max_keys: section.number("max_keys", Self::MAX_KEYS, 1..=1_000_000),
+        }
+    }
+}
+
+/// BitGPT documents 30 scopes: a key with all of them shows all of them.
+const MAX_SCOPES_PER_KEY: u64 = 64;
+
+impl Metrics {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            relative: section.flag("relative", true),
+            scope_info: section.flag("scope_info", true),
+            max_scopes_per_key: section.number(
+                "max_scopes_per_key",
+                MAX_SCOPES_PER_KEY,
+                1..=10_000,
+            ),
+        }
+    }
+}
+
+impl Log {
+    fn read(section: &mut Section<'_>, is_terminal: bool) -> Self {
+        use tracing::Level;
+        let levels = [
+            ("error", Level::ERROR),
+            ("warn", Level::WARN),
+            ("info", Level::INFO),
+            ("debug", Level::DEBUG),
+            ("trace", Level::TRACE),
+        ];
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        Self {
+            level: section.choice("level", "info", &levels),
+            format: section.choice(
+                "format",
+                if is_terminal { "text" } else { "json" },
+                &formats,
+            ),
+        }
+    }
+}
+
+/// What stands in for a section that is not a table; the problem is noted, so that it is never used.
+macro_rules! default_by_reading_nothing {
+    ($($section:ty => $read:expr),*) => {
+        $(impl Default for $section {
+            fn default() -> Self {
+                let (mut problems, mut effective) = (Vec::new(), Vec::new());
+                let mut empty = Section::root(config::Map::new(), None, &mut problems, &mut effective);
+                $read(&mut empty)
+            }
+        })*
+    };
+}
+
+default_by_reading_nothing!(
+    Web => Web::read, Poll => Poll::read, Metrics => Metrics::read, Log => |section| Log::read(section, true)
+);
+
+fn read_file(path: &Path) -> Result<String, Problem> {
+    let problem = |why: String| Problem::general(format!("{}: {why}", path.display()));
+    let file = std::fs::File::open(path)
+        .map_err(|error| problem(format!("cannot open the file: {error}")))?;
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| problem(format!("cannot read the file: {error}")))?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(problem(format!(
+            "the file is larger than {FILE_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+/// Lays file, environment and flags over each other; each value remembers where it came from.
+fn layers(text: &str, sources: &Sources) -> (config::Map<String, config::Value>, Vec<Problem>) {
+    let file = config::File::from_str(text, config::FileFormat::Toml);
+    let environment = config::Environment::with_prefix(ENV_PREFIX)
+        .prefix_separator("__")
+        .separator("__")
+        .source(Some(sources.environment.clone().into_iter().collect()));
+    let mut problems = Vec::new();
+    let mut merged = config::Map::new();
+    let built = [
+        config::Config::builder().add_source(file.clone()).build(),
+        config::Config::builder()
+            .add_source(file)
+            .add_source(environment)
+            .build(),
+    ];
+    for (layer, built) in built.into_iter().enumerate() {
+        match built.and_then(|config| config.cache.into_table()) {
+            Ok(table) => merged = table,
+            Err(error) if layer == 0 => {
+                let name = sources.file.as_deref().unwrap_or(Path::new("")).display().to_string();
+                problems.push(Problem::general(format!("{name}: {}", syntax_error(&error))));
+                return (merged, problems);
+            }
+            Err(_) => problems.push(Problem::general(format!(
+                "the environment: a variable that starts with {ENV_PREFIX}__ does not name an option"
+            ))),
+        }
+    }
+    for flag in &sources.flags.0 {
+        value::lay_flag(&mut merged, flag);
+    }
+    (merged, problems)
+}
+
+/// What is wrong with the TOML, and where; without the line itself, which may hold a secret.
+fn syntax_error(error: &config::ConfigError) -> String {
+    let text = error.to_string();
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.contains('|'));
+    let words: Vec<&str> = lines.collect();
+    crate::domain::text::redact(&words.join(": ")).into_owned()
+}
+
+fn warnings(poll: &Poll, accounts: &[Account]) -> Vec<String> {
+    let shortest = accounts
+        .iter()
+        .map(|account| account.interval)
+        .min()
+        .unwrap_or(poll.interval);
+    if poll.timeout < shortest {
+        return Vec::new();
+    }
+    vec![format!(
+        "poll.timeout ({}) is not shorter than the poll interval ({}); polls are cut at nine tenths of the interval",
+        humantime::format_duration(poll.timeout),
+        humantime::format_duration(shortest)
+    )]
+}
+
+/// `:10120` means every address of the machine, as in all exporters; both families, where the system has both.
+fn parse_listen_address(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix(':') {
+        Some(port) => Some(SocketAddr::new(
+            std::net::Ipv6Addr::UNSPECIFIED.into(),
+            port.parse().ok()?,
+        )),
+        None => text.strip_prefix("localhost:").map_or_else(
+            || text.parse().ok(),
+            |port| Some(SocketAddr::from(([127, 0, 0, 1], port.parse().ok()?))),
+        ),
+    }
+}
+
+/// A path that nothing else answers, written with characters that need no escaping.
+fn parse_telemetry_path(text: &str) -> Option<String> {
+    let is_plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'~');
+    let is_free = text != "/"
+        && text != "/calendar.ics"
+        && !["/-/", "/api/"].iter().any(|taken| text.starts_with(taken));
+    (text.starts_with('/') && !text.starts_with("//") && text.bytes().all(is_plain) && is_free)
+        .then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {}

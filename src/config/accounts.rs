@@ -1,0 +1,273 @@
+//! `[[accounts]]`: whose keys are listed, and with which token.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::{Host, Url};
+
+use crate::config::problem::Origin;
+use crate::config::reader::{Effective, Section};
+use crate::config::{Poll, Sources};
+use crate::domain::text;
+use crate::secret::{Token, TokenSource};
+
+/// Most accounts of one exporter: each has a task and a connection at a time.
+const ACCOUNTS_MAX: usize = 1_000;
+
+/// Longest name of an account; it stands in every series.
+const NAME_CHARS_MAX: usize = 64;
+
+const NAME: &str = "default";
+const PROVIDER: &str = "bitgpt";
+const BASE_URL: &str = "https://api.bitgpt.xyz";
+
+/// The environment of the set-up without a file.
+const TOKEN_FILE_VARIABLE: &str = "BITGPT_API_KEY_FILE";
+const TOKEN_VARIABLE: &str = "BITGPT_API_KEY";
+
+/// One account.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// The operator's name for it; in every series and log line.
+    pub name: String,
+    /// Whose API it is.
+    pub provider: &'static str,
+    /// Where that API is.
+    pub base_url: Url,
+    /// Where the token is read from.
+    pub token: TokenSource,
+    /// The environment that the API must say it is.
+    pub expected_env: Option<String>,
+    /// Certificate authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A proxy for the requests; may hold a password.
+    pub proxy_url: Option<SecretString>,
+    /// Time between two polls.
+    pub interval: Duration,
+}
+
+/// Reads all accounts; without any, makes one named `default` from the environment.
+pub(super) fn read(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Vec<Account> {
+    let accounts = root.sections("accounts", |section| account(section, poll, sources));
+    let had_any = !accounts.is_empty();
+    let mut accounts: Vec<Account> = accounts.into_iter().flatten().collect();
+    if !had_any {
+        accounts.extend(from_environment(root, poll, sources));
+    }
+    if accounts.len() > ACCOUNTS_MAX {
+        root.general_problem(format!(
+            "accounts: {} of them; at most {ACCOUNTS_MAX} are possible",
+            accounts.len()
+        ));
+    }
+    for (index, account) in accounts.iter().enumerate() {
+        if accounts
+            .iter()
+            .take(index)
+            .any(|earlier| earlier.name == account.name)
+        {
+            root.general_problem(format!(
+                "accounts: the name {:?} stands there twice; give each its own",
+                account.name
+            ));
+        }
+    }
+    accounts
+}
+
+fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Option<Account> {
+    let name = section.text(
+        "name",
+        NAME,
+        "a name of 1 to 64 characters without control characters",
+        parse_name,
+    );
+    section.choice("provider", PROVIDER, &[(PROVIDER, ())]);
+    let base_url = section.text(
+        "base_url",
+        BASE_URL,
+        "an https:// URL without user, query or fragment (http:// only to a loopback address)",
+        parse_base_url,
+    );
+    let token = token(section, sources);
+    let expected_env = section.optional_text(
+        "expected_env",
+        None,
+        "\"production\" or \"development\"",
+        |text| matches!(text, "production" | "development").then(|| text.to_owned()),
+    );
+    let ca_file = section.path("ca_file");
+    if let Some(Err(why)) = ca_file.as_deref().map(crate::bitgpt::client::read_ca_file) {
+        section.problem("ca_file", None, &why);
+    }
+    let proxy_url = section.optional_text(
+        "proxy_url",
+        None,
+        "an http:// or https:// URL",
+        parse_proxy_url,
+    );
+    if proxy_url.is_some() && base_url.scheme() == "http" {
+        section.problem(
+            "proxy_url",
+            None,
+            "needs an https:// base_url: over http:// the proxy would see the token",
+        );
+    }
+    let interval = section
+        .optional_duration("interval", None, Poll::INTERVAL_RANGE)
+        .unwrap_or(poll.interval);
+    let (token, provider) = (token?, PROVIDER);
+    Some(Account {
+        name,
+        provider,
+        base_url,
+        token,
+        expected_env,
+        ca_file,
+        proxy_url,
+        interval,
+    })
+}
+
+/// Exactly one of `token_file` and `token_env`, readable now: a daemon that starts without its token would only
+/// look alive.
+fn token(section: &mut Section<'_>, sources: &Sources) -> Option<TokenSource> {
+    let file = section.path("token_file");
+    let variable = section.optional_text(
+        "token_env",
+        None,
+        "the name of an environment variable",
+        |text| (!text.is_empty() && !text.contains(['=', '\0'])).then(|| text.to_owned()),
+    );
+    let (name, source) = match (file, variable) {
+        (Some(path), None) => ("token_file", Ok(TokenSource::File(path))),
+        (None, Some(variable)) => ("token_env", from_variable(&variable, sources)),
+        (Some(_), Some(_)) => {
+            section.problem("token_env", None, "token_file is set too; set one of them");
+            return None;
+        }
+        (None, None) => {
+            section.problem(
+                "token_file",
+                None,
+                "no token: set token_file (a path) or token_env (a variable's name)",
+            );
+            return None;
+        }
+    };
+    let checked = source.and_then(|source| {
+        source
+            .read()
+            .map(|_| source)
+            .map_err(|error| text::chain(&error))
+    });
+    checked
+        .map_err(|why| section.problem(name, None, &why))
+        .ok()
+}
+
+fn from_variable(variable: &str, sources: &Sources) -> Result<TokenSource, String> {
+    let Some(text) = sources.environment.get(variable) else {
+        return Err(format!(
+            "the environment has no variable {}",
+            text::redact(variable)
+        ));
+    };
+    let token = Token::parse(text.as_bytes(), &format!("environment {variable}"))
+        .map_err(|error| error.to_string())?;
+    Ok(TokenSource::Env {
+        variable: variable.to_owned(),
+        token,
+    })
+}
+
+/// The set-up without a file: a file named by the environment goes before a token in it, which every child
+/// process would inherit.
+fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Option<Account> {
+    let (variable, source) = match sources.environment.get(TOKEN_FILE_VARIABLE) {
+        Some(path) => (TOKEN_FILE_VARIABLE, Ok(TokenSource::File(path.into()))),
+        None if sources.environment.contains_key(TOKEN_VARIABLE) => {
+            (TOKEN_VARIABLE, from_variable(TOKEN_VARIABLE, sources))
+        }
+        None => {
+            root.general_problem(format!(
+                "no account: set {TOKEN_FILE_VARIABLE} or {TOKEN_VARIABLE} in the environment, or write [[accounts]] \
+                 into the file named by --config.file"
+            ));
+            return None;
+        }
+    };
+    let checked = source.and_then(|source| {
+        source
+            .read()
+            .map(|_| source)
+            .map_err(|error| text::chain(&error))
+    });
+    let token = checked
+        .map_err(|why| root.general_problem(format!("{variable}: {why}")))
+        .ok()?;
+    let (name, value) = match &token {
+        TokenSource::File(path) => ("token_file", path.display().to_string()),
+        TokenSource::Env { variable, .. } => ("token_env", variable.clone()),
+    };
+    let set = [
+        ("name", NAME.to_owned()),
+        ("provider", PROVIDER.to_owned()),
+        ("base_url", BASE_URL.to_owned()),
+    ];
+    let origin = Origin::Environment(variable.to_owned());
+    let in_force = set
+        .into_iter()
+        .map(|(name, value)| (name, value, Origin::Default));
+    for (name, value, origin) in in_force.chain([(name, value, origin)]) {
+        let (section, name, value) = (
+            "[[accounts]]".to_owned(),
+            name.to_owned(),
+            Some(format!("{value:?}")),
+        );
+        root.note(Effective {
+            section,
+            index: 0,
+            name,
+            value,
+            origin,
+        });
+    }
+    Some(Account {
+        name: NAME.to_owned(),
+        provider: PROVIDER,
+        base_url: parse_base_url(BASE_URL)?,
+        token,
+        expected_env: None,
+        ca_file: None,
+        proxy_url: None,
+        interval: poll.interval,
+    })
+}
+
+fn parse_name(text: &str) -> Option<String> {
+    let is_short = (1..=NAME_CHARS_MAX).contains(&text.chars().count());
+    let is_clean = text::label(text) == text && !text.trim().is_empty();
+    (is_short && is_clean).then(|| text.to_owned())
+}
+
+fn parse_base_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let is_loopback = match url.host()? {
+        Host::Domain(name) => name == "localhost",
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    };
+    let is_secure = url.scheme() == "https" || (url.scheme() == "http" && is_loopback);
+    let is_bare = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    (is_secure && is_bare).then_some(url)
+}
+
+fn parse_proxy_url(text: &str) -> Option<SecretString> {
+    let url = Url::parse(text).ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.has_host()).then(|| SecretString::from(text))
+}

@@ -1,0 +1,407 @@
+//! Takes options one by one out of the merged layers, checks each, and keeps what was wrong and what is in force.
+//!
+//! Deserializing into structs would stop at the first problem; this reads on with the default and tells all.
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Map, Value};
+
+use crate::config::problem::{Origin, Problem, shown};
+use crate::config::{ENV_PREFIX, value};
+use crate::domain::text;
+
+/// One option's value in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// The section as TOML heads it: empty, `[web]` or `[[accounts]]`.
+    pub section: String,
+    /// Its number where sections repeat, else 0.
+    pub index: usize,
+    /// The option's name.
+    pub name: String,
+    /// Its value as TOML; `None` where it is not set and has no default.
+    pub value: Option<String>,
+    /// Where the value came from.
+    pub origin: Origin,
+}
+
+/// One table of the configuration while it is read.
+pub(super) struct Section<'a> {
+    values: Map<String, Value>,
+    /// Its path, empty for the root.
+    path: String,
+    /// As [`Effective::section`] and [`Effective::index`].
+    header: (String, usize),
+    file: Option<&'a Path>,
+    known: Vec<&'static str>,
+    problems: &'a mut Vec<Problem>,
+    effective: &'a mut Vec<Effective>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn root(
+        values: Map<String, Value>,
+        file: Option<&'a Path>,
+        problems: &'a mut Vec<Problem>,
+        effective: &'a mut Vec<Effective>,
+    ) -> Self {
+        let (path, header) = (String::new(), (String::new(), 0));
+        Self {
+            values,
+            path,
+            header,
+            file,
+            known: Vec::new(),
+            problems,
+            effective,
+        }
+    }
+
+    /// Reads a table inside this one; `None` where something else stands there.
+    pub(super) fn section<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Option<T> {
+        let values = match self.take(name).map(value::table) {
+            None => Map::new(),
+            Some(Ok(values)) => values,
+            Some(Err(other)) => {
+                self.wrong(name, &other, &format!("must be a section, [{name}]"));
+                return None;
+            }
+        };
+        Some(self.child(values, self.path_of(name), (format!("[{name}]"), 0), read))
+    }
+
+    /// Reads each table of a list of tables.
+    pub(super) fn sections<T>(
+        &mut self,
+        name: &'static str,
+        read: impl Fn(&mut Section<'_>) -> T,
+    ) -> Vec<T> {
+        let wanted = format!("must be a list of sections, [[{name}]]");
+        let tables = match self.take(name).map(value::list) {
+            None => return Vec::new(),
+            Some(Ok(tables)) => tables,
+            Some(Err(other)) => {
+                self.wrong(name, &other, &wanted);
+                return Vec::new();
+            }
+        };
+        let mut read_ones = Vec::new();
+        for (index, table) in tables.into_iter().enumerate() {
+            match value::table(table) {
+                Ok(values) => {
+                    let (path, header) =
+                        (format!("{name}[{index}]"), (format!("[[{name}]]"), index));
+                    read_ones.push(self.child(values, path, header, &read));
+                }
+                Err(other) => self.wrong(name, &other, &wanted),
+            }
+        }
+        read_ones
+    }
+
+    /// Names every option that nobody asked for.
+    pub(super) fn finish(&mut self) {
+        let mut unknown: Vec<(String, Value)> = self.values.drain().collect();
+        unknown.sort_by(|a, b| a.0.cmp(&b.0));
+        for (name, value) in unknown {
+            // Name and value may be a secret in the wrong place: the name is cleaned, the value not shown.
+            let (path, origin) = (
+                self.path_of(&text::label(&name)),
+                self.origin(&name, &value),
+            );
+            let wanted = format!("unknown option; known here: {}", self.known.join(", "));
+            self.problems
+                .push(Problem::value(&path, None, &origin, &wanted));
+        }
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        name: &'static str,
+        default: Duration,
+        range: RangeInclusive<Duration>,
+    ) -> Duration {
+        self.optional_duration(name, Some(default), range)
+            .unwrap_or(default)
+    }
+
+    /// A duration that may be left out, then `default`.
+    pub(super) fn optional_duration(
+        &mut self,
+        name: &'static str,
+        default: Option<Duration>,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let (from, to) = (short(*range.start()), short(*range.end()));
+        let wanted = format!("must be a duration from {from} to {to}, such as \"90s\"");
+        let show = |duration: &Duration| format!("\"{}\"", short(*duration));
+        self.read(name, default, show, |value| {
+            let Some(text) = value::text(value) else {
+                let number = value::number(value).ok_or(wanted)?;
+                return Err(format!("has no unit; write \"{number}s\""));
+            };
+            match humantime::parse_duration(text) {
+                Ok(duration) if range.contains(&duration) => Ok(duration),
+                Err(_) if text.parse::<f64>().is_ok() => Err(format!("has no unit; {wanted}")),
+                Ok(_) | Err(_) => Err(wanted),
+            }
+        })
+    }
+
+    pub(super) fn number<T: TryFrom<u64>>(
+        &mut self,
+        name: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> T {
+        let wanted = format!(
+            "must be a whole number from {} to {}",
+            range.start(),
+            range.end()
+        );
+        let number = self.read(name, Some(default), u64::to_string, |value| {
+            value::number(value)
+                .filter(|number| range.contains(number))
+                .ok_or(wanted)
+        });
+        T::try_from(number.unwrap_or(default))
+            .unwrap_or_else(|_| unreachable!("the range of {name} fits its type"))
+    }
+
+    pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        let flag = self.read(name, Some(default), bool::to_string, |value| {
+            value::flag(value).ok_or_else(|| "must be true or false".to_owned())
+        });
+        flag.unwrap_or(default)
+    }
+
+    /// One of a few words. `default` is one of them.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        name: &'static str,
+        default: &'static str,
+        choices: &[(&'static str, T)],
+    ) -> T {
+        let find = |word: &str| choices.iter().find(|(name, _)| *name == word).copied();
+        let words: Vec<String> = choices
+            .iter()
+            .map(|(word, _)| format!("{word:?}"))
+            .collect();
+        let wanted = format!("must be one of {}", words.join(", "));
+        let show = |(word, _): &(&str, T)| format!("{word:?}");
+        let chosen = self.read(name, find(default), show, |value| {
+            value::text(value).and_then(find).ok_or(wanted)
+        });
+        let (_, chosen) = chosen
+            .or_else(|| find(default))
+            .unwrap_or_else(|| unreachable!("the default of {name} is one of its choices"));
+        chosen
+    }
+
+    /// Text that `parse` understands; `wanted` says what that is.
+    pub(super) fn text<T>(
+        &mut self,
+        name: &'static str,
+        default: &'static str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> T {
+        self.optional_text(name, Some(default), wanted, &parse)
+            .or_else(|| parse(default))
+            .unwrap_or_else(|| unreachable!("the default of {name} can be parsed"))
+    }
+
+    /// As [`Section::text`], for an option that may be left out.
+    pub(super) fn optional_text<T>(
+        &mut self,
+        name: &'static str,
+        default: Option<&'static str>,
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let both = |text: &str| Some((text.to_owned(), parse(text)?));
+        let read = self.read(
+            name,
+            default.and_then(both),
+            |(text, _)| shown(text),
+            |value| {
+                value::text(value)
+                    .and_then(both)
+                    .ok_or_else(|| format!("must be {wanted}"))
+            },
+        );
+        read.map(|(_, parsed)| parsed)
+    }
+
+    /// A path; one in the file is relative to the file's folder.
+    pub(super) fn path(&mut self, name: &'static str) -> Option<PathBuf> {
+        let folder = self
+            .file
+            .and_then(Path::parent)
+            .map(Path::to_owned)
+            .unwrap_or_default();
+        self.optional_text(name, None, "the path of a file", |text| {
+            (!text.is_empty()).then(|| folder.join(text))
+        })
+    }
+
+    /// A list of at least one text that `parse` understands. From the environment, separated by commas.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &'static str,
+        default: &[&'static str],
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Vec<T> {
+        let default = default.iter().map(|text| (*text).to_owned()).collect();
+        let show = |texts: &Vec<String>| {
+            format!(
+                "[{}]",
+                texts
+                    .iter()
+                    .map(|text| shown(text))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
+        };
+        let texts = self.read(name, Some(default), show, |value| {
+            let texts = value::texts(value).filter(|texts| !texts.is_empty());
+            texts.ok_or_else(|| format!("must be a list of {wanted}"))
+        });
+        let texts = texts.unwrap_or_default();
+        for text in texts.iter().filter(|text| parse(text).is_none()) {
+            self.problem(name, Some(text), &format!("must be {wanted}"));
+        }
+        texts.iter().filter_map(|text| parse(text)).collect()
+    }
+
+    /// Notes a problem with an option of this section that was read before.
+    pub(super) fn problem(&mut self, name: &str, given: Option<&str>, words: &str) {
+        let of_this = |option: &&Effective| {
+            option.name == name
+                && (&option.section, option.index) == (&self.header.0, self.header.1)
+        };
+        let option = self.effective.iter().rev().find(of_this);
+        let origin = option.map_or(Origin::Default, |option| option.origin.clone());
+        let problem = Problem::value(
+            &self.path_of(name),
+            given.map(shown).as_deref(),
+            &origin,
+            words,
+        );
+        self.problems.push(problem);
+    }
+
+    /// Notes what is in force for an option that no layer set.
+    pub(super) fn note(&mut self, effective: Effective) {
+        self.effective.push(effective);
+    }
+
+    /// Notes a problem of no single option.
+    pub(super) fn general_problem(&mut self, words: String) {
+        self.problems.push(Problem::general(words));
+    }
+
+    /// The one way in which an option is read: taken, parsed, and either in force or wrong.
+    fn read<T>(
+        &mut self,
+        name: &'static str,
+        default: Option<T>,
+        show: impl Fn(&T) -> String,
+        parse: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        let (value, origin) = match self.take(name) {
+            None => (default, Origin::Default),
+            Some(given) => match parse(&given) {
+                Ok(parsed) => (Some(parsed), self.origin(name, &given)),
+                Err(wanted) => {
+                    self.wrong(name, &given, &wanted);
+                    return None;
+                }
+            },
+        };
+        let (section, index) = self.header.clone();
+        let shown = value.as_ref().map(show);
+        self.effective.push(Effective {
+            section,
+            index,
+            name: name.to_owned(),
+            value: shown,
+            origin,
+        });
+        value
+    }
+
+    fn child<T>(
+        &mut self,
+        values: Map<String, Value>,
+        path: String,
+        header: (String, usize),
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> T {
+        let (problems, effective) = (&mut *self.problems, &mut *self.effective);
+        let known = Vec::new();
+        let mut child = Section {
+            values,
+            path,
+            header,
+            file: self.file,
+            known,
+            problems,
+            effective,
+        };
+        let read = read(&mut child);
+        child.finish();
+        read
+    }
+
+    fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.known.push(name);
+        self.values.remove(name).filter(value::is_set)
+    }
+
+    fn wrong(&mut self, name: &str, given: &Value, wanted: &str) {
+        let (path, origin) = (self.path_of(name), self.origin(name, given));
+        self.problems.push(Problem::value(
+            &path,
+            value::as_shown(given).as_deref(),
+            &origin,
+            wanted,
+        ));
+    }
+
+    fn origin(&self, name: &str, value: &Value) -> Origin {
+        match value.origin() {
+            Some(value::ENVIRONMENT) => {
+                let path = text::label(&self.path_of(name))
+                    .replace('.', "__")
+                    .to_uppercase();
+                Origin::Environment(format!("{ENV_PREFIX}__{path}"))
+            }
+            Some(flag) => Origin::Flag(flag.to_owned()),
+            None => Origin::File(self.file.unwrap_or(Path::new("")).display().to_string()),
+        }
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+}
+
+/// A duration as people write it: `24h`, not `1day`.
+fn short(duration: Duration) -> String {
+    if duration == Duration::from_hours(24) {
+        return "24h".to_owned();
+    }
+    humantime::format_duration(duration).to_string()
+}

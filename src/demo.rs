@@ -1,0 +1,341 @@
+//! The demo: an embedded fake API with a lively set of keys, which now and then answers with an error.
+
+use std::net::SocketAddr;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::config::Sources;
+use crate::fake_api::{FakeApi, Framing, Reply, Request};
+
+/// Where the fake API listens: on a free port that only this machine reaches.
+pub const API_ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// The demo's token. It is no secret: only the fake API takes it.
+const TOKEN: &str = "sk_test_ZGVtby1rZXktb2YtdGhlLWV4cG9ydGVyLWl0c2VsZg";
+
+/// The variable that the demo's configuration reads it from; set in the demo's own copy of the environment.
+const TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_TOKEN";
+
+/// A deployment key lives this long and is then replaced by the next: short enough to watch.
+const DEPLOY_KEY_LIFE: TimeDelta = TimeDelta::minutes(10);
+
+/// Starts the fake API.
+pub async fn start_api() -> std::io::Result<FakeApi> {
+    let mut asked = 0;
+    // Keys end at fixed moments: those of the demo are counted from its start.
+    let start = clock::now();
+    FakeApi::start(API_ADDRESS, TOKEN, move |request| {
+        asked += 1;
+        answer(request, asked, start, clock::now())
+    })
+    .await
+}
+
+/// What the daemon runs on: everything at its default but for a poll every ten seconds, so that there is something
+/// to see. One attempt a poll, because the fake's errors come one request at a time and a retry would hide them.
+pub fn config_text(api: SocketAddr) -> String {
+    format!(
+        "poll.interval = \"10s\"\npoll.timeout = \"5s\"\npoll.attempts = 1\n\
+         [[accounts]]\nname = \"demo\"\nbase_url = \"http://{api}\"\ntoken_env = \"{TOKEN_VARIABLE}\"\n"
+    )
+}
+
+/// The flags of the command line and nothing of the environment: a demo does not depend on the machine.
+pub fn sources(given: &Sources) -> Sources {
+    let environment = [(TOKEN_VARIABLE.to_owned(), TOKEN.to_owned())].into();
+    Sources {
+        file: None,
+        environment,
+        flags: given.flags.clone(),
+        is_terminal: true,
+    }
+}
+
+/// What people read first.
+pub fn welcome(addresses: &[SocketAddr], telemetry_path: &str) -> String {
+    let pages = |address: &SocketAddr| {
+        format!("  start page  http://{address}/\n  metrics     http://{address}{telemetry_path}\n")
+    };
+    let pages: String = addresses.iter().map(pages).collect();
+    format!(
+        "api-key-exporter demo: an embedded fake BitGPT API, polled every 10 s. About every third poll\n\
+         fails in another way, and the log below says how. Nothing leaves this machine.\n\n\
+         {pages}\nStop it with Ctrl-C.\n\n"
+    )
+}
+
+/// The answer to request number `asked`, counting from 1: every third is an error, each time another one.
+fn answer(request: &Request, asked: usize, start: DateTime<Utc>, now: DateTime<Utc>) -> Reply {
+    if !request.line.starts_with("GET /developers/api_keys") {
+        return Reply::error(404, "Resource not found", &support_id(asked));
+    }
+    let mut reply = if asked.is_multiple_of(3) {
+        trouble(asked / 3 - 1, asked)
+    } else {
+        Reply::listing(&keys(start, now))
+    };
+    reply.headers.push((
+        "Date".to_owned(),
+        now.format("%a, %d %b %Y %H:%M:%S GMT").to_string(),
+    ));
+    reply
+}
+
+/// One error after the other, for ever.
+fn trouble(number: usize, asked: usize) -> Reply {
+    let id = support_id(asked);
+    match number % 8 {
+        0 => Reply::error(500, "An unexpected error occurred", &id),
+        1 => Reply::error(429, "Too many requests", &id).header("Retry-After", "20"),
+        2 => Reply::json(
+            400,
+            &json!({
+                "status": 400, "data": null, "error": "Validation failed", "log": { "request_id": "req_1234567890" },
+                "validator": { "page": "The page field must be a positive integer." }, "support_id": id,
+                "message": "The request was malformed", "env": "development"
+            }),
+        ),
+        3 => Reply::json(
+            200,
+            &json!({
+                "status": 200, "data": [], "error": "Listing is temporarily unavailable",
+                "log": "Some pertinent log message", "validator": null, "support_id": id, "message": null,
+                "env": "development"
+            }),
+        ),
+        4 => Reply::body(
+            502,
+            "text/html",
+            "<html><body><h1>502 Bad Gateway</h1></body></html>\n",
+        ),
+        5 => Reply::error(403, "Missing scope api_keys.read", &id),
+        6 => Reply {
+            framing: Framing::FalseLength(1_000_000),
+            ..Reply::body(200, "application/json", "{\"status\": 200, \"da")
+        },
+        _ => Reply::error(503, "Down for maintenance", &id),
+    }
+}
+
+/// A support id of the documented form, another one for each request.
+fn support_id(asked: usize) -> String {
+    format!("support_0197c0ec-a197-719f-84a9-{asked:012x}")
+}
+
+/// One of the demo's keys: its label; when it expires and when it was created, in hours from the start; its scopes; its
+/// allow list.
+type Row = (
+    &'static str,
+    Option<i64>,
+    i64,
+    &'static [&'static str],
+    &'static [&'static str],
+);
+
+const DAY: i64 = 24;
+const OFFICE: &[&str] = &["203.0.113.0/24", "2001:db8:1::/48"];
+const READ: &[&str] = &["payments.read", "invoices.read"];
+const ADMIN: &[&str] = &[
+    "api_keys.create",
+    "api_keys.delete",
+    "users.deactivate",
+    "organizations.update",
+];
+const DATA_CENTRE: &[&str] = &["10.0.0.0/8", "10.1.0.0/16", "172.16.0.0/12"];
+
+const ROWS: &[Row] = &[
+    (
+        "expired: nightly export",
+        Some(-20),
+        -90 * DAY,
+        READ,
+        OFFICE,
+    ),
+    (
+        "expired long ago",
+        Some(-200 * DAY),
+        -565 * DAY,
+        &["products.read"],
+        &["198.51.100.7"],
+    ),
+    (
+        "hours left: checkout",
+        Some(9),
+        -364 * DAY,
+        &["payments.create", "payments.read"],
+        OFFICE,
+    ),
+    (
+        "days left: webhooks",
+        Some(5 * DAY),
+        -85 * DAY,
+        &["webhooks.create", "webhooks.read"],
+        OFFICE,
+    ),
+    (
+        "weeks left: invoicing",
+        Some(21 * DAY),
+        -160 * DAY,
+        &["invoices.update"],
+        &["192.0.2.10", "192.0.2.11"],
+    ),
+    (
+        "months left: reporting",
+        Some(150 * DAY),
+        -30 * DAY,
+        READ,
+        &["198.51.100.0/28"],
+    ),
+    (
+        "never expires: legacy cron",
+        None,
+        -900 * DAY,
+        &["products.read"],
+        &["192.0.2.99"],
+    ),
+    (
+        "no allow list: laptop",
+        Some(60 * DAY),
+        -30 * DAY,
+        &["products.read"],
+        &[],
+    ),
+    (
+        "wide allow list: data centre",
+        Some(300 * DAY),
+        -65 * DAY,
+        &["payments.create"],
+        DATA_CENTRE,
+    ),
+    (
+        "privileged: admin",
+        Some(45 * DAY),
+        -320 * DAY,
+        ADMIN,
+        OFFICE,
+    ),
+    (
+        "odd: \"quotes\", back\\slash, <b>, ü, 鍵",
+        Some(120 * DAY),
+        -3 * DAY,
+        READ,
+        &["not-an-address", "::1"],
+    ),
+    // The same name twice: the older one is superseded.
+    (
+        "rotated: shop",
+        Some(12 * DAY),
+        -353 * DAY,
+        &["products.update"],
+        OFFICE,
+    ),
+    (
+        "rotated: shop",
+        Some(365 * DAY),
+        -DAY,
+        &["products.update"],
+        OFFICE,
+    ),
+    (
+        OWN,
+        Some(80 * DAY),
+        -10 * DAY,
+        &["api_keys.read"],
+        &["127.0.0.1"],
+    ),
+    (UNREADABLE, None, -40 * DAY, &["products.read"], OFFICE),
+];
+
+/// The key that the demo's exporter uses itself.
+const OWN: &str = "api-key-exporter itself";
+
+/// A key whose expiry is not a time.
+const UNREADABLE: &str = "expiry that nobody can read";
+
+/// A lively set of keys, as of `now`.
+fn keys(start: DateTime<Utc>, now: DateTime<Utc>) -> Vec<Value> {
+    let rows = (1..).zip(ROWS);
+    let mut keys: Vec<Value> = rows.map(|(number, row)| key(number, row, start)).collect();
+    keys.push(deploy_key(now));
+    keys
+}
+
+/// A key that lives for ten minutes and is then replaced, so that one watches a life.
+fn deploy_key(now: DateTime<Utc>) -> Value {
+    let life = DEPLOY_KEY_LIFE.num_seconds();
+    let number = now.timestamp().div_euclid(life);
+    let start = DateTime::from_timestamp(number * life, 0).unwrap_or(now);
+    let mut key = key(
+        0,
+        &(
+            "minutes left: deployment",
+            None,
+            0,
+            &["products.update"],
+            &["192.0.2.20"],
+        ),
+        now,
+    );
+    set(
+        &mut key,
+        "id",
+        json!(format!("api_key_0197c0ec-dddd-719f-84a9-{number:012x}")),
+    );
+    set(&mut key, "created_at", json!(plain(start)));
+    set(
+        &mut key,
+        "expires_at",
+        json!(plain(start + DEPLOY_KEY_LIFE)),
+    );
+    key
+}
+
+fn key(number: u32, row: &Row, start: DateTime<Utc>) -> Value {
+    let (label, expires_in, created_in, scopes, ip_allow_list) = *row;
+    let at = |hours: i64| start + TimeDelta::hours(hours);
+    // The documentation shows both forms of time, so the demo has both.
+    let form = if number % 4 == 2 { rfc3339 } else { plain };
+    let mut key = json!({
+        "id": format!("api_key_0197c0ec-a197-719f-84a9-{number:012x}"),
+        "label": label,
+        "organization_id": "org_0197c0ec-a197-719f-84a9-0000000000aa",
+        "secret": format!("sk_{}_ZGVtbyBrZXkg{number:02}...{number:05}", if number == 8 { "test" } else { "live" }),
+        "scopes": scopes,
+        "ip_allow_list": ip_allow_list,
+        "expires_at": expires_in.map(|hours| form(at(hours))),
+        "created_at": plain(at(created_in)),
+        "updated_at": null
+    });
+    match label {
+        OWN => set(&mut key, "secret", json!(masked(TOKEN))),
+        UNREADABLE => set(&mut key, "expires_at", json!("0000-00-00 00:00:00")),
+        _ => {}
+    }
+    key
+}
+
+fn plain(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+fn set(key: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = key.as_object_mut() {
+        fields.insert(field.to_owned(), value);
+    }
+}
+
+/// A secret as the API shows it: its start, three dots, its last five characters.
+fn masked(secret: &str) -> String {
+    let start = secret.get(..20).unwrap_or(secret);
+    let end = secret
+        .get(secret.len().saturating_sub(5)..)
+        .unwrap_or_default();
+    format!("{start}...{end}")
+}

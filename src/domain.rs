@@ -1,0 +1,10 @@
+//! What the exporter knows: facts about keys, and how knowledge changes. Pure: no I/O, no clock, no logging.
+//!
+//! Nothing here knows a provider's JSON, a metric's name or a socket.
+
+pub mod allow_list;
+pub mod failure;
+pub mod key;
+pub mod listing;
+pub mod state;
+pub mod text;

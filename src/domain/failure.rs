@@ -1,0 +1,225 @@
+//! Why a poll failed: a closed set of reasons for metrics, and the facts that a person needs.
+
+use std::time::Duration;
+
+use crate::domain::text::Line;
+
+/// The reason of a failed poll. The words are label values and part of the metrics contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// The API's name could not be resolved.
+    Dns,
+    /// No connection, or it closed before an answer.
+    Connect,
+    /// No TLS session: an untrusted, expired or wrong certificate, or no common version.
+    Tls,
+    /// No complete answer in time.
+    Timeout,
+    /// HTTP 3xx; redirects are never followed.
+    Redirect,
+    /// HTTP 401.
+    Unauthorized,
+    /// HTTP 403.
+    Forbidden,
+    /// HTTP 429.
+    RateLimited,
+    /// Any other HTTP 4xx.
+    ClientError,
+    /// HTTP 5xx and beyond.
+    ServerError,
+    /// More bytes than `poll.max_body_bytes`.
+    BodyTooLarge,
+    /// The connection ended in the middle of the body.
+    BodyTruncated,
+    /// The body is not JSON.
+    NotJson,
+    /// JSON, but not a listing.
+    Schema,
+    /// HTTP says success and the envelope says error.
+    ApiError,
+    /// More keys than `poll.max_keys`.
+    TooManyKeys,
+    /// The API is not the environment that the account expects.
+    EnvironmentMismatch,
+    /// The token could not be read.
+    Credential,
+    /// The exporter's own fault.
+    Internal,
+}
+
+impl Reason {
+    /// How many reasons there are.
+    pub const COUNT: usize = 19;
+
+    /// Every reason, in the order of the metric.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Dns,
+        Self::Connect,
+        Self::Tls,
+        Self::Timeout,
+        Self::Redirect,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::RateLimited,
+        Self::ClientError,
+        Self::ServerError,
+        Self::BodyTooLarge,
+        Self::BodyTruncated,
+        Self::NotJson,
+        Self::Schema,
+        Self::ApiError,
+        Self::TooManyKeys,
+        Self::EnvironmentMismatch,
+        Self::Credential,
+        Self::Internal,
+    ];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Redirect => "redirect",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::RateLimited => "rate_limited",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTruncated => "body_truncated",
+            Self::NotJson => "not_json",
+            Self::Schema => "schema",
+            Self::ApiError => "api_error",
+            Self::TooManyKeys => "too_many_keys",
+            Self::EnvironmentMismatch => "environment_mismatch",
+            Self::Credential => "credential",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The reason for an HTTP status that is not a success.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            401 => Self::Unauthorized,
+            403 => Self::Forbidden,
+            429 => Self::RateLimited,
+            300..=399 => Self::Redirect,
+            400..=499 => Self::ClientError,
+            // 1xx and the successes that no listing comes with (204, 206) are answers of another form.
+            ..300 => Self::Schema,
+            500.. => Self::ServerError,
+        }
+    }
+}
+
+/// A failed attempt or poll: the reason, and what the API said for people and for its support.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// The reason.
+    pub reason: Reason,
+    /// The HTTP status, where there was an answer.
+    pub http_status: Option<u16>,
+    /// The envelope's own `status`.
+    pub api_status: Option<i64>,
+    /// What went wrong: the envelope's `error`, else the exporter's own words.
+    pub error: Option<Line>,
+    /// The id that BitGPT's support asks for.
+    pub support_id: Option<Line>,
+    /// The envelope's `validator`, as JSON.
+    pub validator: Option<Line>,
+    /// The envelope's `log`.
+    pub api_log: Option<Line>,
+    /// The envelope's `message`.
+    pub message: Option<Line>,
+    /// How long the API asks to be left alone, before any limit of ours.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure known by its reason and the exporter's own words.
+    pub fn new(reason: Reason, error: &str) -> Self {
+        Self {
+            reason,
+            http_status: None,
+            api_status: None,
+            error: (!error.is_empty()).then(|| Line::clean(error)),
+            support_id: None,
+            validator: None,
+            api_log: None,
+            message: None,
+            retry_after: None,
+        }
+    }
+
+    /// Whether the same request may well succeed a moment later.
+    pub fn is_transient(&self) -> bool {
+        match self.reason {
+            Reason::Dns
+            | Reason::Connect
+            | Reason::Timeout
+            | Reason::BodyTruncated
+            | Reason::RateLimited => true,
+            Reason::ServerError => matches!(self.http_status, Some(500 | 502 | 503 | 504)),
+            Reason::ClientError => self.http_status == Some(408),
+            Reason::Tls
+            | Reason::Redirect
+            | Reason::Unauthorized
+            | Reason::Forbidden
+            | Reason::BodyTooLarge
+            | Reason::NotJson
+            | Reason::Schema
+            | Reason::ApiError
+            | Reason::TooManyKeys
+            | Reason::EnvironmentMismatch
+            | Reason::Credential
+            | Reason::Internal => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_as_they_are_listed() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn each_status_has_its_reason_and_only_passing_troubles_are_tried_again() {
+        let cases = [
+            (204, Reason::Schema, false),
+            (206, Reason::Schema, false),
+            (302, Reason::Redirect, false),
+            (400, Reason::ClientError, false),
+            (401, Reason::Unauthorized, false),
+            (403, Reason::Forbidden, false),
+            (404, Reason::ClientError, false),
+            (408, Reason::ClientError, true),
+            (429, Reason::RateLimited, true),
+            (500, Reason::ServerError, true),
+            (501, Reason::ServerError, false),
+            (502, Reason::ServerError, true),
+            (503, Reason::ServerError, true),
+            (504, Reason::ServerError, true),
+            (999, Reason::ServerError, false),
+        ];
+        for (status, reason, is_transient) in cases {
+            let failure = Failure {
+                http_status: Some(status),
+                ..Failure::new(Reason::of_status(status), "")
+            };
+            assert_eq!(
+                (failure.reason, failure.is_transient()),
+                (reason, is_transient),
+                "{status}"
+            );
+        }
+    }
+}

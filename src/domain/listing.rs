@@ -1,0 +1,241 @@
+//! One complete listing of an account's keys: sorted, each id once, with what had to be left out.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::key::{Expiry, Key};
+
+/// Why an entry of a listing could not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// Its id is missing or not an id.
+    Id,
+    /// Another entry has the same id and expires no later.
+    Duplicate,
+    /// It is not an object, or a field that matters has the wrong type.
+    Shape,
+}
+
+impl Reject {
+    /// Every reason, in the order of the metric.
+    pub const ALL: [Self; 3] = [Self::Id, Self::Duplicate, Self::Shape];
+
+    /// The label value; part of the metrics contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Duplicate => "duplicate",
+            Self::Shape => "shape",
+        }
+    }
+}
+
+/// How many entries were left out, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rejects {
+    /// Entries without a usable id.
+    pub id: u32,
+    /// Entries whose id another one has.
+    pub duplicate: u32,
+    /// Entries of another shape.
+    pub shape: u32,
+}
+
+impl Rejects {
+    /// The count for one reason.
+    pub fn count(&self, reason: Reject) -> u32 {
+        match reason {
+            Reject::Id => self.id,
+            Reject::Duplicate => self.duplicate,
+            Reject::Shape => self.shape,
+        }
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u32 {
+        self.id + self.duplicate + self.shape
+    }
+
+    /// Counts one more.
+    pub fn add(&mut self, reason: Reject) {
+        match reason {
+            Reject::Id => self.id += 1,
+            Reject::Duplicate => self.duplicate += 1,
+            Reject::Shape => self.shape += 1,
+        }
+    }
+}
+
+/// All keys of an account at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listing {
+    keys: Box<[Key]>,
+    rejects: Rejects,
+    api_env: Option<Box<str>>,
+}
+
+impl Listing {
+    /// Sorts `keys` by id. Of several with one id the one that expires first stays, because being warned too
+    /// early is the lesser harm; the others count as duplicates.
+    pub fn new(mut keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Box<str>>) -> Self {
+        keys.sort_by(|a, b| {
+            a.id.cmp(&b.id)
+                .then(urgency(a.expiry).cmp(&urgency(b.expiry)))
+        });
+        let before = keys.len();
+        keys.dedup_by(|later, first| later.id == first.id);
+        let dropped = before - keys.len();
+        rejects.duplicate += u32::try_from(dropped).unwrap_or(u32::MAX);
+        Self {
+            keys: keys.into(),
+            rejects,
+            api_env,
+        }
+    }
+
+    /// The keys, sorted by id; no id twice.
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// What was left out.
+    pub fn rejects(&self) -> Rejects {
+        self.rejects
+    }
+
+    /// The environment that the API says it is: `development` or `production`, or a word yet unknown; clean.
+    pub fn api_env(&self) -> Option<&str> {
+        self.api_env.as_deref()
+    }
+
+    /// For each key, in order: whether a newer key of the same name expires later. A key without a name, a
+    /// creation time or a readable end is never superseded and supersedes nobody, save that a successor may
+    /// never expire.
+    pub fn superseded(&self) -> Vec<bool> {
+        let mut by_name: HashMap<&str, Vec<&Key>> = HashMap::new();
+        for key in &self.keys {
+            if let Some(name) = key.label.as_deref() {
+                by_name.entry(name).or_default().push(key);
+            }
+        }
+        // Sorted newest first, one pass knows the latest end of all newer keys: no key is compared with every
+        // other one, even where all share one name.
+        let mut superseded: HashMap<&str, bool> = HashMap::new();
+        for same_name in by_name.values_mut() {
+            same_name.sort_by_key(|key| std::cmp::Reverse(key.created_at));
+            let mut latest_of_newer: Option<End> = None;
+            let mut rest = same_name.as_slice();
+            while let Some(first) = rest.first() {
+                let (of_one_moment, older) = rest.split_at(
+                    rest.iter()
+                        .take_while(|key| key.created_at == first.created_at)
+                        .count(),
+                );
+                for key in of_one_moment.iter().filter(|key| key.created_at.is_some()) {
+                    let end = End::of(key.expiry);
+                    superseded.insert(key.id.as_str(), end.is_some() && end < latest_of_newer);
+                }
+                if first.created_at.is_some() {
+                    let latest = of_one_moment
+                        .iter()
+                        .filter_map(|key| End::of(key.expiry))
+                        .max();
+                    latest_of_newer = latest_of_newer.max(latest);
+                }
+                rest = older;
+            }
+        }
+        self.keys
+            .iter()
+            .map(|key| superseded.get(key.id.as_str()).copied().unwrap_or(false))
+            .collect()
+    }
+}
+
+/// A readable end, in order of time; no end is the latest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    At(DateTime<Utc>),
+    Never,
+}
+
+impl End {
+    fn of(expiry: Expiry) -> Option<Self> {
+        match expiry {
+            Expiry::At(end) => Some(Self::At(end)),
+            Expiry::Never => Some(Self::Never),
+            Expiry::Unknown => None,
+        }
+    }
+}
+
+/// Orders ends by how much they matter: a known end first, the earlier the sooner; then unknown; then none.
+fn urgency(expiry: Expiry) -> (u8, Option<DateTime<Utc>>) {
+    match expiry {
+        Expiry::At(end) => (0, Some(end)),
+        Expiry::Unknown => (1, None),
+        Expiry::Never => (2, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::key::tests::{at, key};
+
+    fn named(id: &str, name: &str, created: i64, expiry: Expiry) -> Key {
+        Key {
+            label: Some(name.into()),
+            created_at: Some(at(created)),
+            expiry,
+            ..key(id)
+        }
+    }
+
+    #[test]
+    fn of_two_entries_with_one_id_the_earlier_expiry_stays() {
+        let ends = [
+            Expiry::Never,
+            Expiry::At(at(200)),
+            Expiry::Unknown,
+            Expiry::At(at(100)),
+        ];
+        let keys = ends.map(|expiry| Key { expiry, ..key("a") }).to_vec();
+        let listing = Listing::new(keys, Rejects::default(), None);
+        assert_eq!(listing.keys().len(), 1);
+        assert_eq!(listing.keys()[0].expiry, Expiry::At(at(100)));
+        assert_eq!(listing.rejects().count(Reject::Duplicate), 3);
+    }
+
+    #[test]
+    fn keys_are_sorted_by_id() {
+        let listing = Listing::new(vec![key("b"), key("a"), key("c")], Rejects::default(), None);
+        let ids: Vec<&str> = listing.keys().iter().map(|key| key.id.as_str()).collect();
+        assert_eq!(ids, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_newer_key_of_the_same_name_that_expires_later_supersedes() {
+        let keys = vec![
+            named("a-old", "ci", 10, Expiry::At(at(100))),
+            named("b-new", "ci", 20, Expiry::At(at(200))),
+            named("c-newer-but-shorter", "ci", 30, Expiry::At(at(150))),
+            named("d-other-name", "web", 5, Expiry::At(at(50))),
+            key("e-nameless"),
+            named("f-unknown", "ci", 1, Expiry::Unknown),
+            named("g-same-moment", "pair", 10, Expiry::At(at(100))),
+            named("h-same-moment", "pair", 10, Expiry::At(at(200))),
+            named("i-ends", "db", 10, Expiry::At(at(100))),
+            named("j-never-ends", "db", 20, Expiry::Never),
+        ];
+        let listing = Listing::new(keys, Rejects::default(), None);
+        let superseded: Vec<&str> = listing
+            .keys()
+            .iter()
+            .zip(listing.superseded())
+            .filter_map(|(key, is_superseded)| is_superseded.then_some(key.id.as_str()))
+            .collect();
+        assert_eq!(superseded, ["a-old", "i-ends"]);
+    }
+}

@@ -1,0 +1,233 @@
+//! All that the exporter knows of one account, and the single way in which it changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::listing::Listing;
+use crate::domain::text::Line;
+
+/// What is fixed about an account as long as the configuration stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Account {
+    /// The operator's name for it.
+    pub name: Box<str>,
+    /// Whose API it is; `bitgpt`.
+    pub provider: &'static str,
+    /// How often it is polled.
+    pub interval: Duration,
+}
+
+/// The outcome of one finished poll.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The listing, or why there is none.
+    pub result: Result<Listing, Failure>,
+    /// The API's clock minus ours, where the last answer named a time.
+    pub clock_skew: Option<TimeDelta>,
+}
+
+/// Failed polls of one reason since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FailureCount {
+    /// How many.
+    pub count: u64,
+    /// The support id of the last one that had one, and when it came.
+    pub last_support_id: Option<(Line, DateTime<Utc>)>,
+}
+
+/// How the last finished poll ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// When it ended.
+    pub at: DateTime<Utc>,
+    /// Whether it brought a listing.
+    pub is_success: bool,
+}
+
+/// One account's knowledge: an immutable value, replaced whole.
+#[derive(Clone, Debug)]
+pub struct AccountState {
+    /// Whose knowledge this is.
+    pub account: Arc<Account>,
+    /// The last good listing; a failed poll leaves it as it is.
+    pub held: Option<Arc<Listing>>,
+    /// The last finished poll; `None` until there is one.
+    pub last_attempt: Option<Attempt>,
+    /// The end of the last successful poll.
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// When the next poll is due.
+    pub next_poll_at: Option<DateTime<Utc>>,
+    /// Finished polls since the start.
+    pub polls: u64,
+    /// Failed polls since the start, by reason, in the order of [`Reason::ALL`].
+    failures: [FailureCount; Reason::COUNT],
+    /// Failures in a row; 0 after a success.
+    pub consecutive_failures: u64,
+    /// The API's clock minus ours, as of the last finished poll.
+    pub clock_skew: Option<TimeDelta>,
+}
+
+impl AccountState {
+    /// What is known before the first poll.
+    pub fn new(account: Arc<Account>) -> Self {
+        Self {
+            account,
+            held: None,
+            last_attempt: None,
+            last_success_at: None,
+            next_poll_at: None,
+            polls: 0,
+            failures: Default::default(),
+            consecutive_failures: 0,
+            clock_skew: None,
+        }
+    }
+
+    /// What is known after a poll that ended `at`. The only way in which keys come and go.
+    #[must_use]
+    pub fn after(&self, outcome: Outcome, at: DateTime<Utc>) -> Self {
+        let mut next = self.clone();
+        next.polls += 1;
+        next.clock_skew = outcome.clock_skew;
+        next.last_attempt = Some(Attempt {
+            at,
+            is_success: outcome.result.is_ok(),
+        });
+        match outcome.result {
+            Ok(listing) => {
+                next.held = Some(Arc::new(listing));
+                next.last_success_at = Some(at);
+                next.consecutive_failures = 0;
+            }
+            Err(failure) => {
+                next.consecutive_failures += 1;
+                if let Some(entry) = next.failures.get_mut(failure.reason as usize) {
+                    entry.count += 1;
+                    if let Some(id) = failure.support_id {
+                        entry.last_support_id = Some((id, at));
+                    }
+                }
+            }
+        }
+        next
+    }
+
+    /// The same knowledge with the next poll due at `at`.
+    #[must_use]
+    pub fn with_next_poll(&self, at: DateTime<Utc>) -> Self {
+        Self {
+            next_poll_at: Some(at),
+            ..self.clone()
+        }
+    }
+
+    /// Failed polls by reason, every reason once.
+    pub fn failures(&self) -> impl Iterator<Item = (Reason, &FailureCount)> {
+        Reason::ALL.into_iter().zip(&self.failures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::key::tests::{at, key};
+    use crate::domain::listing::Rejects;
+
+    fn account() -> AccountState {
+        let name = "default".into();
+        AccountState::new(Arc::new(Account {
+            name,
+            provider: "bitgpt",
+            interval: Duration::from_secs(300),
+        }))
+    }
+
+    fn success(ids: &[&str]) -> Outcome {
+        let keys = ids.iter().map(|id| key(id)).collect();
+        Outcome {
+            result: Ok(Listing::new(keys, Rejects::default(), None)),
+            clock_skew: None,
+        }
+    }
+
+    fn failure(reason: Reason, support_id: Option<&str>) -> Outcome {
+        let failure = Failure {
+            support_id: support_id.and_then(Line::support_id),
+            ..Failure::new(reason, "")
+        };
+        Outcome {
+            result: Err(failure),
+            clock_skew: Some(TimeDelta::seconds(3)),
+        }
+    }
+
+    fn ids(state: &AccountState) -> Vec<&str> {
+        state
+            .held
+            .iter()
+            .flat_map(|listing| listing.keys())
+            .map(|key| key.id.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn a_failed_poll_keeps_the_last_good_listing() {
+        let good = account().after(success(&["a", "b"]), at(10));
+        let bad = good.after(failure(Reason::Timeout, None), at(20));
+        assert_eq!(ids(&bad), ["a", "b"]);
+        assert_eq!(
+            bad.last_attempt,
+            Some(Attempt {
+                at: at(20),
+                is_success: false
+            })
+        );
+        assert_eq!(bad.last_success_at, Some(at(10)));
+        assert_eq!((bad.polls, bad.consecutive_failures), (2, 1));
+        assert_eq!(bad.clock_skew, Some(TimeDelta::seconds(3)));
+    }
+
+    #[test]
+    fn a_good_poll_replaces_the_listing_whole() {
+        let state = account()
+            .after(success(&["a", "b"]), at(10))
+            .after(failure(Reason::Dns, None), at(20));
+        let state = state.after(success(&["c"]), at(30));
+        assert_eq!(ids(&state), ["c"]);
+        assert_eq!(
+            (
+                state.polls,
+                state.consecutive_failures,
+                state.last_success_at
+            ),
+            (3, 0, Some(at(30)))
+        );
+    }
+
+    #[test]
+    fn failures_count_by_reason_and_remember_the_last_support_id() {
+        let mut state = account();
+        for (reason, id) in [
+            (Reason::ServerError, Some("s1")),
+            (Reason::ServerError, None),
+            (Reason::Dns, None),
+        ] {
+            state = state.after(failure(reason, id), at(1));
+        }
+        let counts: Vec<(Reason, u64)> = state
+            .failures()
+            .map(|(reason, entry)| (reason, entry.count))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        assert_eq!(counts, [(Reason::Dns, 1), (Reason::ServerError, 2)]);
+        let (_, server_error) = state
+            .failures()
+            .find(|(reason, _)| *reason == Reason::ServerError)
+            .unwrap();
+        let (id, _) = server_error.last_support_id.as_ref().unwrap();
+        assert_eq!(id.as_str(), "s1");
+    }
+}

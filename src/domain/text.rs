@@ -1,0 +1,238 @@
+//! Cleans text that came from outside, for log lines and for metric labels.
+//!
+//! Whatever the API says may hold line breaks, terminal escapes, text that reverses the reader's direction, or a
+//! secret. Nothing from outside is shown before it has passed through here.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// What stands in the place of something that looks like a secret.
+pub const REDACTED: &str = "[redacted]";
+
+/// Longest upstream text in one log field, in characters: a sentence or two, so that ten fields still make a
+/// line that log systems take whole.
+pub const LINE_CHARS_MAX: usize = 200;
+
+/// Longest metric label taken from the API, in characters. BitGPT's own labels end at 255.
+pub const LABEL_CHARS_MAX: usize = 255;
+
+/// Longest support id, in characters. A documented one (`support_<uuidv7>`) has 44; 64 leaves room and keeps
+/// an exemplar under OpenMetrics' limit of 128.
+const SUPPORT_ID_CHARS_MAX: usize = 64;
+
+/// What announces a secret in BitGPT's world: API keys, and the secrets that sign webhooks.
+const SECRET_PREFIXES: [&str; 3] = ["sk_live_", "sk_test_", "whs_"];
+
+/// The longest part of upstream text that is looked at, in bytes. It is far over what is shown, so that text
+/// made of invisible characters cannot hide the rest, and far under a megabyte, so that cleaning costs little.
+const LOOKED_AT_BYTES_MAX: usize = 16 * 1024;
+
+/// One clean line of upstream text: no control, bidirectional or invisible characters, nothing that looks like
+/// a key, at most [`LINE_CHARS_MAX`] characters with `…` where it was cut.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Line(Box<str>);
+
+impl Line {
+    /// Cleans `text`.
+    pub fn clean(text: &str) -> Self {
+        Self(clean(text, LINE_CHARS_MAX).into())
+    }
+
+    /// Cleans `text` as the id of a support case: as [`Line::clean`], at most 64 characters. Empty is `None`.
+    pub fn support_id(text: &str) -> Option<Self> {
+        let id = clean(text, SUPPORT_ID_CHARS_MAX);
+        (!id.is_empty()).then(|| Self(id.into()))
+    }
+
+    /// The clean text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Text from the API as the value of a metric label: the text itself, but for control and bidirectional
+/// characters (each becomes U+FFFD), anything that looks like a key, and what exceeds [`LABEL_CHARS_MAX`].
+pub fn label(text: &str) -> String {
+    let shown: String = prefix(text)
+        .chars()
+        .map(|c| {
+            if is_hidden(c) {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect();
+    cut(&redact(&shown), LABEL_CHARS_MAX)
+}
+
+/// Replaces everything in `text` that looks like a key by [`REDACTED`], masked keys included.
+pub fn redact(text: &str) -> Cow<'_, str> {
+    let Some((start, prefix_len)) = find_secret(text) else {
+        return Cow::Borrowed(text);
+    };
+    let mut out = String::with_capacity(text.len());
+    let (mut before, mut rest) = text.split_at(start);
+    let mut prefix_len = prefix_len;
+    loop {
+        out.push_str(before);
+        out.push_str(REDACTED);
+        let (_, after_prefix) = rest.split_at(prefix_len);
+        let after = after_prefix.trim_start_matches(belongs_to_secret);
+        let Some((start, found_len)) = find_secret(after) else {
+            out.push_str(after);
+            return Cow::Owned(out);
+        };
+        (before, rest) = after.split_at(start);
+        prefix_len = found_len;
+    }
+}
+
+/// An error and its causes in one line, outermost first.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+/// Whether `c` is a control character, a line or paragraph separator, or one of Unicode's format characters:
+/// invisible, or able to reorder what is around it.
+pub fn is_hidden(c: char) -> bool {
+    // The format characters (Cf) are listed, not looked up: the list is short and has been stable for years.
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+            | '\u{8e2}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
+}
+
+fn clean(text: &str, chars_max: usize) -> String {
+    let mut shown = String::new();
+    for c in prefix(text).chars() {
+        if c.is_whitespace() || (c.is_control() && c != '\u{1b}') {
+            // A run of line breaks, tabs and other controls reads as one space.
+            if !shown.ends_with(' ') && !shown.is_empty() {
+                shown.push(' ');
+            }
+        } else if !is_hidden(c) {
+            shown.push(c);
+        }
+    }
+    cut(redact(shown.trim_end()).as_ref(), chars_max)
+}
+
+fn cut(text: &str, chars_max: usize) -> String {
+    if text.chars().nth(chars_max).is_none() {
+        return text.to_owned();
+    }
+    text.chars().take(chars_max - 1).chain(['…']).collect()
+}
+
+fn prefix(text: &str) -> &str {
+    let end = text.floor_char_boundary(LOOKED_AT_BYTES_MAX);
+    text.split_at(end).0
+}
+
+/// Where the first secret starts, and how long the prefix is that announces it. Upper case counts too.
+fn find_secret(text: &str) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    (0..bytes.len()).find_map(|start| {
+        let rest = bytes.get(start..)?;
+        let prefix = SECRET_PREFIXES.iter().find(|prefix| {
+            rest.get(..prefix.len())
+                .is_some_and(|head| head.eq_ignore_ascii_case(prefix.as_bytes()))
+        })?;
+        Some((start, prefix.len()))
+    })
+}
+
+fn belongs_to_secret(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '…' | '*' | '+' | '/' | '=')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_line_is_one_line_without_controls_or_direction_marks() {
+        let cases = [
+            ("plain", "plain"),
+            ("two\r\nlines", "two lines"),
+            ("  \t tabs\tand  spaces ", "tabs and spaces"),
+            ("\u{1b}[31mred\u{1b}[0m", "[31mred[0m"),
+            ("c1\u{9b}31m", "c1 31m"),
+            ("rtl\u{202e}gnp.exe", "rtlgnp.exe"),
+            ("sep\u{2028}arator", "sep arator"),
+            ("nul\0byte", "nul byte"),
+            ("zero\u{200b}width", "zerowidth"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Line::clean(text).as_str(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_cut_with_an_ellipsis() {
+        let line = Line::clean(&"é".repeat(3_000_000));
+        assert_eq!(line.as_str().chars().count(), LINE_CHARS_MAX);
+        assert!(line.as_str().ends_with('…'));
+    }
+
+    #[test]
+    fn whatever_looks_like_a_key_is_redacted() {
+        let cases = [
+            ("no key", "no key"),
+            ("bad key sk_live_abcDEF123", "bad key [redacted]"),
+            (
+                "sk_test_MDE5N2Mw...GdwdA, sk_live_x!",
+                "[redacted], [redacted]!",
+            ),
+            ("SK_LIVE_ABC", "[redacted]"),
+            ("é sk_live_é", "é [redacted]é"),
+            ("whs_secret", "[redacted]"),
+            ("sk_live_", "[redacted]"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(redact(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_broken_up_by_invisible_characters_is_redacted_too() {
+        assert_eq!(Line::clean("sk_li\u{200b}ve_abc").as_str(), "[redacted]");
+    }
+
+    #[test]
+    fn a_support_id_is_short_and_clean() {
+        let id = Line::support_id("support_1\r\nlevel=ERROR").unwrap();
+        assert_eq!(id.as_str(), "support_1 level=ERROR");
+        assert_eq!(
+            Line::support_id(&"x".repeat(1_000_000))
+                .unwrap()
+                .as_str()
+                .chars()
+                .count(),
+            64
+        );
+        assert_eq!(Line::support_id(" \n"), None);
+    }
+
+    #[test]
+    fn a_label_keeps_its_characters_but_not_its_controls_or_secrets() {
+        assert_eq!(label("a \"b\" \\ <c> ü"), "a \"b\" \\ <c> ü");
+        assert_eq!(label("a\nb\u{202e}c"), "a\u{fffd}b\u{fffd}c");
+        assert_eq!(label("ci sk_live_abc"), "ci [redacted]");
+        assert_eq!(label(&"x".repeat(300)).chars().count(), LABEL_CHARS_MAX);
+    }
+}

@@ -1,0 +1,54 @@
+//! Parses the command line, calls into the library, prints what it says, chooses the exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use api_key_exporter::app::{self, Exit};
+use api_key_exporter::cli::{Cli, Command, ConfigCommand};
+use api_key_exporter::domain::text::redact;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap repeats what it does not understand, and somebody may have typed a key.
+            let words = error.render().to_string();
+            print(error.use_stderr(), &redact(&words));
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let exit = match cli.command.unwrap_or(Command::Run) {
+        Command::Run => app::run(&cli.options),
+        Command::Demo => app::demo(&cli.options, &|words| print(false, words)),
+        Command::Config(ConfigCommand::Check) => app::check_config(&cli.options),
+        Command::Config(ConfigCommand::Show) => app::show_config(&cli.options),
+    };
+    match exit {
+        Exit::Done(words) => {
+            print(false, &words);
+            ExitCode::SUCCESS
+        }
+        Exit::Failed(words) => {
+            print(true, &words);
+            ExitCode::from(1)
+        }
+        Exit::Misconfigured(words) => {
+            print(true, &words);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints where people look. Nobody is left to be told that it did not work.
+fn print(is_error: bool, words: &str) {
+    if is_error {
+        drop(std::io::stderr().write_all(words.as_bytes()));
+    } else {
+        drop(
+            std::io::stdout()
+                .write_all(words.as_bytes())
+                .and_then(|()| std::io::stdout().flush()),
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! When to list, retry and wait; publishes the next state and says in the log what an operator needs.
+//!
+//! One loop for each account, so that a slow one delays nobody and never has two polls in flight.
+
+pub mod report;
+pub mod retry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use prometheus::Histogram;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::bitgpt::client::Answer;
+use crate::bitgpt::parse::Parsed;
+use crate::board::Board;
+use crate::clock::delta;
+use crate::domain::failure::Failure;
+use crate::domain::state::{AccountState, Outcome};
+use crate::domain::text::Line;
+use crate::liveness::Heartbeat;
+use crate::poller::report::{Report, Saying};
+use crate::poller::retry::{Budget, Situation};
+
+/// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API, a test's
+/// reads a script.
+#[derive(Debug)]
+pub struct Poller<A> {
+    /// Makes one attempt.
+    pub attempt: A,
+    /// What is known so far; the account's interval is in it.
+    pub state: AccountState,
+    /// Most attempts of a poll.
+    pub attempts_max: u32,
+    /// Where states are published, and in which slot.
+    pub board: Arc<Board>,
+    /// The slot.
+    pub index: usize,
+    /// Where this loop shows that it lives.
+    pub heartbeat: Heartbeat,
+    /// Where durations go.
+    pub poll_duration: Histogram,
+    /// The wall clock.
+    pub now: fn() -> DateTime<Utc>,
+    /// Numbers from 0 to 1.
+    pub random: fn() -> f64,
+}
+
+/// A whole poll: the last attempt's answer, and how it was come by.
+struct Poll {
+    answer: Answer,
+    attempts: u32,
+}
+
+impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
+    /// Polls until `stop`; a poll under way is abandoned.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let interval = self.state.account.interval;
+        let mut budget = Budget::default();
+        let mut report = Report::default();
+        let start = Instant::now();
+        let mut due = start + retry::first_wait(interval, (self.random)());
+        loop {
+            self.publish_next_poll(due);
+            self.heartbeat.promise(due + retry::poll_limit(interval));
+            if stop.run_until_cancelled(sleep_until(due)).await.is_none() {
+                return;
+            }
+            let started = Instant::now();
+            let Some(poll) = stop.run_until_cancelled(self.poll(&mut budget)).await else {
+                return;
+            };
+            let ended = Instant::now();
+            self.poll_duration.observe((ended - started).as_secs_f64());
+            due = started + retry::next_wait(interval, (self.random)());
+            if let Err(failure) = &poll.answer.result
+                && let Some(asked) = failure.retry_after
+            {
+                let backoff = retry::backoff(poll.attempts, (self.random)());
+                due = due.max(ended + retry::obeyed(asked, backoff));
+            }
+            self.finish(
+                poll,
+                &mut report,
+                ended - start,
+                due.saturating_duration_since(ended),
+            );
+        }
+    }
+
+    /// Attempts until one succeeds or another makes no sense.
+    async fn poll(&self, budget: &mut Budget) -> Poll {
+        let ends = Instant::now() + retry::poll_limit(self.state.account.interval);
+        let mut attempts = 1;
+        loop {
+            let time_left = ends.saturating_duration_since(Instant::now());
+            let answer = (self.attempt)(time_left).await;
+            let Err(failure) = &answer.result else {
+                budget.earn();
+                return Poll { answer, attempts };
+            };
+            let situation = Situation {
+                attempts,
+                attempts_max: self.attempts_max,
+                time_left: ends.saturating_duration_since(Instant::now()),
+                random: (self.random)(),
+            };
+            let Some(wait) = situation.next_attempt(failure, budget) else {
+                return Poll { answer, attempts };
+            };
+            let account = &*self.state.account.name;
+            debug!(account, reason = failure.reason.as_str(), retry_in = ?wait, "attempt failed, trying again");
+            sleep(wait).await;
+            attempts += 1;
+        }
+    }
+
+    fn finish(&mut self, poll: Poll, report: &mut Report, uptime: Duration, wait: Duration) {
+        let Poll {
+            answer: Answer { result, clock_skew },
+            attempts,
+        } = poll;
+        let account = &*self.state.account.name;
+        let result = match result {
+            Ok(Parsed {
+                listing,
+                support_id,
+            }) => {
+                let (keys, rejected) = (listing.keys().len(), listing.rejects().total());
+                let support_id = support_id.as_ref().map(Line::as_str);
+                debug!(account, keys, rejected, support_id, attempts, "listed keys");
+                if report.succeeded() == Saying::Recovered {
+                    let failures = self.state.consecutive_failures;
+                    info!(account, keys, failures, "listing keys works again");
+                } else if self.state.polls == 0 {
+                    info!(account, keys, "listed keys for the first time");
+                }
+                let rejected_before = self
+                    .state
+                    .held
+                    .as_ref()
+                    .map_or(0, |held| held.rejects().total());
+                if rejected > 0 && rejected != rejected_before {
+                    let (id, duplicate, shape) = (
+                        listing.rejects().id,
+                        listing.rejects().duplicate,
+                        listing.rejects().shape,
+                    );
+                    warn!(
+                        account,
+                        id, duplicate, shape, "entries of the listing could not be used"
+                    );
+                }
+                Ok(listing)
+            }
+            Err(failure) => {
+                say_failure(
+                    account,
+                    &failure,
+                    attempts,
+                    wait,
+                    report.failed(failure.reason, uptime),
+                );
+                Err(failure)
+            }
+        };
+        self.state = self
+            .state
+            .after(Outcome { result, clock_skew }, (self.now)());
+    }
+
+    fn publish_next_poll(&mut self, due: Instant) {
+        let wait = delta(due.saturating_duration_since(Instant::now()));
+        let at = (self.now)()
+            .checked_add_signed(wait)
+            .unwrap_or(DateTime::<Utc>::MAX_UTC);
+        self.state = self.state.with_next_poll(at);
+        self.board.publish(self.index, self.state.clone());
+    }
+}
+
+/// One line for a failed poll, at the level that `saying` asks for.
+fn say_failure(account: &str, failure: &Failure, attempts: u32, wait: Duration, saying: Saying) {
+    let text = |line: &Option<Line>| line.as_ref().map(|line| line.as_str().to_owned());
+    let (error, support_id, validator) = (
+        text(&failure.error),
+        text(&failure.support_id),
+        text(&failure.validator),
+    );
+    let (api_log, api_message) = (text(&failure.api_log), text(&failure.message));
+    // Whole seconds: nobody waits for the milliseconds of a jitter.
+    let retry_in = humantime::format_duration(Duration::from_secs(wait.as_secs())).to_string();
+    macro_rules! say {
+        ($level:ident, $($extra:tt)*) => {
+            $level!(
+                account,
+                reason = failure.reason.as_str(),
+                http_status = failure.http_status,
+                api_status = failure.api_status,
+                error,
+                support_id,
+                validator,
+                api_log,
+                api_message,
+                attempts,
+                retry_in,
+                $($extra)*
+            )
+        };
+    }
+    match saying {
+        Saying::Warn { suppressed: 0 } => say!(warn, "listing keys failed"),
+        Saying::Warn { suppressed } => say!(warn, suppressed, "listing keys failed"),
+        Saying::Suppress | Saying::Recovered | Saying::Nothing => {
+            say!(debug, "listing keys failed again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {}

@@ -1,0 +1,339 @@
+//! Every metric family about keys and accounts: name, type, help, and the samples it has. Pure.
+//!
+//! A change here is a change of the public contract. The table in README.md is compared with it by a test.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::allow_list::Ipv6Count;
+use crate::domain::key::{Expiry, Key, KeyState, Mode};
+use crate::domain::listing::Reject;
+use crate::domain::state::AccountState;
+use crate::render::Metrics;
+use crate::render::samples::{Samples, Value};
+
+/// From when a key counts as expiring.
+pub(super) const WARNING: TimeDelta = TimeDelta::days(30);
+
+/// One metric family.
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) help: &'static str,
+    pub(super) source: Source,
+}
+
+/// What OpenMetrics calls the type; the text format has no `info` and says gauge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Gauge,
+    Counter,
+    Info,
+}
+
+/// Where the samples come from, and so how long they hold.
+#[derive(Clone, Copy)]
+pub(super) enum Source {
+    /// One key of the held listing; holds until the next good poll.
+    Key(fn(&KeyFacts<'_>, &mut Samples<'_>)),
+    /// `api_key_expires_in_seconds`; moves with the clock.
+    TimeLeft,
+    /// One account; holds until the next poll.
+    Account(fn(&AccountState, &mut Samples<'_>)),
+    /// `api_key_account_keys`; moves with the clock.
+    KeyStates,
+}
+
+/// A key with what only its listing tells.
+pub(super) struct KeyFacts<'a> {
+    pub(super) key: &'a Key,
+    pub(super) provider: &'static str,
+    pub(super) api_env: &'a str,
+    pub(super) is_superseded: bool,
+    pub(super) metrics: Metrics,
+}
+
+const fn key(
+    name: &'static str,
+    help: &'static str,
+    samples: fn(&KeyFacts<'_>, &mut Samples<'_>),
+) -> Family {
+    Family {
+        name,
+        kind: Kind::Gauge,
+        help,
+        source: Source::Key(samples),
+    }
+}
+
+const fn account(
+    name: &'static str,
+    help: &'static str,
+    samples: fn(&AccountState, &mut Samples<'_>),
+) -> Family {
+    Family {
+        name,
+        kind: Kind::Gauge,
+        help,
+        source: Source::Account(samples),
+    }
+}
+
+const fn counter(
+    name: &'static str,
+    help: &'static str,
+    samples: fn(&AccountState, &mut Samples<'_>),
+) -> Family {
+    Family {
+        name,
+        kind: Kind::Counter,
+        help,
+        source: Source::Account(samples),
+    }
+}
+
+/// All families, in the order of the exposition.
+pub(super) const FAMILIES: &[Family] = &[
+    Family {
+        name: "api_key_info",
+        kind: Kind::Info,
+        help: "Describes the key, as of the last good listing; always 1.",
+        source: Source::Key(info),
+    },
+    key(
+        "api_key_expiry_timestamp_seconds",
+        "When the key expires, as of the last good listing; absent for a key that never does or whose expiry cannot be read.",
+        |facts, samples| {
+            if let Expiry::At(end) = facts.key.expiry {
+                samples.sample(Value::Time(end));
+            }
+        },
+    ),
+    Family {
+        name: "api_key_expires_in_seconds",
+        kind: Kind::Gauge,
+        help: "Time until the key expires at the moment of the scrape, negative afterwards, from the expiry of the last good listing.",
+        source: Source::TimeLeft,
+    },
+    key(
+        "api_key_never_expires",
+        "Whether the key has no expiry, as of the last good listing.",
+        |facts, samples| samples.sample((facts.key.expiry == Expiry::Never).into()),
+    ),
+    key(
+        "api_key_expiry_unknown",
+        "Whether the key has an expiry that cannot be read as a time, as of the last good listing.",
+        |facts, samples| samples.sample((facts.key.expiry == Expiry::Unknown).into()),
+    ),
+    key(
+        "api_key_created_timestamp_seconds",
+        "When the key was created, as of the last good listing.",
+        |facts, samples| time(facts.key.created_at, samples),
+    ),
+    key(
+        "api_key_updated_timestamp_seconds",
+        "When the key was last changed, as of the last good listing.",
+        |facts, samples| time(facts.key.updated_at, samples),
+    ),
+    key(
+        "api_key_scopes",
+        "How many distinct scopes the key has, as of the last good listing.",
+        |facts, samples| samples.sample(Value::Count(facts.key.scopes.len() as u64)),
+    ),
+    Family {
+        name: "api_key_scope_info",
+        kind: Kind::Info,
+        help: "One series for each scope that the key has, as of the last good listing; always 1.",
+        source: Source::Key(scope_info),
+    },
+    key(
+        "api_key_ip_allow_list_entries",
+        "How many distinct, valid entries the key's IP allow list has, as of the last good listing.",
+        |facts, samples| samples.sample(Value::Count(facts.key.allow_list.networks().len() as u64)),
+    ),
+    key(
+        "api_key_ip_allow_list_invalid_entries",
+        "How many entries of the key's IP allow list are neither an address nor a network, as of the last good listing.",
+        |facts, samples| {
+            let invalid = facts.key.allow_list.invalid_entries();
+            samples.sample(Value::Count(invalid.into()));
+        },
+    ),
+    key(
+        "api_key_ip_allow_list_addresses",
+        "How many addresses may use the key, overlapping networks counted once, as of the last good listing.",
+        addresses,
+    ),
+    key(
+        "api_key_ip_unrestricted",
+        "Whether the key's IP allow list is empty or lets in all of IPv4 or all of IPv6, as of the last good listing.",
+        |facts, samples| samples.sample(facts.key.allow_list.is_unrestricted().into()),
+    ),
+    key(
+        "api_key_superseded",
+        "Whether a newer key of the same account and name expires later, as of the last good listing; only for keys with a name.",
+        |facts, samples| {
+            if facts.key.label.is_some() {
+                samples.sample(facts.is_superseded.into());
+            }
+        },
+    ),
+    key(
+        "api_key_own",
+        "Marks the key that the exporter itself uses, as of the last good listing; always 1.",
+        |facts, samples| {
+            if facts.key.is_own {
+                samples.sample(Value::Count(1));
+            }
+        },
+    ),
+    Family {
+        name: "api_key_account_info",
+        kind: Kind::Info,
+        help: "Describes the account, from the configuration; always 1.",
+        source: Source::Account(|state, samples| {
+            samples.labelled(&[("provider", state.account.provider)], Value::Count(1));
+        }),
+    },
+    account(
+        "api_key_account_up",
+        "Whether the last finished poll of the account's API succeeded.",
+        |state, samples| {
+            if let Some(attempt) = state.last_attempt {
+                samples.sample(attempt.is_success.into());
+            }
+        },
+    ),
+    counter(
+        "api_key_account_polls_total",
+        "Finished polls of the account's API.",
+        |state, samples| samples.sample(Value::Count(state.polls)),
+    ),
+    counter(
+        "api_key_account_poll_failures_total",
+        "Failed polls of the account's API, by reason.",
+        |state, samples| {
+            for (reason, failures) in state.failures() {
+                samples.labelled(&[("reason", reason.as_str())], Value::Count(failures.count));
+            }
+        },
+    ),
+    account(
+        "api_key_account_last_attempt_timestamp_seconds",
+        "When the last poll of the account's API finished, good or bad.",
+        |state, samples| time(state.last_attempt.map(|attempt| attempt.at), samples),
+    ),
+    account(
+        "api_key_account_last_success_timestamp_seconds",
+        "When the last successful poll of the account's API finished; what is said of keys is as of then.",
+        |state, samples| time(state.last_success_at, samples),
+    ),
+    account(
+        "api_key_account_next_poll_timestamp_seconds",
+        "When the next poll of the account's API is due.",
+        |state, samples| time(state.next_poll_at, samples),
+    ),
+    account(
+        "api_key_account_poll_interval_seconds",
+        "How often the account's API is polled, from the configuration.",
+        |state, samples| samples.sample(Value::Seconds(state.account.interval)),
+    ),
+    account(
+        "api_key_account_consecutive_failures",
+        "Failed polls of the account's API since the last success.",
+        |state, samples| samples.sample(Value::Count(state.consecutive_failures)),
+    ),
+    Family {
+        name: "api_key_account_keys",
+        kind: Kind::Gauge,
+        help: "Keys of the last good listing by their state at the moment of the scrape.",
+        source: Source::KeyStates,
+    },
+    account(
+        "api_key_account_keys_rejected",
+        "Entries of the last good listing that could not be used, by reason.",
+        |state, samples| {
+            let rejects = state
+                .held
+                .as_ref()
+                .map(|listing| listing.rejects())
+                .unwrap_or_default();
+            for reason in Reject::ALL {
+                samples.labelled(
+                    &[("reason", reason.as_str())],
+                    Value::Count(rejects.count(reason).into()),
+                );
+            }
+        },
+    ),
+    account(
+        "api_key_account_clock_skew_seconds",
+        "The API's clock minus the exporter's, from the Date header of the API's last answer.",
+        |state, samples| {
+            if let Some(skew) = state.clock_skew {
+                samples.sample(Value::Integer(skew.num_seconds()));
+            }
+        },
+    ),
+];
+
+/// Writes how many keys of the account are in each state at `now`.
+pub(super) fn key_states(state: &AccountState, now: DateTime<Utc>, samples: &mut Samples<'_>) {
+    let mut counts = [0_u64; KeyState::ALL.len()];
+    for key in state.held.iter().flat_map(|listing| listing.keys()) {
+        if let Some(count) = counts.get_mut(key.state(now, WARNING) as usize) {
+            *count += 1;
+        }
+    }
+    for (key_state, count) in KeyState::ALL.into_iter().zip(counts) {
+        samples.labelled(&[("state", key_state.as_str())], Value::Count(count));
+    }
+}
+
+fn info(facts: &KeyFacts<'_>, samples: &mut Samples<'_>) {
+    let key = facts.key;
+    let labels = [
+        ("provider", facts.provider),
+        ("name", key.label.as_deref().unwrap_or_default()),
+        ("team", ""),
+        ("api_env", facts.api_env),
+        ("mode", key.mode.map(Mode::as_str).unwrap_or_default()),
+        (
+            "organization_id",
+            key.organization_id.as_deref().unwrap_or_default(),
+        ),
+    ];
+    samples.labelled(&labels, Value::Count(1));
+}
+
+fn scope_info(facts: &KeyFacts<'_>, samples: &mut Samples<'_>) {
+    if !facts.metrics.scope_info {
+        return;
+    }
+    for scope in facts
+        .key
+        .scopes
+        .iter()
+        .take(facts.metrics.max_scopes_per_key)
+    {
+        samples.labelled(&[("scope", scope)], Value::Count(1));
+    }
+}
+
+fn addresses(facts: &KeyFacts<'_>, samples: &mut Samples<'_>) {
+    let allow_list = &facts.key.allow_list;
+    samples.labelled(
+        &[("family", "ipv4")],
+        Value::Count(allow_list.ipv4_addresses()),
+    );
+    let ipv6 = match allow_list.ipv6_addresses() {
+        Ipv6Count::Some(count) => Value::Huge(count),
+        Ipv6Count::All => Value::AllIpv6,
+    };
+    samples.labelled(&[("family", "ipv6")], ipv6);
+}
+
+fn time(time: Option<DateTime<Utc>>, samples: &mut Samples<'_>) {
+    if let Some(time) = time {
+        samples.sample(Value::Time(time));
+    }
+}

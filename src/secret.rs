@@ -1,0 +1,223 @@
+//! The token: a secret that cannot be printed, where it comes from, and the few questions that it answers.
+//!
+//! Nothing but this file sees the token's text, and it hands it out once: as a header value marked sensitive.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use reqwest::header::HeaderValue;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::text::REDACTED;
+
+/// Largest token file. Tokens have some hundred bytes; 4 KiB leaves room and refuses a file named by mistake.
+const FILE_BYTES_MAX: u64 = 4 * 1024;
+
+/// Shortest token that is looked for in upstream text; anything shorter would be found by chance.
+const SCRUBBED_CHARS_MIN: usize = 8;
+
+/// The shortest first and last part of a masked secret, together, that tells whose it is: `sk_live_` and some.
+const MASK_CHARS_MIN: usize = 12;
+
+/// An API token: printable ASCII without blanks, never empty.
+#[derive(Clone, Debug)]
+pub struct Token(SecretString);
+
+/// Why a token cannot be used. The text names the source, never its content.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file cannot be opened or read.
+    #[error("cannot read token file {}", .0.display())]
+    Unreadable(PathBuf, #[source] std::io::Error),
+    /// It is a directory, a pipe or a device.
+    #[error("token file {} is not a regular file", .0.display())]
+    NotAFile(PathBuf),
+    /// It is larger than any token.
+    #[error("token file {} is larger than {FILE_BYTES_MAX} bytes", .0.display())]
+    TooLarge(PathBuf),
+    /// There is nothing in it.
+    #[error("the token in {0} is empty")]
+    Empty(String),
+    /// A header could not carry it.
+    #[error(
+        "the token in {0} holds a blank, a line break or a character outside printable ASCII; \
+         it must be one word such as sk_live_…"
+    )]
+    BadCharacter(String),
+}
+
+/// Where a token is read from, again at each poll.
+#[derive(Clone, Debug)]
+pub enum TokenSource {
+    /// A file, by path, so that a rotated one is seen.
+    File(PathBuf),
+    /// An environment variable, which cannot change while the process runs.
+    Env {
+        /// The variable's name.
+        variable: String,
+        /// Its content at start.
+        token: Token,
+    },
+}
+
+impl TokenSource {
+    /// Reads the token as it is now. Blocks on the file system for a regular file, and never on a pipe.
+    pub fn read(&self) -> Result<Token, TokenError> {
+        match self {
+            Self::File(path) => read_file(path),
+            Self::Env { token, .. } => Ok(token.clone()),
+        }
+    }
+
+    /// The source for people: `file /run/token` or `environment BITGPT_API_KEY`.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::File(path) => format!("file {}", path.display()),
+            Self::Env { variable, .. } => format!("environment {variable}"),
+        }
+    }
+}
+
+impl Token {
+    /// Takes `text` without the white space around it. `source` is for the error.
+    pub fn parse(text: &[u8], source: &str) -> Result<Self, TokenError> {
+        let text = text.trim_ascii();
+        if text.is_empty() {
+            return Err(TokenError::Empty(source.to_owned()));
+        }
+        let text = std::str::from_utf8(text)
+            .ok()
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
+            .ok_or_else(|| TokenError::BadCharacter(source.to_owned()))?;
+        Ok(Self(SecretString::from(text)))
+    }
+
+    /// The value of the `Authorization` header, marked sensitive.
+    pub fn authorization(&self) -> HeaderValue {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.0.expose_secret()))
+            .expect("printable ASCII is a valid header value");
+        value.set_sensitive(true);
+        value
+    }
+
+    /// Whether `secret` shows this token: whole, or masked as `first part...last part`
+    /// (<https://docs.bitgpt.xyz>, list API keys).
+    pub fn is_shown_as(&self, secret: &str) -> bool {
+        let token = self.0.expose_secret();
+        let Some((first, last)) = secret.split_once("...") else {
+            return secret == token;
+        };
+        first.len() + last.len() >= MASK_CHARS_MIN
+            && first.len() + last.len() <= token.len()
+            && !last.is_empty()
+            && token.starts_with(first)
+            && token.ends_with(last)
+    }
+
+    /// `text` with this token blacked out, for a token that does not look like one.
+    pub fn scrub(&self, text: &str) -> String {
+        let token = self.0.expose_secret();
+        if token.len() < SCRUBBED_CHARS_MIN {
+            return text.to_owned();
+        }
+        text.replace(token, REDACTED)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Token, TokenError> {
+    let unreadable = |error| TokenError::Unreadable(path.to_owned(), error);
+    // Without O_NONBLOCK, opening a named pipe waits for a writer: for ever.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(TokenError::NotAFile(path.to_owned()));
+    }
+    let mut content = Vec::new();
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut content)
+        .map_err(unreadable)?;
+    if content.len() as u64 > FILE_BYTES_MAX {
+        return Err(TokenError::TooLarge(path.to_owned()));
+    }
+    Token::parse(&content, &format!("file {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        Token::parse(b"sk_live_MDE5N2MwZWMtYTE5Ny03MTlmLTg0YTk.GdwdA", "test").unwrap()
+    }
+
+    #[test]
+    fn white_space_around_a_token_is_dropped_and_anything_inside_refused() {
+        assert!(
+            Token::parse(b" sk_live_abc\r\n", "x")
+                .unwrap()
+                .is_shown_as("sk_live_abc")
+        );
+        for (text, expected) in [
+            (&b""[..], "the token in x is empty"),
+            (b" \n", "the token in x is empty"),
+            (b"a b", "the token in x holds a blank"),
+            (b"a\nb", "the token in x holds a blank"),
+            (b"\xef\xbb\xbfabc", "the token in x holds a blank"),
+            (b"\xff", "the token in x holds a blank"),
+        ] {
+            let error = Token::parse(text, "x").unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn nothing_prints_a_token() {
+        let source = TokenSource::Env {
+            variable: "V".into(),
+            token: token(),
+        };
+        for shown in [
+            format!("{:?}", token()),
+            format!("{source:?}"),
+            format!("{:?}", token().authorization()),
+        ] {
+            assert!(!shown.contains("MDE5"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_masked_secret_is_recognised_by_both_ends() {
+        let cases = [
+            ("sk_live_MDE5N2MwZWMt...GdwdA", true),
+            ("sk_live_MDE5N2MwZWMtYTE5Ny03MTlmLTg0YTk.GdwdA", true),
+            ("sk_live_MDE5N2MwZWMt...GdwdB", false),
+            ("sk_live_XDE5N2MwZWMt...GdwdA", false),
+            ("sk_live_MDE5N2MwZWMt...", false),
+            ("...GdwdA", false),
+            ("sk_live_...", false),
+            ("...", false),
+            ("", false),
+            (
+                "sk_live_MDE5N2MwZWMtYTE5Ny03MTlmLTg0YTk.GdwdA...GdwdA",
+                false,
+            ),
+        ];
+        for (secret, expected) in cases {
+            assert_eq!(token().is_shown_as(secret), expected, "{secret}");
+        }
+    }
+
+    #[test]
+    fn a_token_without_the_usual_prefix_is_scrubbed_from_text() {
+        let token = Token::parse(b"hunter2hunter2", "x").unwrap();
+        assert_eq!(
+            token.scrub("bad token hunter2hunter2!"),
+            "bad token [redacted]!"
+        );
+    }
+}

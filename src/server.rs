@@ -1,0 +1,173 @@
+//! Accepts connections, limits them, answers from the board, and drains at the end.
+
+pub mod routes;
+mod segments;
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::board::Board;
+use crate::liveness::Liveness;
+use crate::server::routes::View;
+use crate::server::segments::Segments;
+use crate::telemetry::{Rejected, Telemetry};
+
+/// How long a request's head may take. Prometheus sends it in one packet.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may be used before it is asked to end, and then how long its last answer may take.
+/// Together 30 s: a reader that reads nothing holds its place no longer.
+const CONNECTION_LIFE: Duration = Duration::from_secs(20);
+const LAST_ANSWER: Duration = Duration::from_secs(10);
+
+/// Largest request head. Prometheus' has some 500 bytes; hyper's least is 8 KiB.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// The pause after a failed accept, doubling: at the limit of open files, an accept loop without one eats a core.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What every connection shares.
+#[derive(Debug)]
+pub struct Server {
+    /// What is served.
+    pub board: Arc<Board>,
+    /// The metrics about ourselves.
+    pub telemetry: Telemetry,
+    /// Whether the poll loops live.
+    pub liveness: Liveness,
+    /// The path of the metrics.
+    pub telemetry_path: String,
+    /// Places for connections.
+    pub places: Arc<Semaphore>,
+    /// The wall clock.
+    pub now: fn() -> DateTime<Utc>,
+}
+
+impl Server {
+    /// Serves `listener` until `stop`, then finishes the answers under way.
+    pub async fn run(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        let connections = TaskTracker::new();
+        let mut pause = ACCEPT_PAUSE_MIN;
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+            match accepted {
+                Ok((stream, _peer)) => {
+                    pause = ACCEPT_PAUSE_MIN;
+                    self.admit(stream, &connections, &stop);
+                }
+                Err(error) if is_about_the_peer(&error) => {}
+                Err(error) => {
+                    if pause == ACCEPT_PAUSE_MIN {
+                        warn!(error = error.to_string(), "cannot accept connections");
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                }
+            }
+        }
+        drop(listener);
+        connections.close();
+        connections.wait().await;
+    }
+
+    /// Serves the connection where there is a place for it, and closes it at once where there is none.
+    fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        connections: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            self.telemetry.count_rejected(Rejected::ConnLimit);
+            return;
+        };
+        let (server, stop) = (self.clone(), stop.clone());
+        connections.spawn(async move {
+            server.telemetry.http_connections.inc();
+            server.connection(stream, stop).await;
+            server.telemetry.http_connections.dec();
+            drop(place);
+        });
+    }
+
+    async fn connection(&self, stream: TcpStream, stop: CancellationToken) {
+        // Answers are written whole; waiting to fill a packet would only delay their last one.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(error = error.to_string(), "cannot set TCP_NODELAY");
+        }
+        let answer = service_fn(async |request: Request<Incoming>| {
+            Ok::<_, Infallible>(self.answer(&request))
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), answer);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return note(ended),
+            () = stop.cancelled() => {}
+            () = sleep(CONNECTION_LIFE) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        if let Ok(ended) = timeout(LAST_ANSWER, connection).await {
+            note(ended);
+        }
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Segments> {
+        let view = View {
+            accounts: &self.board.read(),
+            now: (self.now)(),
+            is_alive: self.liveness.is_alive(),
+            telemetry_path: &self.telemetry_path,
+        };
+        let process = || {
+            self.telemetry.text().unwrap_or_else(|error| {
+                warn!(
+                    error = error.to_string(),
+                    "cannot write the exporter's own metrics"
+                );
+                Bytes::new()
+            })
+        };
+        let (handler, response) =
+            routes::respond(request.method(), request.uri().path(), &view, process);
+        self.telemetry
+            .count_request(handler, response.status().as_u16());
+        response.map(Segments::new)
+    }
+}
+
+/// What ends a connection is the peer's affair; it is worth no more than a line for whoever debugs.
+fn note(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        debug!(error = error.to_string(), "a connection ended badly");
+    }
+}
+
+/// Errors of one connection that was lost before it was accepted; the next one may be fine at once.
+fn is_about_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}

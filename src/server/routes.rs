@@ -1,0 +1,135 @@
+//! (method, path, what is known, now) to a response. Pure.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use http::header::X_CONTENT_TYPE_OPTIONS;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+};
+use http::{Method, Response, StatusCode};
+
+use crate::render::exposition::{self, Prepared};
+use crate::render::landing;
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// All that an answer may depend on.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// Every account.
+    pub accounts: &'a [Arc<Prepared>],
+    /// The present.
+    pub now: DateTime<Utc>,
+    /// Whether the poll loops live.
+    pub is_alive: bool,
+    /// The path of the metrics.
+    pub telemetry_path: &'a str,
+}
+
+/// Something that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Metrics,
+    Landing,
+    Healthy,
+    Ready,
+}
+
+/// Answers a request: the handler's name for counting, and the response with its body in pieces. The query is
+/// ignored. `process` writes the metrics about the exporter itself, only where they are asked for.
+pub fn respond(
+    method: &Method,
+    path: &str,
+    view: &View<'_>,
+    process: impl FnOnce() -> Bytes,
+) -> (&'static str, Response<Vec<Bytes>>) {
+    let route = match path {
+        _ if path == view.telemetry_path => Route::Metrics,
+        "/" => Route::Landing,
+        "/-/healthy" => Route::Healthy,
+        "/-/ready" => Route::Ready,
+        _ => return ("other", text(StatusCode::NOT_FOUND, "Not Found\n")),
+    };
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return (route.handler(), method_not_allowed());
+    }
+    let response = match route {
+        Route::Metrics => {
+            let mut pieces = exposition::text(view.accounts, view.now);
+            pieces.push(process());
+            response(StatusCode::OK, exposition::CONTENT_TYPE, pieces)
+        }
+        Route::Landing => {
+            let page = landing::page(view.telemetry_path);
+            let mut response = response(StatusCode::OK, HTML, vec![page.into()]);
+            let nothing = HeaderValue::from_static("default-src 'none'");
+            response
+                .headers_mut()
+                .insert(CONTENT_SECURITY_POLICY, nothing);
+            response
+        }
+        Route::Healthy if view.is_alive => text(StatusCode::OK, "api-key-exporter is healthy.\n"),
+        Route::Healthy => text(StatusCode::SERVICE_UNAVAILABLE, "A poll loop is stuck.\n"),
+        Route::Ready if is_ready(view.accounts) => {
+            text(StatusCode::OK, "api-key-exporter is ready.\n")
+        }
+        Route::Ready => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Waiting for each account's first poll.\n",
+        ),
+    };
+    (route.handler(), response)
+}
+
+impl Route {
+    /// The label value; a telemetry path of the user's own counts as `/metrics` too.
+    fn handler(self) -> &'static str {
+        match self {
+            Self::Metrics => "/metrics",
+            Self::Landing => "/",
+            Self::Healthy => "/-/healthy",
+            Self::Ready => "/-/ready",
+        }
+    }
+}
+
+/// Whether each account has finished a poll, good or bad: an API that is down must not take the exporter out of
+/// service, when it is needed most.
+fn is_ready(accounts: &[Arc<Prepared>]) -> bool {
+    accounts
+        .iter()
+        .all(|account| account.state().last_attempt.is_some())
+}
+
+fn method_not_allowed() -> Response<Vec<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    // A body may follow, of any length; nobody is going to read it.
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn text(status: StatusCode, words: &'static str) -> Response<Vec<Bytes>> {
+    response(status, PLAIN, vec![Bytes::from_static(words.as_bytes())])
+}
+
+fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    pieces: Vec<Bytes>,
+) -> Response<Vec<Bytes>> {
+    let mut response = Response::new(pieces);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

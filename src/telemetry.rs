@@ -1,0 +1,127 @@
+//! The exporter's metrics about itself: direct instrumentation, in a `prometheus` registry.
+
+use bytes::Bytes;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+/// Seconds. From a fast answer to the longest poll, 60 s.
+const POLL_DURATION_BUCKETS: &[f64] =
+    &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0];
+
+/// The registry and the handles into it.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    registry: Registry,
+    poll_duration: HistogramVec,
+    http_requests: IntCounterVec,
+    /// Connections open now.
+    pub http_connections: IntGauge,
+    http_rejected: IntCounterVec,
+}
+
+/// Why a connection was turned away. The words are label values.
+#[derive(Clone, Copy, Debug)]
+pub enum Rejected {
+    /// As many as `web.max_connections` are open.
+    ConnLimit,
+}
+
+impl Rejected {
+    const ALL: [Self; 1] = [Self::ConnLimit];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnLimit => "conn_limit",
+        }
+    }
+}
+
+impl Telemetry {
+    /// A registry of its own, so that two exporters in one process (as in tests) do not mix.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        let build_info = Opts::new(
+            "api_key_exporter_build_info",
+            "Describes the running program; always 1.",
+        )
+        .const_label("version", env!("CARGO_PKG_VERSION"))
+        .const_label("revision", env!("API_KEY_EXPORTER_REVISION"))
+        .const_label("rustc", env!("API_KEY_EXPORTER_RUSTC"));
+        let build_info = IntGauge::with_opts(build_info)?;
+        build_info.set(1);
+        registry.register(Box::new(build_info))?;
+        let poll_duration = HistogramOpts::new(
+            "api_key_exporter_poll_duration_seconds",
+            "How long a whole poll of an account's API took, retries included.",
+        );
+        let poll_duration = HistogramVec::new(
+            poll_duration.buckets(POLL_DURATION_BUCKETS.to_vec()),
+            &["account"],
+        )?;
+        registry.register(Box::new(poll_duration.clone()))?;
+        let http_requests = IntCounterVec::new(
+            Opts::new(
+                "api_key_exporter_http_requests_total",
+                "HTTP requests answered, by handler and status code.",
+            ),
+            &["handler", "code"],
+        )?;
+        registry.register(Box::new(http_requests.clone()))?;
+        let http_connections = IntGauge::new(
+            "api_key_exporter_http_connections",
+            "HTTP connections open at the moment.",
+        )?;
+        registry.register(Box::new(http_connections.clone()))?;
+        let http_rejected = IntCounterVec::new(
+            Opts::new(
+                "api_key_exporter_http_rejected_total",
+                "HTTP connections turned away, by reason.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(http_rejected.clone()))?;
+        for reason in Rejected::ALL {
+            http_rejected
+                .with_label_values(&[reason.as_str()])
+                .inc_by(0);
+        }
+        Ok(Self {
+            registry,
+            poll_duration,
+            http_requests,
+            http_connections,
+            http_rejected,
+        })
+    }
+
+    /// Where the polls of `account` put their duration.
+    pub fn poll_duration(&self, account: &str) -> Histogram {
+        self.poll_duration.with_label_values(&[account])
+    }
+
+    /// Counts an answered request. `handler` is one of a few fixed words, never what was asked for.
+    pub fn count_request(&self, handler: &str, code: u16) {
+        self.http_requests
+            .with_label_values(&[handler, itoa::Buffer::new().format(code)])
+            .inc();
+    }
+
+    /// Counts a connection turned away.
+    pub fn count_rejected(&self, reason: Rejected) {
+        self.http_rejected
+            .with_label_values(&[reason.as_str()])
+            .inc();
+    }
+
+    /// All of it in the text format 0.0.4.
+    pub fn text(&self) -> Result<Bytes, prometheus::Error> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out.into())
+    }
+}
