@@ -1,4 +1,5 @@
-//! The composition root: configuration, board, pollers, servers; waits for a signal or a death; drains.
+//! The composition root: configuration, board, pollers, servers; waits for a signal or a death;
+//! drains.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -28,8 +29,8 @@ use crate::server::Server;
 use crate::telemetry::Telemetry;
 use crate::{clock, demo};
 
-/// Threads that serve and poll. Two: one may be busy with a large listing while the other answers. More would
-/// only cost memory, and a 128-core host would get 128.
+/// Threads that serve and poll. Two: one may be busy with a large listing while the other answers.
+/// More would only cost memory, and a 128-core host would get 128.
 const WORKER_THREADS: usize = 2;
 
 /// Threads for files and name resolution, which block.

@@ -1,4 +1,5 @@
-//! Where pollers put what they know and the server finds it: each account's state with its text, swapped whole.
+//! Where pollers put what they know and the server finds it: each account's state with its text,
+//! swapped whole.
 
 use std::sync::Arc;
 

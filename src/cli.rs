@@ -1,4 +1,5 @@
-//! The command line as types. A token is never accepted here: every user of the machine can read arguments.
+//! The command line as types. A token is never accepted here: every user of the machine can read
+//! arguments.
 
 use std::path::PathBuf;
 
@@ -31,7 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon (the default)
     Run,
-    /// Run the daemon against an embedded fake API: no token, no configuration and no network needed
+    /// Run the daemon against an embedded fake API: no token, no configuration and no network
+    /// needed
     Demo,
     /// Check or show the configuration
     #[command(subcommand)]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// The present. Saturates at 1970: chrono panics on an earlier clock, which a machine without a battery has at
-/// boot.
+/// The present. Saturates at 1970: chrono panics on an earlier clock, which a machine without a
+/// battery has at boot.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place that reads the clock"

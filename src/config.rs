@@ -1,7 +1,8 @@
-//! The configuration, checked: defaults, file, environment, flags. The only reader of the environment.
+//! The configuration, checked: defaults, file, environment, flags. The only reader of the
+//! environment.
 //!
-//! Each section is a struct whose `read` names its options, defaults and ranges, so a new section is a new struct
-//! here. All problems are found in one go: a person mends a file once.
+//! Each section is a struct whose `read` names its options, defaults and ranges, so a new section
+//! is a new struct here. All problems are found in one go: a person mends a file once.
 
 mod accounts;
 mod problem;
@@ -25,7 +26,8 @@ use crate::render::Metrics;
 /// What all environment variables of the exporter start with.
 const ENV_PREFIX: &str = "API_KEY_EXPORTER";
 
-/// Largest configuration file. A hundred accounts take some 20 KiB; 4 MiB refuses a file named by mistake.
+/// Largest configuration file. A hundred accounts take some 20 KiB; 4 MiB refuses a file named by
+/// mistake.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The whole configuration; every value checked.
@@ -124,8 +126,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The file and flags given, and the environment as it is. Variables that are not Unicode are left out: no
-    /// option of ours can hold one.
+    /// The file and flags given, and the environment as it is. Variables that are not Unicode are
+    /// left out: no option of ours can hold one.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the one place that reads the environment"
@@ -156,7 +158,8 @@ impl Config {
 
     /// As [`Config::load`] with the file's content given.
     pub fn parse(text: &str, sources: &Sources) -> Result<Self, Vec<Problem>> {
-        let (values, mut problems) = layers(text, sources);
+        let values = layers(text, sources).map_err(|problem| vec![problem])?;
+        let mut problems = Vec::new();
         let mut effective = Vec::new();
         let mut root = Section::root(
             values,
@@ -192,7 +195,8 @@ impl Web {
     /// The port is registered with nobody; it is free in Prometheus' list of default ports.
     const LISTEN_ADDRESS: &'static str = "127.0.0.1:10120";
     const TELEMETRY_PATH: &'static str = "/metrics";
-    /// Prometheus needs one or two; 256 leaves room for people and stays far under the usual limit of 1,024 files.
+    /// Prometheus needs one or two; 256 leaves room for people and stays far under the usual limit
+    /// of 1,024 files.
     const MAX_CONNECTIONS: u64 = 256;
     /// Supervisors kill after 10 s (docker) to 90 s (systemd).
     const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -288,13 +292,15 @@ impl Log {
     }
 }
 
-/// What stands in for a section that is not a table; the problem is noted, so that it is never used.
+/// What stands in for a section that is not a table; the problem is noted, so that it is never
+/// used.
 macro_rules! default_by_reading_nothing {
     ($($section:ty => $read:expr),*) => {
         $(impl Default for $section {
             fn default() -> Self {
                 let (mut problems, mut effective) = (Vec::new(), Vec::new());
-                let mut empty = Section::root(config::Map::new(), None, &mut problems, &mut effective);
+                let nothing = config::Map::new();
+                let mut empty = Section::root(nothing, None, &mut problems, &mut effective);
                 $read(&mut empty)
             }
         })*
@@ -302,7 +308,10 @@ macro_rules! default_by_reading_nothing {
 }
 
 default_by_reading_nothing!(
-    Web => Web::read, Poll => Poll::read, Metrics => Metrics::read, Log => |section| Log::read(section, true)
+    Web => Web::read,
+    Poll => Poll::read,
+    Metrics => Metrics::read,
+    Log => |section| Log::read(section, true)
 );
 
 fn read_file(path: &Path) -> Result<String, Problem> {
@@ -322,38 +331,31 @@ fn read_file(path: &Path) -> Result<String, Problem> {
 }
 
 /// Lays file, environment and flags over each other; each value remembers where it came from.
-fn layers(text: &str, sources: &Sources) -> (config::Map<String, config::Value>, Vec<Problem>) {
+fn layers(text: &str, sources: &Sources) -> Result<config::Map<String, config::Value>, Problem> {
     let file = config::File::from_str(text, config::FileFormat::Toml);
     let environment = config::Environment::with_prefix(ENV_PREFIX)
         .prefix_separator("__")
         .separator("__")
         .source(Some(sources.environment.clone().into_iter().collect()));
-    let mut problems = Vec::new();
-    let mut merged = config::Map::new();
-    let built = [
-        config::Config::builder().add_source(file.clone()).build(),
-        config::Config::builder()
-            .add_source(file)
-            .add_source(environment)
-            .build(),
-    ];
-    for (layer, built) in built.into_iter().enumerate() {
-        match built.and_then(|config| config.cache.into_table()) {
-            Ok(table) => merged = table,
-            Err(error) if layer == 0 => {
-                let name = sources.file.as_deref().unwrap_or(Path::new("")).display().to_string();
-                problems.push(Problem::general(format!("{name}: {}", syntax_error(&error))));
-                return (merged, problems);
-            }
-            Err(_) => problems.push(Problem::general(format!(
-                "the environment: a variable that starts with {ENV_PREFIX}__ does not name an option"
-            ))),
-        }
-    }
+    let of_file = config::Config::builder().add_source(file.clone()).build();
+    of_file.map_err(|error| {
+        let name = sources.file.as_deref().unwrap_or(Path::new("")).display();
+        Problem::general(format!("{name}: {}", syntax_error(&error)))
+    })?;
+    let merged = config::Config::builder()
+        .add_source(file)
+        .add_source(environment)
+        .build();
+    // What the file may do wrong was told above; the rest would repeat the variable's value.
+    let mut merged = merged.and_then(|merged| merged.cache.into_table()).map_err(|_redacted| {
+        Problem::general(format!(
+            "the environment: a variable that starts with {ENV_PREFIX}__ does not name an option"
+        ))
+    })?;
     for flag in &sources.flags.0 {
         value::lay_flag(&mut merged, flag);
     }
-    (merged, problems)
+    Ok(merged)
 }
 
 /// What is wrong with the TOML, and where; without the line itself, which may hold a secret.
@@ -383,7 +385,8 @@ fn warnings(poll: &Poll, accounts: &[Account]) -> Vec<String> {
     )]
 }
 
-/// `:10120` means every address of the machine, as in all exporters; both families, where the system has both.
+/// `:10120` means every address of the machine, as in all exporters; both families, where the
+/// system has both.
 fn parse_listen_address(text: &str) -> Option<SocketAddr> {
     match text.strip_prefix(':') {
         Some(port) => Some(SocketAddr::new(
@@ -409,4 +412,4 @@ fn parse_telemetry_path(text: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -1,4 +1,5 @@
-//! The demo: an embedded fake API with a lively set of keys, which now and then answers with an error.
+//! The demo: an embedded fake API with a lively set of keys, which now and then answers with an
+//! error.
 
 use std::net::SocketAddr;
 
@@ -16,7 +17,8 @@ pub const API_ADDRESS: SocketAddr =
 /// The demo's token. It is no secret: only the fake API takes it.
 const TOKEN: &str = "sk_test_ZGVtby1rZXktb2YtdGhlLWV4cG9ydGVyLWl0c2VsZg";
 
-/// The variable that the demo's configuration reads it from; set in the demo's own copy of the environment.
+/// The variable that the demo's configuration reads it from; set in the demo's own copy of the
+/// environment.
 const TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_TOKEN";
 
 /// A deployment key lives this long and is then replaced by the next: short enough to watch.
@@ -34,8 +36,9 @@ pub async fn start_api() -> std::io::Result<FakeApi> {
     .await
 }
 
-/// What the daemon runs on: everything at its default but for a poll every ten seconds, so that there is something
-/// to see. One attempt a poll, because the fake's errors come one request at a time and a retry would hide them.
+/// What the daemon runs on: everything at its default but for a poll every ten seconds, so that
+/// there is something to see. One attempt a poll, because the fake's errors come one request at a
+/// time and a retry would hide them.
 pub fn config_text(api: SocketAddr) -> String {
     format!(
         "poll.interval = \"10s\"\npoll.timeout = \"5s\"\npoll.attempts = 1\n\
@@ -43,7 +46,8 @@ pub fn config_text(api: SocketAddr) -> String {
     )
 }
 
-/// The flags of the command line and nothing of the environment: a demo does not depend on the machine.
+/// The flags of the command line and nothing of the environment: a demo does not depend on the
+/// machine.
 pub fn sources(given: &Sources) -> Sources {
     let environment = [(TOKEN_VARIABLE.to_owned(), TOKEN.to_owned())].into();
     Sources {
@@ -67,7 +71,8 @@ pub fn welcome(addresses: &[SocketAddr], telemetry_path: &str) -> String {
     )
 }
 
-/// The answer to request number `asked`, counting from 1: every third is an error, each time another one.
+/// The answer to request number `asked`, counting from 1: every third is an error, each time
+/// another one.
 fn answer(request: &Request, asked: usize, start: DateTime<Utc>, now: DateTime<Utc>) -> Reply {
     if !request.line.starts_with("GET /developers/api_keys") {
         return Reply::error(404, "Resource not found", &support_id(asked));
@@ -125,8 +130,8 @@ fn support_id(asked: usize) -> String {
     format!("support_0197c0ec-a197-719f-84a9-{asked:012x}")
 }
 
-/// One of the demo's keys: its label; when it expires and when it was created, in hours from the start; its scopes; its
-/// allow list.
+/// One of the demo's keys: its label; when it expires and when it was created, in hours from the
+/// start; its scopes; its allow list.
 type Row = (
     &'static str,
     Option<i64>,

@@ -1,4 +1,5 @@
-//! What the exporter knows: facts about keys, and how knowledge changes. Pure: no I/O, no clock, no logging.
+//! What the exporter knows: facts about keys, and how knowledge changes. Pure: no I/O, no clock, no
+//! logging.
 //!
 //! Nothing here knows a provider's JSON, a metric's name or a socket.
 

@@ -1,6 +1,8 @@
-//! A fake BitGPT API on loopback, for the demo and for tests: answers each request as a script says, well or badly.
+//! A fake BitGPT API on loopback, for the demo and for tests: answers each request as a script
+//! says, well or badly.
 //!
-//! It writes HTTP by hand, because a proper server library would refuse to lie about lengths or stop in the middle.
+//! It writes HTTP by hand, because a proper server library would refuse to lie about lengths or
+//! stop in the middle.
 
 use std::io;
 use std::net::SocketAddr;
@@ -131,8 +133,8 @@ pub struct FakeApi {
 }
 
 impl FakeApi {
-    /// Listens on `address` and answers as `script` says; a request without the bearer token `token` gets 401
-    /// instead, and does not reach the script.
+    /// Listens on `address` and answers as `script` says; a request without the bearer token
+    /// `token` gets 401 instead, and does not reach the script.
     pub async fn start(
         address: SocketAddr,
         token: &str,

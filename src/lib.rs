@@ -1,28 +1,29 @@
-//! api-key-exporter: lists an account's API keys, remembers typed facts, answers scrapes from memory.
+//! api-key-exporter: lists an account's API keys, remembers typed facts, answers scrapes from
+//! memory.
 //!
 //! # The design in one picture
 //!
 //! ```text
-//!  BitGPT's API                                                      Prometheus, people
-//!       │ bytes                                                             ▲ bytes
-//!  bitgpt::client ─► bitgpt::parse ─► domain::state ─► render::exposition   │
-//!  one attempt       bytes → facts    after(outcome)    text of a state     │
-//!       ▲                                                    │              │
-//!    poller ── when to list, retry, wait ──────────────► board ─────► server::routes
-//!    (one for each account)                              swapped whole   (state, now) → response
+//!  BitGPT's API                                                   Prometheus, people
+//!       │ bytes                                                          ▲ bytes
+//!  bitgpt::client ─► bitgpt::parse ─► domain::state ─► render::exposition│
+//!  one attempt       bytes → facts    after(outcome)    text of a state  │
+//!       ▲                                                    │           │
+//!    poller ── when to list, retry, wait ─────────────────► board ─► server::routes
+//!    (one for each account)                         swapped whole    (state, now) → response
 //! ```
 //!
-//! A *poll* is one listing with its retries; an *attempt* is one request. A *listing* is the complete set of keys
-//! of an account. What the exporter knows of an account is one immutable value, [`domain::state::AccountState`],
-//! which only [`after`](domain::state::AccountState::after) changes, once a poll. Its text is written then; a
-//! scrape writes only what moves with the clock.
+//! A *poll* is one listing with its retries; an *attempt* is one request. A *listing* is the
+//! complete set of keys of an account. What the exporter knows of an account is one immutable
+//! value, [`domain::state::AccountState`], which only [`after`](domain::state::AccountState::after)
+//! changes, once a poll. Its text is written then; a scrape writes only what moves with the clock.
 //!
 //! # The map, in reading order
 //!
 //! | module | job | |
 //! | --- | --- | --- |
 //! | [`domain`] | facts about keys and accounts, and how they change | pure |
-//! | [`bitgpt`] | the provider: its JSON (`wire`, `parse`, `timestamp`: pure), its HTTP (`client`, `lister`) | |
+//! | [`bitgpt`] | the provider: `wire`, `parse`, `timestamp` are pure; `client`, `lister` ask | |
 //! | [`render`] | state to the exposition and to pages | pure |
 //! | [`poller`] | when to list; `retry` and `report` decide, purely | shell |
 //! | [`board`] | where pollers publish and the server reads | shell |
@@ -42,14 +43,17 @@
 //! - The pure modules do no I/O, read no clock, log nothing. A test reads their text for it.
 //! - A failed poll never shrinks what is known; a good one replaces it whole.
 //! - No data can make rendering fail. One odd entry costs one count, not the listing.
-//! - A secret never leaves [`secret`], but into one header. Text from outside passes [`domain::text`] first.
-//! - Nothing waits, loops, queues or grows without a limit, and each limit says why it is that number.
+//! - A secret never leaves [`secret`], but into one header. Text from outside passes
+//!   [`domain::text`] first.
+//! - Nothing waits, loops, queues or grows without a limit, and each limit says why it is that
+//!   number.
 //!
 //! # Where a change belongs
 //!
-//! A new fact about keys: `bitgpt::wire` and `bitgpt::parse` read it, `domain::key` holds it, one entry of
-//! `render::families` shows it. A new option: the section's `read` in [`config`]. A new page: `render` writes it,
-//! `server::routes` serves it. Another provider: a folder beside `bitgpt`.
+//! A new fact about keys: `bitgpt::wire` and `bitgpt::parse` read it, `domain::key` holds it, one
+//! entry of `render::families` shows it. A new option: the section's `read` in [`config`]. A new
+//! page: `render` writes it, `server::routes` serves it. Another provider: a folder beside
+//! `bitgpt`.
 
 pub mod app;
 pub mod bitgpt;

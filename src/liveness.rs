@@ -1,5 +1,5 @@
-//! Whether the poll loops are alive. Each promises when it will report next; a loop that breaks its promise is
-//! stuck, whatever the API does.
+//! Whether the poll loops are alive. Each promises when it will report next; a loop that breaks its
+//! promise is stuck, whatever the API does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

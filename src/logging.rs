@@ -1,8 +1,9 @@
 //! Sets up logging: one clean line an event, to stderr, never waiting for whoever reads it.
 //!
-//! The lines are written here and not by tracing-subscriber's own formats, because those pass line breaks,
-//! terminal escapes and bidirectional characters through, and because the one place that writes lines is the one
-//! place that can keep secrets out of all of them, the dependencies' included.
+//! The lines are written here and not by tracing-subscriber's own formats, because those pass line
+//! breaks, terminal escapes and bidirectional characters through, and because the one place that
+//! writes lines is the one place that can keep secrets out of all of them, the dependencies'
+//! included.
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -21,8 +22,8 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::config::{Log, LogFormat};
 use crate::domain::text;
 
-/// Lines that may wait for a slow reader; more are dropped. A line has 2 KiB at most in practice, so this is
-/// 2 MiB.
+/// Lines that may wait for a slow reader; more are dropped. A line has 2 KiB at most in practice,
+/// so this is 2 MiB.
 const BUFFERED_LINES_MAX: usize = 1024;
 
 /// What keeps logging going; dropping it writes what still waits.
@@ -33,8 +34,8 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Starts logging to stderr for the whole process. Panics are logged from here on too, without their payload's
-    /// line breaks or secrets.
+    /// Starts logging to stderr for the whole process. Panics are logged from here on too, without
+    /// their payload's line breaks or secrets.
     pub fn start(log: Log) -> Self {
         let (logging, subscriber) = Self::to(log, io::stderr());
         // A second start, in a test, keeps the first one's subscriber.

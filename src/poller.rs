@@ -1,4 +1,5 @@
-//! When to list, retry and wait; publishes the next state and says in the log what an operator needs.
+//! When to list, retry and wait; publishes the next state and says in the log what an operator
+//! needs.
 //!
 //! One loop for each account, so that a slow one delays nobody and never has two polls in flight.
 
@@ -25,8 +26,8 @@ use crate::liveness::Heartbeat;
 use crate::poller::report::{Report, Saying};
 use crate::poller::retry::{Budget, Situation};
 
-/// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API, a test's
-/// reads a script.
+/// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API,
+/// a test's reads a script.
 #[derive(Debug)]
 pub struct Poller<A> {
     /// Makes one attempt.
@@ -221,4 +222,4 @@ fn say_failure(account: &str, failure: &Failure, attempts: u32, wait: Duration, 
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

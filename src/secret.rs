@@ -1,6 +1,8 @@
-//! The token: a secret that cannot be printed, where it comes from, and the few questions that it answers.
+//! The token: a secret that cannot be printed, where it comes from, and the few questions that it
+//! answers.
 //!
-//! Nothing but this file sees the token's text, and it hands it out once: as a header value marked sensitive.
+//! Nothing but this file sees the token's text, and it hands it out once: as a header value marked
+//! sensitive.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -12,13 +14,15 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::text::REDACTED;
 
-/// Largest token file. Tokens have some hundred bytes; 4 KiB leaves room and refuses a file named by mistake.
+/// Largest token file. Tokens have some hundred bytes; 4 KiB leaves room and refuses a file named
+/// by mistake.
 const FILE_BYTES_MAX: u64 = 4 * 1024;
 
 /// Shortest token that is looked for in upstream text; anything shorter would be found by chance.
 const SCRUBBED_CHARS_MIN: usize = 8;
 
-/// The shortest first and last part of a masked secret, together, that tells whose it is: `sk_live_` and some.
+/// The shortest first and last part of a masked secret, together, that tells whose it is:
+/// `sk_live_` and some.
 const MASK_CHARS_MIN: usize = 12;
 
 /// An API token: printable ASCII without blanks, never empty.
@@ -63,7 +67,8 @@ pub enum TokenSource {
 }
 
 impl TokenSource {
-    /// Reads the token as it is now. Blocks on the file system for a regular file, and never on a pipe.
+    /// Reads the token as it is now. Blocks on the file system for a regular file, and never on a
+    /// pipe.
     pub fn read(&self) -> Result<Token, TokenError> {
         match self {
             Self::File(path) => read_file(path),

@@ -32,15 +32,16 @@ use crate::telemetry::{Rejected, Telemetry};
 /// How long a request's head may take. Prometheus sends it in one packet.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may be used before it is asked to end, and then how long its last answer may take.
-/// Together 30 s: a reader that reads nothing holds its place no longer.
+/// How long a connection may be used before it is asked to end, and then how long its last answer
+/// may take. Together 30 s: a reader that reads nothing holds its place no longer.
 const CONNECTION_LIFE: Duration = Duration::from_secs(20);
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 
 /// Largest request head. Prometheus' has some 500 bytes; hyper's least is 8 KiB.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// The pause after a failed accept, doubling: at the limit of open files, an accept loop without one eats a core.
+/// The pause after a failed accept, doubling: at the limit of open files, an accept loop without
+/// one eats a core.
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -87,7 +88,8 @@ impl Server {
         connections.wait().await;
     }
 
-    /// Serves the connection where there is a place for it, and closes it at once where there is none.
+    /// Serves the connection where there is a place for it, and closes it at once where there is
+    /// none.
     fn admit(
         self: &Arc<Self>,
         stream: TcpStream,
@@ -148,8 +150,7 @@ impl Server {
                 Bytes::new()
             })
         };
-        let (handler, response) =
-            routes::respond(request.method(), request.uri().path(), &view, process);
+        let (handler, response) = routes::respond(request.method(), request.uri(), &view, process);
         self.telemetry
             .count_request(handler, response.status().as_u16());
         response.map(Segments::new)

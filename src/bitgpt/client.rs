@@ -1,5 +1,5 @@
-//! One authenticated GET with every limit, and its answer judged. Does not retry and does not log: the poller
-//! does.
+//! One authenticated GET with every limit, and its answer judged. Does not retry and does not log:
+//! the poller does.
 
 use std::error::Error as StdError;
 use std::path::PathBuf;
@@ -20,8 +20,8 @@ use crate::bitgpt::parse::{self, Parsed, Rules};
 use crate::domain::failure::{Failure, Reason};
 use crate::secret::Token;
 
-/// How long a connection may take. A server that does not answer a SYN within 5 s, two retransmissions, is not
-/// going to.
+/// How long a connection may take. A server that does not answer a SYN within 5 s, two
+/// retransmissions, is not going to.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the exporter calls itself at the API.
@@ -66,7 +66,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Loads the certificate authorities and builds the client. Blocks on the file system for some 50 ms.
+    /// Loads the certificate authorities and builds the client. Blocks on the file system for some
+    /// 50 ms.
     pub fn new(settings: Arc<Settings>) -> Result<Self, Failure> {
         let tls = tls(&settings)?;
         let mut builder = reqwest::Client::builder()
@@ -92,8 +93,8 @@ impl Client {
         Ok(Self { http, settings })
     }
 
-    /// `GET /developers/api_keys`, once, within `deadline` at most. `now` reads the clock when the answer is in,
-    /// to compare it with the API's.
+    /// `GET /developers/api_keys`, once, within `deadline` at most. `now` reads the clock when the
+    /// answer is in, to compare it with the API's.
     pub async fn list(
         &self,
         token: &Token,
@@ -268,7 +269,8 @@ async fn read_body(
     }
 }
 
-/// Why there was no answer at all. Says the innermost cause only: reqwest's own text carries the URL.
+/// Why there was no answer at all. Says the innermost cause only: reqwest's own text carries the
+/// URL.
 fn no_answer(error: &reqwest::Error) -> Failure {
     let causes: Vec<&(dyn StdError + 'static)> =
         std::iter::successors(error.source(), |cause| (*cause).source()).collect();
@@ -299,15 +301,14 @@ fn no_answer(error: &reqwest::Error) -> Failure {
     }
 }
 
-/// rustls reports through an `io::Error`, whose `source` skips the error that it wraps.
+/// rustls reports through an `io::Error`, and that through another; their `source` skips what they
+/// wrap.
 fn tls_error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let wrapped = || {
-        cause
-            .downcast_ref::<std::io::Error>()?
-            .get_ref()?
-            .downcast_ref::<rustls::Error>()
-    };
-    cause.downcast_ref::<rustls::Error>().or_else(wrapped)
+    let io = cause.downcast_ref::<std::io::Error>();
+    match io.and_then(std::io::Error::get_ref) {
+        Some(wrapped) => tls_error(wrapped),
+        None => cause.downcast_ref(),
+    }
 }
 
 fn tls_words(error: &rustls::Error) -> String {
@@ -348,8 +349,8 @@ fn http_date(text: &str) -> Option<DateTime<Utc>> {
     httpdate::parse_http_date(text).ok().map(DateTime::from)
 }
 
-/// The longest readable wait of all `Retry-After` headers; dates count from the API's own clock, and one in the
-/// past is no wait.
+/// The longest readable wait of all `Retry-After` headers; dates count from the API's own clock,
+/// and one in the past is no wait.
 fn retry_after(headers: &HeaderMap, api_now: DateTime<Utc>) -> Option<Duration> {
     let waits = headers.get_all(RETRY_AFTER).iter().filter_map(|value| {
         let text = value.to_str().ok()?;

@@ -12,7 +12,8 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::chain;
 use crate::secret::{Token, TokenSource};
 
-/// Certificate authorities are read again after this long: operating systems replace them a few times a year.
+/// Certificate authorities are read again after this long: operating systems replace them a few
+/// times a year.
 const CLIENT_LIFE: Duration = Duration::from_hours(24);
 
 /// One account's way to its keys.
@@ -25,7 +26,8 @@ pub struct Lister {
 }
 
 impl Lister {
-    /// Nothing is read or built before the first attempt: a cold start must not wait for certificates.
+    /// Nothing is read or built before the first attempt: a cold start must not wait for
+    /// certificates.
     pub fn new(token: TokenSource, settings: Settings, now: fn() -> DateTime<Utc>) -> Self {
         Self {
             token,

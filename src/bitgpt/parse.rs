@@ -35,9 +35,9 @@ pub struct Parsed {
     pub support_id: Option<Line>,
 }
 
-/// Judges one whole answer. Success takes all of: HTTP 200, 201 or 202; a JSON object; an envelope `status` of
-/// 2xx; `error` null; `data` a list within the limit; the expected environment. Bytes that are not UTF-8 spoil the
-/// field that they stand in, not the listing.
+/// Judges one whole answer. Success takes all of: HTTP 200, 201 or 202; a JSON object; an envelope
+/// `status` of 2xx; `error` null; `data` a list within the limit; the expected environment. Bytes
+/// that are not UTF-8 spoil the field that they stand in, not the listing.
 pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Parsed, Failure> {
     let body = String::from_utf8_lossy(body);
     // The only byte order mark that JSON texts are seen with; RFC 8259 lets a reader ignore it.
@@ -88,7 +88,8 @@ pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Parsed
     })
 }
 
-/// What the envelope itself says: nothing where it is a success, else the reason and our words for it.
+/// What the envelope itself says: nothing where it is a success, else the reason and our words for
+/// it.
 fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, String)> {
     let schema = |why: &str| Err((Reason::Schema, why.to_owned()));
     if envelope.has_duplicate {
@@ -187,8 +188,8 @@ fn unreadable(error: &serde_json::Error) -> Failure {
     }
 }
 
-/// Reads a `Retry-After` in seconds. A number too large to be kept is the longest duration; the wait is limited
-/// elsewhere. Anything but digits is no answer.
+/// Reads a `Retry-After` in seconds. A number too large to be kept is the longest duration; the
+/// wait is limited elsewhere. Anything but digits is no answer.
 pub fn retry_after(text: &str) -> Option<Duration> {
     let text = text.trim();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -518,7 +519,7 @@ mod tests {
                 r#"{"status":200,"data":{},"error":null}"#,
                 Some(Schema),
             ),
-            (200, r#"[200,[]]"#, Some(Schema)),
+            (200, "[200,[]]", Some(Schema)),
             (200, "null", Some(Schema)),
             (
                 200,
@@ -590,11 +591,11 @@ mod tests {
                     failure.support_id.as_ref().map(Line::as_str),
                     Some("support_1")
                 );
-                let log = failure
+                let told = failure
                     .api_log
                     .as_ref()
                     .map_or(0, |log| log.as_str().chars().count());
-                assert!(log <= text::LINE_CHARS_MAX, "{log}");
+                assert!(told <= text::LINE_CHARS_MAX, "{told}");
             }
         }
     }

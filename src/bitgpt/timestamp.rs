@@ -1,17 +1,17 @@
 //! Reads the two forms of time that BitGPT's API documents, strictly. Pure.
 //!
-//! chrono's own format strings accept unpadded fields, doubled spaces, `:60` in any minute and years of six
-//! digits, so the shape is checked here, byte by byte.
+//! chrono's own format strings accept unpadded fields, doubled spaces, `:60` in any minute and
+//! years of six digits, so the shape is checked here, byte by byte.
 
 use chrono::{
     DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike, Utc,
 };
 
-/// Reads `YYYY-MM-DD HH:MM:SS`, in UTC, or RFC 3339 `YYYY-MM-DDTHH:MM:SS` with `Z` or `±HH:MM`. Both may carry a
-/// fraction of 1 to 9 digits. `None` for everything else. Years are 0000 to 9999.
+/// Reads `YYYY-MM-DD HH:MM:SS`, in UTC, or RFC 3339 `YYYY-MM-DDTHH:MM:SS` with `Z` or `±HH:MM`.
+/// Both may carry a fraction of 1 to 9 digits. `None` for everything else. Years are 0000 to 9999.
 ///
-/// The leap second, `23:59:60` UTC on the last day of a month, is the second after it: Unix time has no other
-/// number for it.
+/// The leap second, `23:59:60` UTC on the last day of a month, is the second after it: Unix time
+/// has no other number for it.
 pub fn parse(text: &str) -> Option<DateTime<Utc>> {
     let mut rest = text.as_bytes();
     let year = digits(&mut rest, 4)?;

@@ -1,8 +1,8 @@
 //! Mirrors BitGPT's JSON and tolerates whatever else stands in its place. Pure.
 //!
-//! A field of an entry that has the wrong type is noted as [`Text::Other`] and read over: only JSON that is not
-//! JSON stops the reading. Nothing is built that the facts do not need: a `log` nested a thousand deep costs a
-//! scan, and the text of a string is borrowed from the body.
+//! A field of an entry that has the wrong type is noted as [`Text::Other`] and read over: only JSON
+//! that is not JSON stops the reading. Nothing is built that the facts do not need: a `log` nested
+//! a thousand deep costs a scan, and the text of a string is borrowed from the body.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,8 +11,8 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Most scopes, and most allow list entries, that one key may have. BitGPT documents 30 scopes; ten thousand
-/// leaves room and keeps one hostile key from filling memory.
+/// Most scopes, and most allow list entries, that one key may have. BitGPT documents 30 scopes; ten
+/// thousand leaves room and keeps one hostile key from filling memory.
 const LIST_ENTRIES_MAX: usize = 10_000;
 
 /// The envelope, on every answer good or bad. Its fields stay unread JSON until somebody asks.
@@ -83,8 +83,8 @@ pub(super) enum Texts<'a> {
     Other,
 }
 
-/// Reads a body. Each entry of `data` goes to `sink` as it is read; after `entries_max` of them the rest is read
-/// over, so that the envelope's other fields are still found.
+/// Reads a body. Each entry of `data` goes to `sink` as it is read; after `entries_max` of them the
+/// rest is read over, so that the envelope's other fields are still found.
 pub(super) fn read<'a>(
     body: &'a str,
     entries_max: usize,
@@ -163,7 +163,8 @@ impl<'a> Visitor<'a> for EnvelopeVisitor<'_, 'a> {
     }
 }
 
-/// The documentation does not spell the field: `retry_after`, `retryAfter` and `Retry-After` are all taken.
+/// The documentation does not spell the field: `retry_after`, `retryAfter` and `Retry-After` are
+/// all taken.
 fn is_retry_after(name: &str) -> bool {
     let letters = name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
     letters
@@ -184,7 +185,8 @@ impl<'a> DeserializeSeed<'a> for DataSeed<'_, 'a> {
     }
 }
 
-/// Answers for every JSON value that is not the wished one: says what stands there and reads over it.
+/// Answers for every JSON value that is not the wished one: says what stands there and reads over
+/// it.
 macro_rules! tolerate {
     ($lifetime:lifetime, $absent:expr, $other:expr $(, $kind:ident)*) => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -130,8 +130,8 @@ fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Option<
     })
 }
 
-/// Exactly one of `token_file` and `token_env`, readable now: a daemon that starts without its token would only
-/// look alive.
+/// Exactly one of `token_file` and `token_env`, readable now: a daemon that starts without its
+/// token would only look alive.
 fn token(section: &mut Section<'_>, sources: &Sources) -> Option<TokenSource> {
     let file = section.path("token_file");
     let variable = section.optional_text(
@@ -182,8 +182,8 @@ fn from_variable(variable: &str, sources: &Sources) -> Result<TokenSource, Strin
     })
 }
 
-/// The set-up without a file: a file named by the environment goes before a token in it, which every child
-/// process would inherit.
+/// The set-up without a file: a file named by the environment goes before a token in it, which
+/// every child process would inherit.
 fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Option<Account> {
     let (variable, source) = match sources.environment.get(TOKEN_FILE_VARIABLE) {
         Some(path) => (TOKEN_FILE_VARIABLE, Ok(TokenSource::File(path.into()))),

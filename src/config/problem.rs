@@ -49,7 +49,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A value as people may see it: what looks like a key, or like the user part of a URL, is blacked out.
+/// A value as people may see it: what looks like a key, or like the user part of a URL, is blacked
+/// out.
 pub(super) fn shown(text: &str) -> String {
     let text = crate::domain::text::redact(text);
     let shown = match text

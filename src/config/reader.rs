@@ -1,6 +1,8 @@
-//! Takes options one by one out of the merged layers, checks each, and keeps what was wrong and what is in force.
+//! Takes options one by one out of the merged layers, checks each, and keeps what was wrong and
+//! what is in force.
 //!
-//! Deserializing into structs would stop at the first problem; this reads on with the default and tells all.
+//! Deserializing into structs would stop at the first problem; this reads on with the default and
+//! tells all.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -110,7 +112,8 @@ impl<'a> Section<'a> {
         let mut unknown: Vec<(String, Value)> = self.values.drain().collect();
         unknown.sort_by(|a, b| a.0.cmp(&b.0));
         for (name, value) in unknown {
-            // Name and value may be a secret in the wrong place: the name is cleaned, the value not shown.
+            // Name and value may be a secret in the wrong place: the name is cleaned, the value not
+            // shown.
             let (path, origin) = (
                 self.path_of(&text::label(&name)),
                 self.origin(&name, &value),
@@ -251,7 +254,8 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A list of at least one text that `parse` understands. From the environment, separated by commas.
+    /// A list of at least one text that `parse` understands. From the environment, separated by
+    /// commas.
     pub(super) fn list<T>(
         &mut self,
         name: &'static str,

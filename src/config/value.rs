@@ -9,7 +9,8 @@ use config::{Map, Value, ValueKind};
 use crate::config::Flag;
 use crate::config::problem::shown;
 
-/// What the config crate calls the origin of an environment value; a value from the file has no origin.
+/// What the config crate calls the origin of an environment value; a value from the file has no
+/// origin.
 pub(super) const ENVIRONMENT: &str = "the environment";
 
 pub(super) fn is_set(value: &Value) -> bool {

@@ -7,7 +7,8 @@ use ipnet::{IpNet, Ipv4Net};
 /// How many addresses there are in IPv4.
 const IPV4_ADDRESSES: u64 = 1 << 32;
 
-/// The networks that may use a key. Built once from the API's entries; every question has its answer ready.
+/// The networks that may use a key. Built once from the API's entries; every question has its
+/// answer ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowList {
     networks: Box<[IpNet]>,
@@ -32,9 +33,9 @@ impl AllowList {
         Self::parse(std::iter::empty())
     }
 
-    /// Reads the API's entries: addresses (`10.0.0.1`, `::1`) and networks (`10.0.0.0/8`, host bits are
-    /// dropped). `None` is an entry that is not even text. An entry that cannot be read is counted and lets
-    /// nobody in; a list of such entries only is *not* unrestricted.
+    /// Reads the API's entries: addresses (`10.0.0.1`, `::1`) and networks (`10.0.0.0/8`, host bits
+    /// are dropped). `None` is an entry that is not even text. An entry that cannot be read is
+    /// counted and lets nobody in; a list of such entries only is *not* unrestricted.
     pub fn parse<'a>(entries: impl Iterator<Item = Option<&'a str>>) -> Self {
         let mut invalid_entries = 0;
         let mut is_empty = true;
@@ -89,7 +90,8 @@ impl AllowList {
     }
 }
 
-/// Reads one entry. An IPv4 address written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address that it stands for.
+/// Reads one entry. An IPv4 address written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address that it
+/// stands for.
 fn network(entry: &str) -> Option<IpNet> {
     let network = match entry.parse::<IpNet>() {
         Ok(network) => network.trunc(),

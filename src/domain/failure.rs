@@ -108,7 +108,8 @@ impl Reason {
             429 => Self::RateLimited,
             300..=399 => Self::Redirect,
             400..=499 => Self::ClientError,
-            // 1xx and the successes that no listing comes with (204, 206) are answers of another form.
+            // 1xx and the successes that no listing comes with (204, 206) are answers of another
+            // form.
             ..300 => Self::Schema,
             500.. => Self::ServerError,
         }

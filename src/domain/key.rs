@@ -15,8 +15,8 @@ const ID_CHARS_MAX: usize = 128;
 pub struct KeyId(Box<str>);
 
 impl KeyId {
-    /// Takes `text` as an id, or `None` where it has other characters, is empty or too long. What looks like a
-    /// secret is no id either, whatever field it came in.
+    /// Takes `text` as an id, or `None` where it has other characters, is empty or too long. What
+    /// looks like a secret is no id either, whatever field it came in.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=ID_CHARS_MAX).contains(&text.len())
             && text
@@ -114,13 +114,14 @@ impl KeyState {
     }
 }
 
-/// The distinct scopes of a key, sorted. One allocation for all of them: there are thousands of keys.
+/// The distinct scopes of a key, sorted. One allocation for all of them: there are thousands of
+/// keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scopes(Box<str>);
 
 impl Scopes {
-    /// Takes clean scope names in any order, with repetitions. A name must not hold a line break; names that do
-    /// are the caller's bug and would be counted as two.
+    /// Takes clean scope names in any order, with repetitions. A name must not hold a line break;
+    /// names that do are the caller's bug and would be counted as two.
     pub fn new(mut names: Vec<&str>) -> Self {
         names.sort_unstable();
         names.dedup();
@@ -177,8 +178,8 @@ impl Key {
         }
     }
 
-    /// The state at `now`. `warning` is the time before the end from which a key counts as expiring. A key
-    /// that ends at this very moment is expired.
+    /// The state at `now`. `warning` is the time before the end from which a key counts as
+    /// expiring. A key that ends at this very moment is expired.
     pub fn state(&self, now: DateTime<Utc>, warning: TimeDelta) -> KeyState {
         match self.expiry {
             Expiry::Never => KeyState::NeverExpires,

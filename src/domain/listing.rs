@@ -76,8 +76,8 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Sorts `keys` by id. Of several with one id the one that expires first stays, because being warned too
-    /// early is the lesser harm; the others count as duplicates.
+    /// Sorts `keys` by id. Of several with one id the one that expires first stays, because being
+    /// warned too early is the lesser harm; the others count as duplicates.
     pub fn new(mut keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Box<str>>) -> Self {
         keys.sort_by(|a, b| {
             a.id.cmp(&b.id)
@@ -104,14 +104,15 @@ impl Listing {
         self.rejects
     }
 
-    /// The environment that the API says it is: `development` or `production`, or a word yet unknown; clean.
+    /// The environment that the API says it is: `development` or `production`, or a word yet
+    /// unknown; clean.
     pub fn api_env(&self) -> Option<&str> {
         self.api_env.as_deref()
     }
 
-    /// For each key, in order: whether a newer key of the same name expires later. A key without a name, a
-    /// creation time or a readable end is never superseded and supersedes nobody, save that a successor may
-    /// never expire.
+    /// For each key, in order: whether a newer key of the same name expires later. A key without a
+    /// name, a creation time or a readable end is never superseded and supersedes nobody, save that
+    /// a successor may never expire.
     pub fn superseded(&self) -> Vec<bool> {
         let mut by_name: HashMap<&str, Vec<&Key>> = HashMap::new();
         for key in &self.keys {
@@ -119,8 +120,8 @@ impl Listing {
                 by_name.entry(name).or_default().push(key);
             }
         }
-        // Sorted newest first, one pass knows the latest end of all newer keys: no key is compared with every
-        // other one, even where all share one name.
+        // Sorted newest first, one pass knows the latest end of all newer keys: no key is compared
+        // with every other one, even where all share one name.
         let mut superseded: HashMap<&str, bool> = HashMap::new();
         for same_name in by_name.values_mut() {
             same_name.sort_by_key(|key| std::cmp::Reverse(key.created_at));
@@ -170,7 +171,8 @@ impl End {
     }
 }
 
-/// Orders ends by how much they matter: a known end first, the earlier the sooner; then unknown; then none.
+/// Orders ends by how much they matter: a known end first, the earlier the sooner; then unknown;
+/// then none.
 fn urgency(expiry: Expiry) -> (u8, Option<DateTime<Utc>>) {
     match expiry {
         Expiry::At(end) => (0, Some(end)),

@@ -1,7 +1,7 @@
 //! Cleans text that came from outside, for log lines and for metric labels.
 //!
-//! Whatever the API says may hold line breaks, terminal escapes, text that reverses the reader's direction, or a
-//! secret. Nothing from outside is shown before it has passed through here.
+//! Whatever the API says may hold line breaks, terminal escapes, text that reverses the reader's
+//! direction, or a secret. Nothing from outside is shown before it has passed through here.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,26 +9,27 @@ use std::fmt;
 /// What stands in the place of something that looks like a secret.
 pub const REDACTED: &str = "[redacted]";
 
-/// Longest upstream text in one log field, in characters: a sentence or two, so that ten fields still make a
-/// line that log systems take whole.
+/// Longest upstream text in one log field, in characters: a sentence or two, so that ten fields
+/// still make a line that log systems take whole.
 pub const LINE_CHARS_MAX: usize = 200;
 
 /// Longest metric label taken from the API, in characters. BitGPT's own labels end at 255.
 pub const LABEL_CHARS_MAX: usize = 255;
 
-/// Longest support id, in characters. A documented one (`support_<uuidv7>`) has 44; 64 leaves room and keeps
-/// an exemplar under OpenMetrics' limit of 128.
+/// Longest support id, in characters. A documented one (`support_<uuidv7>`) has 44; 64 leaves room
+/// and keeps an exemplar under OpenMetrics' limit of 128.
 const SUPPORT_ID_CHARS_MAX: usize = 64;
 
 /// What announces a secret in BitGPT's world: API keys, and the secrets that sign webhooks.
 const SECRET_PREFIXES: [&str; 3] = ["sk_live_", "sk_test_", "whs_"];
 
-/// The longest part of upstream text that is looked at, in bytes. It is far over what is shown, so that text
-/// made of invisible characters cannot hide the rest, and far under a megabyte, so that cleaning costs little.
+/// The longest part of upstream text that is looked at, in bytes. It is far over what is shown, so
+/// that text made of invisible characters cannot hide the rest, and far under a megabyte, so that
+/// cleaning costs little.
 const LOOKED_AT_BYTES_MAX: usize = 16 * 1024;
 
-/// One clean line of upstream text: no control, bidirectional or invisible characters, nothing that looks like
-/// a key, at most [`LINE_CHARS_MAX`] characters with `…` where it was cut.
+/// One clean line of upstream text: no control, bidirectional or invisible characters, nothing that
+/// looks like a key, at most [`LINE_CHARS_MAX`] characters with `…` where it was cut.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Line(Box<str>);
 
@@ -38,7 +39,8 @@ impl Line {
         Self(clean(text, LINE_CHARS_MAX).into())
     }
 
-    /// Cleans `text` as the id of a support case: as [`Line::clean`], at most 64 characters. Empty is `None`.
+    /// Cleans `text` as the id of a support case: as [`Line::clean`], at most 64 characters. Empty
+    /// is `None`.
     pub fn support_id(text: &str) -> Option<Self> {
         let id = clean(text, SUPPORT_ID_CHARS_MAX);
         (!id.is_empty()).then(|| Self(id.into()))
@@ -56,8 +58,9 @@ impl fmt::Debug for Line {
     }
 }
 
-/// Text from the API as the value of a metric label: the text itself, but for control and bidirectional
-/// characters (each becomes U+FFFD), anything that looks like a key, and what exceeds [`LABEL_CHARS_MAX`].
+/// Text from the API as the value of a metric label: the text itself, but for control and
+/// bidirectional characters (each becomes U+FFFD), anything that looks like a key, and what exceeds
+/// [`LABEL_CHARS_MAX`].
 pub fn label(text: &str) -> String {
     let shown: String = prefix(text)
         .chars()
@@ -103,15 +106,18 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         .join(": ")
 }
 
-/// Whether `c` is a control character, a line or paragraph separator, or one of Unicode's format characters:
-/// invisible, or able to reorder what is around it.
+/// Whether `c` is a control character, a line or paragraph separator, or one of Unicode's format
+/// characters: invisible, or able to reorder what is around it.
 pub fn is_hidden(c: char) -> bool {
-    // The format characters (Cf) are listed, not looked up: the list is short and has been stable for years.
+    // The format characters (Cf) are listed, not looked up: the list is short and has been stable
+    // for years.
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+            | '\u{890}'..='\u{891}'
             | '\u{8e2}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{110bd}' | '\u{110cd}'
             | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
 }
@@ -143,7 +149,8 @@ fn prefix(text: &str) -> &str {
     text.split_at(end).0
 }
 
-/// Where the first secret starts, and how long the prefix is that announces it. Upper case counts too.
+/// Where the first secret starts, and how long the prefix is that announces it. Upper case counts
+/// too.
 fn find_secret(text: &str) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     (0..bytes.len()).find_map(|start| {

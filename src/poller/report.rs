@@ -1,11 +1,12 @@
-//! Which failures are worth a line in the log: the first, a new reason, and a reminder now and then. Pure.
+//! Which failures are worth a line in the log: the first, a new reason, and a reminder now and
+//! then. Pure.
 
 use std::time::Duration;
 
 use crate::domain::failure::Reason;
 
-/// A failure that goes on is told again after this long: often enough to find it in a log, rare enough to find
-/// anything else.
+/// A failure that goes on is told again after this long: often enough to find it in a log, rare
+/// enough to find anything else.
 const REMINDER: Duration = Duration::from_mins(15);
 
 /// What was said last about a run of failures.

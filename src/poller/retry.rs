@@ -1,4 +1,5 @@
-//! When to try again and when to leave the API alone. Pure: random numbers, times and waits are handed in.
+//! When to try again and when to leave the API alone. Pure: random numbers, times and waits are
+//! handed in.
 
 use std::time::Duration;
 
@@ -7,13 +8,15 @@ use crate::domain::failure::Failure;
 /// A backoff grows from this.
 const BACKOFF_BASE: Duration = Duration::from_secs(1);
 
-/// Shortest wait before a retry. Full jitter alone may say zero, and a server in trouble deserves a breath.
+/// Shortest wait before a retry. Full jitter alone may say zero, and a server in trouble deserves a
+/// breath.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 
 /// Longest backoff within a poll; the next poll comes anyway.
 const BACKOFF_MAX: Duration = Duration::from_secs(20);
 
-/// Longest that a `Retry-After` is obeyed. A server that says "next year" has a bug, and keys expire meanwhile.
+/// Longest that a `Retry-After` is obeyed. A server that says "next year" has a bug, and keys
+/// expire meanwhile.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// Longest that a poll may take, retries and all, however long its interval is.
@@ -26,8 +29,8 @@ const RETRY_COST_TENTHS: u32 = 10;
 /// What a successful poll gives back, in tenths.
 const SUCCESS_GAIN_TENTHS: u32 = 1;
 
-/// How long the first poll waits: a random part of a tenth of the interval, 5 s at most, so that a hundred
-/// exporters started together do not arrive together.
+/// How long the first poll waits: a random part of a tenth of the interval, 5 s at most, so that a
+/// hundred exporters started together do not arrive together.
 pub fn first_wait(interval: Duration, random: f64) -> Duration {
     (interval / 10)
         .min(Duration::from_secs(5))
@@ -39,12 +42,14 @@ pub fn next_wait(interval: Duration, random: f64) -> Duration {
     interval.mul_f64(0.9 + 0.2 * unit(random))
 }
 
-/// How long a whole poll may take, all attempts and waits included. It ends before the next one can start.
+/// How long a whole poll may take, all attempts and waits included. It ends before the next one can
+/// start.
 pub fn poll_limit(interval: Duration) -> Duration {
     interval.mul_f64(0.9).min(POLL_MAX)
 }
 
-/// How long to wait before attempt number `retry` + 1, `retry` counting from 1: exponential, with full jitter.
+/// How long to wait before attempt number `retry` + 1, `retry` counting from 1: exponential, with
+/// full jitter.
 pub fn backoff(retry: u32, random: f64) -> Duration {
     let exponent = retry.saturating_sub(1).min(16);
     let ceiling = BACKOFF_BASE.saturating_mul(1 << exponent);
@@ -58,8 +63,8 @@ pub fn obeyed(retry_after: Duration, backoff: Duration) -> Duration {
     retry_after.min(RETRY_AFTER_MAX).max(backoff)
 }
 
-/// Retries that may be made, shared by all polls of an account: 10 at most, one a retry, and a tenth back for
-/// each success. So requests never exceed polls + 10 + a tenth of the successes.
+/// Retries that may be made, shared by all polls of an account: 10 at most, one a retry, and a
+/// tenth back for each success. So requests never exceed polls + 10 + a tenth of the successes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     tenths: u32,
@@ -101,8 +106,9 @@ pub struct Situation {
 }
 
 impl Situation {
-    /// The wait before the next attempt, or `None` where this poll ends here: the failure is not one that
-    /// passes, the attempts or the budget are used up, or the wait would not leave time for an attempt.
+    /// The wait before the next attempt, or `None` where this poll ends here: the failure is not
+    /// one that passes, the attempts or the budget are used up, or the wait would not leave time
+    /// for an attempt.
     pub fn next_attempt(self, failure: &Failure, budget: &mut Budget) -> Option<Duration> {
         if !failure.is_transient() || self.attempts >= self.attempts_max {
             return None;

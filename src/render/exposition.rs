@@ -1,8 +1,8 @@
-//! The exposition: what holds until the next poll is written once a poll, what moves with the clock at the scrape.
-//! Pure.
+//! The exposition: what holds until the next poll is written once a poll, what moves with the clock
+//! at the scrape. Pure.
 //!
-//! A family's samples stand together, whatever the number of accounts, so each account keeps its text family by
-//! family and a scrape strings the pieces together without copying them.
+//! A family's samples stand together, whatever the number of accounts, so each account keeps its
+//! text family by family and a scrape strings the pieces together without copying them.
 
 use std::sync::Arc;
 
@@ -22,7 +22,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Clone, Debug)]
 pub struct Prepared {
     state: AccountState,
-    /// The account's own samples, a piece for each of [`FAMILIES`], empty where they come from elsewhere.
+    /// The account's own samples, a piece for each of [`FAMILIES`], empty where they come from
+    /// elsewhere.
     account: Vec<Bytes>,
     keys: Arc<PreparedKeys>,
 }
@@ -39,7 +40,8 @@ struct PreparedKeys {
 }
 
 impl Prepared {
-    /// Writes the text for `state`. That of the keys is taken over from `previous` where the listing is the same.
+    /// Writes the text for `state`. That of the keys is taken over from `previous` where the
+    /// listing is the same.
     pub fn new(state: AccountState, previous: Option<&Self>, metrics: Metrics) -> Self {
         let labels = account_labels(&state);
         let account = FAMILIES
@@ -155,8 +157,8 @@ impl PreparedKeys {
     }
 }
 
-/// The whole exposition about `accounts` at `now`, in the text format 0.0.4, as pieces to be sent one after the
-/// other. A family without samples is left out.
+/// The whole exposition about `accounts` at `now`, in the text format 0.0.4, as pieces to be sent
+/// one after the other. A family without samples is left out.
 pub fn text(accounts: &[Arc<Prepared>], now: DateTime<Utc>) -> Vec<Bytes> {
     let mut pieces = Vec::new();
     for (index, family) in FAMILIES.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Writes single samples of the exposition format: a name, labels, a value. Pure.
 //!
-//! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>. Labels are escaped alike in the text
-//! format and in OpenMetrics.
+//! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>. Labels are escaped alike
+//! in the text format and in OpenMetrics.
 
 use std::time::Duration;
 

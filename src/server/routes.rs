@@ -1,4 +1,4 @@
-//! (method, path, what is known, now) to a response. Pure.
+//! (method, URI, what is known, now) to a response. Pure.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
 };
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Uri};
+use url::Url;
 
 use crate::render::exposition::{self, Prepared};
 use crate::render::landing;
@@ -38,14 +39,20 @@ enum Route {
     Ready,
 }
 
-/// Answers a request: the handler's name for counting, and the response with its body in pieces. The query is
-/// ignored. `process` writes the metrics about the exporter itself, only where they are asked for.
+/// Answers a request: the handler's name for counting, and the response with its body in pieces.
+/// The query is ignored. `process` writes the metrics about the exporter itself, only where they
+/// are asked for.
 pub fn respond(
     method: &Method,
-    path: &str,
+    uri: &Uri,
     view: &View<'_>,
     process: impl FnOnce() -> Bytes,
 ) -> (&'static str, Response<Vec<Bytes>>) {
+    // Proxies ask for whole URLs; `http` takes some for one that are none.
+    if uri.scheme().is_some() && Url::parse(&uri.to_string()).is_err() {
+        return ("other", text(StatusCode::BAD_REQUEST, "Bad Request\n"));
+    }
+    let path = uri.path();
     let route = match path {
         _ if path == view.telemetry_path => Route::Metrics,
         "/" => Route::Landing,
@@ -96,8 +103,8 @@ impl Route {
     }
 }
 
-/// Whether each account has finished a poll, good or bad: an API that is down must not take the exporter out of
-/// service, when it is needed most.
+/// Whether each account has finished a poll, good or bad: an API that is down must not take the
+/// exporter out of service, when it is needed most.
 fn is_ready(accounts: &[Arc<Prepared>]) -> bool {
     accounts
         .iter()

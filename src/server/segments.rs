@@ -1,4 +1,5 @@
-//! A response body made of shared pieces: a slow reader pins the pieces that everybody shares, and no copy.
+//! A response body made of shared pieces: a slow reader pins the pieces that everybody shares, and
+//! no copy.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

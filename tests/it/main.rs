@@ -1,2 +1,23 @@
-//! The integration tests.
-fn main() {}
+//! The running exporter against a fake API over real sockets, the real binary as a process, and the
+//! repository itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::float_cmp,
+    reason = "a panic is how a test fails, and tests live in the real world"
+)]
+
+mod faults;
+mod golden;
+mod http;
+mod metrics;
+mod process;
+mod promtool;
+mod secrets;
+mod support;
+mod tidy;
+mod tls;

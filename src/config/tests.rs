@@ -1,0 +1,443 @@
+//! Configurations good and bad, word for word.
+
+use super::*;
+
+const TOKEN: &str = "sk_live_c2VjcmV0IGluIHRoZSB0ZXN0cw";
+
+/// The file's text, with an environment that holds a token in `TOKEN`.
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let variables = [("TOKEN", TOKEN)]
+        .into_iter()
+        .chain(environment.iter().copied());
+    let environment = variables
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let sources = Sources {
+        file: Some("a.toml".into()),
+        environment,
+        ..Sources::default()
+    };
+    load_from(text, &sources)
+}
+
+fn load_from(text: &str, sources: &Sources) -> Result<Config, Vec<String>> {
+    Config::parse(text, sources)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn problems(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    load(text, environment).expect_err("the configuration should be refused")
+}
+
+#[test]
+fn a_token_in_the_environment_is_a_whole_configuration() {
+    let environment = [("BITGPT_API_KEY".to_owned(), TOKEN.to_owned())].into();
+    let config = load_from(
+        "",
+        &Sources {
+            environment,
+            ..Sources::default()
+        },
+    )
+    .unwrap();
+    let [account] = config.accounts.as_slice() else {
+        panic!("{:?}", config.accounts)
+    };
+    assert_eq!(
+        (account.name.as_str(), account.provider),
+        ("default", "bitgpt")
+    );
+    assert_eq!(account.base_url.as_str(), "https://api.bitgpt.xyz/");
+    assert_eq!(account.token.describe(), "environment BITGPT_API_KEY");
+    assert_eq!(account.interval, Duration::from_secs(300));
+    assert_eq!(
+        config.web.listen_addresses,
+        ["127.0.0.1:10120".parse().unwrap()]
+    );
+    assert_eq!(
+        config.log,
+        Log {
+            level: tracing::Level::INFO,
+            format: LogFormat::Json
+        }
+    );
+}
+
+#[test]
+fn several_accounts_come_from_a_file() {
+    let config = load(
+        r#"
+        poll.interval = "1m"
+        [[accounts]]
+        name = "one"
+        token_env = "TOKEN"
+        [[accounts]]
+        name = "two"
+        base_url = "http://127.0.0.1:8080/"
+        token_env = "TOKEN"
+        expected_env = "production"
+        interval = "10s"
+        "#,
+        &[],
+    );
+    let accounts = config.unwrap().accounts;
+    let shown: Vec<(&str, Duration)> = accounts
+        .iter()
+        .map(|account| (account.name.as_str(), account.interval))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("one", Duration::from_secs(60)),
+            ("two", Duration::from_secs(10))
+        ]
+    );
+    assert_eq!(accounts[1].expected_env.as_deref(), Some("production"));
+}
+
+#[test]
+fn the_environment_goes_before_the_file_and_flags_before_both() {
+    let text = "poll.interval = \"1m\"\nweb.telemetry_path = \"/file\"\n[[accounts]]\ntoken_env = \"TOKEN\"";
+    let variables = [
+        ("TOKEN", TOKEN),
+        ("API_KEY_EXPORTER__POLL__INTERVAL", "2m"),
+        ("API_KEY_EXPORTER__POLL__ATTEMPTS", "5"),
+        ("API_KEY_EXPORTER__METRICS__RELATIVE", "false"),
+        (
+            "API_KEY_EXPORTER__WEB__LISTEN_ADDRESSES",
+            "127.0.0.1:1, [::1]:2",
+        ),
+        ("API_KEY_EXPORTER__WEB__TELEMETRY_PATH", "/environment"),
+        // What Kubernetes puts there for a service called api-key-exporter is none of ours.
+        ("API_KEY_EXPORTER_SERVICE_HOST", "10.0.0.1"),
+        ("API_KEY_EXPORTER_PORT", "tcp://10.0.0.1:10120"),
+    ];
+    let environment = variables
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    let flag = Flag {
+        path: "web.telemetry_path",
+        spelling: "--web.telemetry-path",
+        values: vec!["/flag".to_owned()],
+        is_list: false,
+    };
+    let flags = Flags(vec![flag]);
+    let config = load_from(
+        text,
+        &Sources {
+            environment,
+            flags,
+            ..Sources::default()
+        },
+    )
+    .unwrap();
+    assert_eq!(config.poll.interval, Duration::from_secs(120));
+    assert_eq!(config.poll.attempts, 5);
+    assert!(!config.metrics.relative);
+    assert_eq!(
+        config.web.listen_addresses,
+        ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]
+    );
+    assert_eq!(config.web.telemetry_path, "/flag");
+    let origin = |name: &str| {
+        let option = config
+            .effective
+            .iter()
+            .find(|option| option.name == name)
+            .unwrap();
+        option.origin.to_string()
+    };
+    assert_eq!(
+        origin("interval"),
+        "environment API_KEY_EXPORTER__POLL__INTERVAL"
+    );
+    assert_eq!(origin("telemetry_path"), "flag --web.telemetry-path");
+    assert_eq!(origin("timeout"), "default");
+}
+
+#[test]
+fn every_problem_is_named_at_once_with_its_value_and_what_would_be_right() {
+    let text = r#"
+        telemetry = 1
+        [web]
+        listen_addresses = ["nowhere"]
+        telemetry_path = "metrics"
+        max_connections = 0
+        port = 80
+        [poll]
+        interval = "1s"
+        timeout = 15
+        attempts = "3"
+        [metrics]
+        relative = "yes"
+        [log]
+        level = "loud"
+        [[accounts]]
+        name = ""
+        base_url = "http://api.bitgpt.xyz"
+        provider = "other"
+    "#;
+    let expected = [
+        "web.listen_addresses = \"nowhere\" (file a.toml): must be an address and a port such as \
+         \"127.0.0.1:10120\", \":10120\" or \"[::1]:10120\"",
+        "web.telemetry_path = \"metrics\" (file a.toml): must be a path of its own such as \"/metrics\"",
+        "web.max_connections = 0 (file a.toml): must be a whole number from 1 to 100000",
+        "web.port (file a.toml): unknown option; known here: listen_addresses, telemetry_path, \
+         max_connections, shutdown_grace",
+        "poll.interval = \"1s\" (file a.toml): must be a duration from 5s to 24h, such as \"90s\"",
+        "poll.timeout = 15 (file a.toml): has no unit; write \"15s\"",
+        "poll.attempts = \"3\" (file a.toml): must be a whole number from 1 to 10",
+        "metrics.relative = \"yes\" (file a.toml): must be true or false",
+        "log.level = \"loud\" (file a.toml): must be one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
+        "accounts[0].name = \"\" (file a.toml): must be a name of 1 to 64 characters without control characters",
+        "accounts[0].provider = \"other\" (file a.toml): must be one of \"bitgpt\"",
+        "accounts[0].base_url = \"http://api.bitgpt.xyz\" (file a.toml): must be an https:// URL without user, \
+         query or fragment (http:// only to a loopback address)",
+        "accounts[0].token_file (default): no token: set token_file (a path) or token_env (a variable's name)",
+        "telemetry (file a.toml): unknown option; known here: web, poll, metrics, log, accounts",
+    ];
+    assert_eq!(problems(text, &[]), expected);
+}
+
+#[test]
+fn durations_out_of_range_or_without_a_unit_are_refused_by_name() {
+    for given in [
+        "0s",
+        "1ns",
+        "1000years",
+        "5",
+        "",
+        "fast",
+        "-1s",
+        "99999999999999999999s",
+    ] {
+        let text = format!("poll.interval = \"{given}\"\n[[accounts]]\ntoken_env = \"TOKEN\"");
+        let [problem] = problems(&text, &[]).try_into().unwrap();
+        assert!(
+            problem.starts_with(&format!("poll.interval = \"{given}\" (file a.toml): ")),
+            "{problem}"
+        );
+        assert!(
+            problem.contains("must be a duration from 5s to 24h"),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_section_is_a_problem() {
+    for (text, expected) in [
+        ("web = 1", "web = 1 (file a.toml): must be a section, [web]"),
+        (
+            "accounts = \"a\"",
+            "accounts = \"a\" (file a.toml): must be a list of sections, [[accounts]]",
+        ),
+        (
+            "[accounts]\nname = \"a\"",
+            "accounts (file a.toml): must be a list of sections, [[accounts]]",
+        ),
+        (
+            "accounts = [1]",
+            "accounts = 1 (file a.toml): must be a list of sections, [[accounts]]",
+        ),
+    ] {
+        let problems = problems(text, &[("BITGPT_API_KEY", TOKEN)]);
+        assert_eq!(problems, [expected], "{text}");
+    }
+}
+
+#[test]
+fn unknown_variables_of_ours_are_problems_too() {
+    let account = "[[accounts]]\ntoken_env = \"TOKEN\"";
+    let expected = "poll.intervall (environment API_KEY_EXPORTER__POLL__INTERVALL): unknown option; known here: \
+                    interval, timeout, attempts, max_body_bytes, max_keys";
+    assert_eq!(
+        problems(account, &[("API_KEY_EXPORTER__POLL__INTERVALL", "1m")]),
+        [expected]
+    );
+    let expected = "poll.interval = \"soon\" (environment API_KEY_EXPORTER__POLL__INTERVAL): must be a duration \
+                    from 5s to 24h, such as \"90s\"";
+    assert_eq!(
+        problems(account, &[("API_KEY_EXPORTER__POLL__INTERVAL", "soon")]),
+        [expected]
+    );
+}
+
+#[test]
+fn a_syntax_error_is_told_by_its_place_without_the_line() {
+    let problems = problems(&format!("[[accounts]]\ntoken_env = {TOKEN}\n"), &[]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].starts_with("a.toml: TOML parse error at line 2, column "),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn tokens_that_cannot_be_read_are_problems() {
+    for (lines, expected) in [
+        (
+            "token_env = \"NONE\"",
+            "accounts[0].token_env (file a.toml): the environment has no variable NONE",
+        ),
+        (
+            "token_env = \"EMPTY\"",
+            "accounts[0].token_env (file a.toml): the token in environment EMPTY is empty",
+        ),
+        (
+            "token_file = \"/nonexistent/token\"",
+            "accounts[0].token_file (file a.toml): cannot read token file /nonexistent/token: No such file or \
+             directory (os error 2)",
+        ),
+        (
+            "token_file = \"/\"",
+            "accounts[0].token_file (file a.toml): token file / is not a regular file",
+        ),
+        (
+            "token_file = \"x\"\ntoken_env = \"TOKEN\"",
+            "accounts[0].token_env (file a.toml): token_file is set too; set one of them",
+        ),
+    ] {
+        assert_eq!(
+            problems(&format!("[[accounts]]\n{lines}"), &[("EMPTY", " ")]),
+            [expected],
+            "{lines}"
+        );
+    }
+    let expected = "no account: set BITGPT_API_KEY_FILE or BITGPT_API_KEY in the environment, or write [[accounts]] \
+                    into the file named by --config.file";
+    assert_eq!(problems("", &[]), [expected]);
+    assert_eq!(
+        problems("", &[("BITGPT_API_KEY", "")]),
+        ["BITGPT_API_KEY: the token in environment BITGPT_API_KEY is empty"]
+    );
+}
+
+#[test]
+fn a_file_named_by_the_environment_goes_before_a_token_in_it() {
+    let variables = [
+        ("BITGPT_API_KEY", TOKEN),
+        ("BITGPT_API_KEY_FILE", "/nonexistent/token"),
+    ];
+    let [problem] = problems("", &variables).try_into().unwrap();
+    assert!(
+        problem.starts_with("BITGPT_API_KEY_FILE: cannot read token file /nonexistent/token"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn accounts_need_names_of_their_own() {
+    let account = "[[accounts]]\ntoken_env = \"TOKEN\"\n";
+    let expected = "accounts: the name \"default\" stands there twice; give each its own";
+    assert_eq!(problems(&account.repeat(2), &[]), [expected]);
+}
+
+#[test]
+fn base_urls_are_https_or_loopback() {
+    for (url, is_good) in [
+        ("https://api.bitgpt.xyz", true),
+        ("https://api.bitgpt.xyz/base/", true),
+        ("http://127.0.0.1:1", true),
+        ("http://127.9.9.9:1", true),
+        ("http://[::1]:1", true),
+        ("http://localhost:1", true),
+        ("http://localhost.evil.com", false),
+        ("http://10.0.0.1", false),
+        ("http://0.0.0.0", false),
+        ("ftp://127.0.0.1", false),
+        ("https://user:pass@api.bitgpt.xyz", false),
+        ("https://api.bitgpt.xyz?a=b", false),
+        ("api.bitgpt.xyz", false),
+        ("", false),
+    ] {
+        let loaded = load(
+            &format!("[[accounts]]\ntoken_env = \"TOKEN\"\nbase_url = \"{url}\""),
+            &[],
+        );
+        assert_eq!(loaded.is_ok(), is_good, "{url}: {loaded:?}");
+    }
+}
+
+#[test]
+fn no_problem_and_no_value_in_force_shows_a_secret() {
+    let text = format!(
+        "token = \"{TOKEN}\"\n\"{TOKEN}\" = 1\npoll.interval = \"{TOKEN}\"\nlog.level = [\"{TOKEN}\"]\n\
+         [[accounts]]\nname = \"{TOKEN}\"\ntoken = \"{TOKEN}\"\ntoken_env = \"{TOKEN}\"\n\
+         base_url = \"http://user:hunter2@evil\"\nproxy_url = \"socks5://user:hunter2@proxy\"\n"
+    );
+    let problems = problems(&text, &[("API_KEY_EXPORTER__X", TOKEN)]).join("\n");
+    assert!(
+        !problems.contains("c2VjcmV0") && !problems.contains("hunter2"),
+        "{problems}"
+    );
+    let text =
+        "[[accounts]]\ntoken_env = \"TOKEN\"\nproxy_url = \"http://user:hunter2@proxy:3128\"";
+    let config = format!("{:?}", load(text, &[]).unwrap());
+    assert!(config.contains("http://[redacted]@proxy:3128"), "{config}");
+    assert!(
+        !config.contains("c2VjcmV0") && !config.contains("hunter2"),
+        "{config}"
+    );
+}
+
+#[test]
+fn a_proxy_never_sees_a_token_in_the_clear() {
+    let text = "[[accounts]]\ntoken_env = \"TOKEN\"\nbase_url = \"http://localhost\"\nproxy_url = \"http://proxy\"";
+    let expected = "accounts[0].proxy_url (file a.toml): needs an https:// base_url: over http:// the proxy would see \
+                    the token";
+    assert_eq!(problems(text, &[]), [expected]);
+}
+
+#[test]
+fn a_timeout_as_long_as_the_interval_is_warned_of() {
+    let config = load(
+        "poll.interval = \"5s\"\n[[accounts]]\ntoken_env = \"TOKEN\"",
+        &[],
+    )
+    .unwrap();
+    let expected = "poll.timeout (15s) is not shorter than the poll interval (5s); polls are cut at nine tenths of the \
+                    interval";
+    assert_eq!(config.warnings, [expected]);
+}
+
+#[test]
+fn listen_addresses_come_in_all_the_usual_forms() {
+    for (text, expected) in [
+        ("127.0.0.1:10120", Some("127.0.0.1:10120")),
+        (":10120", Some("[::]:10120")),
+        ("[::1]:10120", Some("[::1]:10120")),
+        ("localhost:10120", Some("127.0.0.1:10120")),
+        ("0.0.0.0:0", Some("0.0.0.0:0")),
+        ("10120", None),
+        ("127.0.0.1", None),
+        ("127.0.0.1:99999", None),
+        ("example.com:80", None),
+    ] {
+        assert_eq!(
+            parse_listen_address(text)
+                .map(|address| address.to_string())
+                .as_deref(),
+            expected,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn telemetry_paths_are_plain_and_free() {
+    for (text, is_good) in [
+        ("/metrics", true),
+        ("/my/metrics.txt", true),
+        ("/", false),
+        ("metrics", false),
+        ("//metrics", false),
+        ("/-/healthy", false),
+        ("/api/v1/keys", false),
+        ("/a b", false),
+        ("/a?b", false),
+        ("/<script>", false),
+    ] {
+        assert_eq!(parse_telemetry_path(text).is_some(), is_good, "{text}");
+    }
+}

@@ -1,0 +1,239 @@
+//! The poll loop against a script, with tokio's clock paused: no sockets, no waiting.
+
+use std::sync::{Arc, Mutex};
+
+use chrono::TimeDelta;
+
+use super::*;
+use crate::domain::failure::Reason;
+use crate::domain::listing::Listing;
+use crate::domain::state::Account;
+use crate::liveness::Liveness;
+use crate::render::Metrics;
+use crate::telemetry::Telemetry;
+
+const METRICS: Metrics = Metrics {
+    relative: true,
+    scope_info: true,
+    max_scopes_per_key: 64,
+};
+
+/// What the API does, attempt by attempt, and for ever after.
+struct Script {
+    steps: Vec<Step>,
+    then: Step,
+}
+
+/// One attempt: how long it takes, and how it ends.
+#[derive(Clone)]
+struct Step(u64, Result<(), Failure>);
+
+struct Run {
+    /// When each attempt began, in milliseconds from the start.
+    attempts: Vec<u64>,
+    state: AccountState,
+}
+
+fn good() -> Step {
+    Step(0, Ok(()))
+}
+
+fn bad(reason: Reason) -> Step {
+    Step(0, Err(Failure::new(reason, "")))
+}
+
+fn asking(seconds: u64) -> Step {
+    let failure = Failure::new(Reason::RateLimited, "");
+    Step(
+        0,
+        Err(Failure {
+            retry_after: Some(Duration::from_secs(seconds)),
+            ..failure
+        }),
+    )
+}
+
+/// Polls every `interval` seconds for `seconds`, with every random number in the middle.
+async fn run(script: Script, interval: u64, seconds: u64) -> Run {
+    let account = Account {
+        name: "a".into(),
+        provider: "bitgpt",
+        interval: Duration::from_secs(interval),
+    };
+    let state = AccountState::new(Arc::new(account));
+    let board = Arc::new(Board::new([state.clone()], METRICS));
+    let start = Instant::now();
+    let attempts = Arc::new(Mutex::new(Vec::new()));
+    let seen = attempts.clone();
+    let poller = Poller {
+        attempt: async move |time_left: Duration| {
+            let number = {
+                let mut seen = seen.lock().unwrap();
+                seen.push(u64::try_from(start.elapsed().as_millis()).unwrap());
+                seen.len()
+            };
+            let Step(took, result) = script.steps.get(number - 1).unwrap_or(&script.then).clone();
+            let took = Duration::from_secs(took);
+            let result = if took > time_left {
+                sleep(time_left).await;
+                Err(Failure::new(Reason::Timeout, ""))
+            } else {
+                sleep(took).await;
+                result
+            };
+            let result = result.map(|()| Parsed {
+                listing: Listing::default(),
+                support_id: None,
+            });
+            Answer {
+                result,
+                clock_skew: None,
+            }
+        },
+        state,
+        attempts_max: 3,
+        board: board.clone(),
+        index: 0,
+        heartbeat: Liveness::new(1).heartbeat(0),
+        poll_duration: Telemetry::new().unwrap().poll_duration("a"),
+        now: || DateTime::from_timestamp(1_000_000, 0).unwrap(),
+        random: || 0.5,
+    };
+    let stop = CancellationToken::new();
+    let polling = tokio::spawn(poller.run(stop.clone()));
+    sleep(Duration::from_secs(seconds)).await;
+    stop.cancel();
+    polling.await.unwrap();
+    let attempts = attempts.lock().unwrap().clone();
+    let state = board.read()[0].state().clone();
+    Run { attempts, state }
+}
+
+fn failures(state: &AccountState) -> u64 {
+    state.failures().map(|(_, failures)| failures.count).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn good_polls_come_at_the_interval() {
+    let run = run(
+        Script {
+            steps: vec![],
+            then: good(),
+        },
+        60,
+        250,
+    )
+    .await;
+    // The first one waits half of a tenth of the interval.
+    assert_eq!(run.attempts, [2_500, 62_500, 122_500, 182_500, 242_500]);
+    assert_eq!((run.state.polls, failures(&run.state)), (5, 0));
+    assert_eq!(
+        run.state.next_poll_at,
+        Some((run.state.last_success_at.unwrap()) + TimeDelta::seconds(60))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_passing_failure_is_tried_again_within_the_poll() {
+    let script = Script {
+        steps: vec![bad(Reason::Connect), bad(Reason::Timeout)],
+        then: good(),
+    };
+    let run = run(script, 60, 50).await;
+    // Half a second, then half of two.
+    assert_eq!(run.attempts, [2_500, 3_000, 4_000]);
+    assert_eq!((run.state.polls, failures(&run.state)), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lasting_failure_is_not_tried_again_before_the_next_poll() {
+    let run = run(
+        Script {
+            steps: vec![],
+            then: bad(Reason::Unauthorized),
+        },
+        60,
+        130,
+    )
+    .await;
+    assert_eq!(run.attempts, [2_500, 62_500, 122_500]);
+    assert_eq!((run.state.polls, run.state.consecutive_failures), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_uses_up_the_budget_and_then_costs_one_request_a_poll() {
+    let run = run(
+        Script {
+            steps: vec![],
+            then: bad(Reason::Connect),
+        },
+        60,
+        3_600,
+    )
+    .await;
+    assert_eq!(run.attempts.len(), 60 + 10);
+    let gaps = run.attempts.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(gaps.min().unwrap() >= 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_asks_to_be_left_alone_is_left_alone_across_polls() {
+    let run = run(
+        Script {
+            steps: vec![asking(120)],
+            then: good(),
+        },
+        5,
+        130,
+    )
+    .await;
+    assert_eq!(run.attempts[..2], [250, 120_250]);
+    assert_eq!(run.attempts[2], 125_250);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_asks_for_a_year_is_asked_again_after_an_hour() {
+    let run = run(
+        Script {
+            steps: vec![asking(u64::MAX)],
+            then: good(),
+        },
+        5,
+        3_602,
+    )
+    .await;
+    assert_eq!(run.attempts[..2], [250, 3_600_250]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_api_never_has_two_requests_at_a_time_and_each_poll_ends_in_time() {
+    let run = run(
+        Script {
+            steps: vec![],
+            then: Step(20, Ok(())),
+        },
+        5,
+        31,
+    )
+    .await;
+    // Each is cut at nine tenths of the interval, with no time left for a retry.
+    assert_eq!(
+        run.attempts,
+        [250, 5_250, 10_250, 15_250, 20_250, 25_250, 30_250]
+    );
+    assert_eq!((run.state.polls, failures(&run.state)), (6, 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loop_stops_in_the_middle_of_a_request() {
+    let run = run(
+        Script {
+            steps: vec![],
+            then: Step(40, Ok(())),
+        },
+        60,
+        10,
+    )
+    .await;
+    assert_eq!((run.attempts.len(), run.state.polls), (1, 0));
+}

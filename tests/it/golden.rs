@@ -1,0 +1,163 @@
+//! The whole exposition of a fixed state at a fixed time, compared with a file. Read its diff like
+//! code.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_key_exporter::bitgpt::parse::{self, Rules};
+use api_key_exporter::board::Board;
+use api_key_exporter::domain::failure::{Failure, Reason};
+use api_key_exporter::domain::state::{Account, AccountState, Outcome};
+use api_key_exporter::domain::text::Line;
+use api_key_exporter::render::{Metrics, exposition};
+use api_key_exporter::secret::Token;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::support::in_repository;
+
+/// Of the fixture's own key; its masked form stands in the fixture.
+const TOKEN: &[u8] = b"sk_live_ZXhwb3J0ZXJzIG93biBrZXk.aaaa4";
+
+pub(crate) const EVERYTHING: Metrics = Metrics {
+    relative: true,
+    scope_info: true,
+    max_scopes_per_key: 64,
+};
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+/// An account that listed the rich fixture, then failed; and one that was never polled.
+fn states() -> [AccountState; 2] {
+    let account = |name: &str| {
+        let interval = Duration::from_secs(300);
+        AccountState::new(Arc::new(Account {
+            name: name.into(),
+            provider: "bitgpt",
+            interval,
+        }))
+    };
+    let token = Token::parse(TOKEN, "test").unwrap();
+    let body = fs::read(in_repository("tests/fixtures/list_rich.json")).unwrap();
+    let listing = parse::answer(
+        200,
+        &body,
+        &Rules {
+            token: &token,
+            keys_max: 100,
+            expected_env: None,
+        },
+    );
+    let clock_skew = Some(TimeDelta::seconds(-2));
+    let good = Outcome {
+        result: Ok(listing.unwrap().listing),
+        clock_skew,
+    };
+    let failure = Failure {
+        support_id: Line::support_id("support_1"),
+        ..Failure::new(Reason::ServerError, "")
+    };
+    let bad = Outcome {
+        result: Err(failure),
+        clock_skew,
+    };
+    let polled = account("main")
+        .after(good, at("2025-12-31T23:50:00Z"))
+        .after(bad, at("2025-12-31T23:55:00.25Z"))
+        .with_next_poll(at("2026-01-01T00:00:00Z"));
+    [polled, account("odd \"name\" \\")]
+}
+
+/// The exposition about keys and accounts two seconds into 2026.
+pub(crate) fn exposition(metrics: Metrics) -> String {
+    let board = Board::new(states(), metrics);
+    let pieces = exposition::text(&board.read(), at("2026-01-01T00:00:02Z"));
+    String::from_utf8(pieces.concat()).unwrap()
+}
+
+fn assert_golden(name: &str, actual: &str) {
+    let path = in_repository("tests/golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, actual).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        expected == actual,
+        "{} differs; rerun with UPDATE_GOLDEN=1 and read the diff. Now:\n{actual}",
+        path.display()
+    );
+}
+
+#[test]
+fn the_exposition_is_as_it_was() {
+    assert_golden("metrics.prom", &exposition(EVERYTHING));
+}
+
+#[test]
+fn families_can_be_turned_off_and_capped() {
+    let everything = exposition(EVERYTHING);
+    let less = exposition(Metrics {
+        relative: false,
+        scope_info: false,
+        max_scopes_per_key: 64,
+    });
+    let lines = |text: &str, name: &str| text.lines().filter(|line| line.contains(name)).count();
+    for name in ["api_key_expires_in_seconds", "api_key_scope_info"] {
+        assert!(lines(&everything, name) > 2, "{name}");
+        assert_eq!(lines(&less, name), 0, "{name}");
+    }
+    let capped = exposition(Metrics {
+        max_scopes_per_key: 1,
+        ..EVERYTHING
+    });
+    // Two of the five keys have one scope, one has two, and two have none; HELP and TYPE make five
+    // lines.
+    assert_eq!(lines(&capped, "api_key_scope_info"), 2 + 3);
+    assert!(capped.contains(
+        "api_key_scopes{account=\"main\",key_id=\"api_key_0197c0ec-0000-7000-8000-000000000001\"} 2"
+    ));
+}
+
+#[test]
+fn before_the_first_poll_every_known_series_is_there_at_zero() {
+    let text = exposition(EVERYTHING);
+    let never_polled: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains(r#"account="odd \"name\" \\""#))
+        .collect();
+    assert_eq!(
+        never_polled
+            .iter()
+            .filter(|line| line.contains("poll_failures_total"))
+            .count(),
+        Reason::COUNT
+    );
+    assert_eq!(
+        never_polled
+            .iter()
+            .filter(|line| line.starts_with("api_key_account_keys{"))
+            .count(),
+        5
+    );
+    assert_eq!(
+        never_polled
+            .iter()
+            .filter(|line| line.contains("keys_rejected"))
+            .count(),
+        3
+    );
+    for absent in [
+        "api_key_account_up",
+        "last_attempt",
+        "last_success",
+        "clock_skew",
+        "next_poll",
+    ] {
+        assert!(
+            !never_polled.iter().any(|line| line.contains(absent)),
+            "{absent}"
+        );
+    }
+}

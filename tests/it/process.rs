@@ -1,0 +1,470 @@
+//! The real binary as a process: words, exit codes, signals, the environment.
+
+use std::fs;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use api_key_exporter::fake_api::Reply;
+
+use crate::support::{Api, Folder, Scrape, TOKEN, client, listing};
+
+/// The binary, with an environment that holds nothing but what a test puts there.
+pub(crate) fn binary(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_api-key-exporter"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    binary(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A daemon under test; killed if the test fails before it stops.
+pub(crate) struct Daemon {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it with its log in a file.
+    pub(crate) fn start(mut command: Command, folder: &Folder) -> Self {
+        let log = folder.file("log", "");
+        let child = command
+            .stderr(fs::File::create(&log).unwrap())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, log }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for `what` in the log.
+    pub(crate) async fn logs(&self, what: &str) {
+        let start = Instant::now();
+        while !self.log().contains(what) {
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "no {what:?} in the log:\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Where it listens, from the line that says so.
+    pub(crate) async fn address(&self) -> SocketAddr {
+        self.logs("metrics=http://").await;
+        let log = self.log();
+        let (_, rest) = log.split_once("metrics=http://").unwrap();
+        rest.split_once('/').unwrap().0.parse().unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", self.address().await);
+        client()
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let status = Command::new("kill")
+            .args([signal, &self.pid().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end: exit code, and how long it took.
+    pub(crate) fn ended(mut self) -> (Option<i32>, Duration) {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status.code(), start.elapsed());
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "it does not end:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A configuration file for one account at `api`, polled as often as allowed.
+pub(crate) fn config_file(folder: &Folder, api: &str) -> String {
+    let token_file = folder.file("token", TOKEN);
+    let text = format!(
+        "poll.interval = \"5s\"\npoll.timeout = \"4s\"\nweb.listen_addresses = [\"127.0.0.1:0\"]\nlog.format = \"text\"\n\
+         [[accounts]]\nname = \"default\"\nbase_url = \"{api}\"\ntoken_file = \"{}\"\n",
+        token_file.display()
+    );
+    folder.file("config.toml", &text).display().to_string()
+}
+
+#[test]
+fn a_bad_configuration_is_told_word_for_word_and_exits_2() {
+    let folder = Folder::new("bad-config");
+    let path = folder
+        .file(
+            "bad.toml",
+            "[poll]\ninterval = \"1s\"\nintervall = \"1m\"\n",
+        )
+        .display()
+        .to_string();
+    let expected = format!(
+        "api-key-exporter: the configuration cannot be used:\n\
+         \x20 poll.interval = \"1s\" (file {path}): must be a duration from 5s to 24h, such as \"90s\"\n\
+         \x20 poll.intervall (file {path}): unknown option; known here: interval, timeout, attempts, max_body_bytes, \
+         max_keys\n\
+         \x20 no account: set BITGPT_API_KEY_FILE or BITGPT_API_KEY in the environment, or write [[accounts]] into the \
+         file named by --config.file\n"
+    );
+    let commands: [&[&str]; 4] = [&["run"], &[], &["config", "check"], &["config", "show"]];
+    for command in commands {
+        let output = run(&[command, &["--config.file", &path]].concat(), &[]);
+        assert_eq!(text(&output.stderr), expected, "{command:?}");
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        assert_eq!(text(&output.stdout), "", "{command:?}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_told() {
+    let output = run(&["--config.file", "/nonexistent/c.toml"], &[]);
+    let expected = "api-key-exporter: the configuration cannot be used:\n  /nonexistent/c.toml: cannot open the file: No \
+                    such file or directory (os error 2)\n";
+    assert_eq!(
+        (text(&output.stderr).as_str(), output.status.code()),
+        (expected, Some(2))
+    );
+}
+
+#[test]
+fn a_bad_command_line_exits_2_and_never_repeats_a_key() {
+    for arguments in [
+        &["--nonsense"][..],
+        &["sk_live_abcdefgh"],
+        &["--token=sk_live_abcdefgh"],
+        &["run", "sk_live_abcdefgh"],
+    ] {
+        let output = run(arguments, &[]);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).starts_with("error: "), "{arguments:?}");
+        assert!(
+            !text(&output.stderr).contains("abcdefgh"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn help_and_version_exit_0() {
+    let output = run(&["--version"], &[("BITGPT_API_KEY", TOKEN)]);
+    let expected = concat!(
+        "api-key-exporter ",
+        env!("CARGO_PKG_VERSION"),
+        " (revision "
+    );
+    assert!(
+        text(&output.stdout).starts_with(expected),
+        "{}",
+        text(&output.stdout)
+    );
+    let output = run(&["--help"], &[("BITGPT_API_KEY", TOKEN)]);
+    let help = text(&output.stdout);
+    for flag in [
+        "--config.file",
+        "--web.listen-address",
+        "--web.telemetry-path",
+        "--log.level",
+        "--log.format",
+    ] {
+        assert!(help.contains(flag), "{flag}");
+    }
+    assert!(!help.contains(TOKEN));
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn one_variable_is_a_whole_configuration() {
+    let output = run(&["config", "check"], &[("BITGPT_API_KEY", TOKEN)]);
+    assert_eq!(
+        text(&output.stdout),
+        "configuration is good: 1 account(s)\n"
+    );
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn the_configuration_in_force_is_shown_with_origins_and_without_secrets() {
+    let variables = [
+        ("BITGPT_API_KEY", TOKEN),
+        ("API_KEY_EXPORTER__POLL__INTERVAL", "1m"),
+    ];
+    let output = run(&["config", "show", "--log.level", "debug"], &variables);
+    let shown = text(&output.stdout);
+    for line in [
+        "[web]",
+        "listen_addresses = [\"127.0.0.1:10120\"]  # default",
+        "interval = \"1m\"  # environment API_KEY_EXPORTER__POLL__INTERVAL",
+        "level = \"debug\"  # flag --log.level",
+        "[[accounts]]",
+        "token_env = \"BITGPT_API_KEY\"  # environment BITGPT_API_KEY",
+    ] {
+        assert!(
+            shown.lines().any(|shown| shown == line),
+            "no {line:?} in:\n{shown}"
+        );
+    }
+    assert!(!shown.contains("sk_live_"), "{shown}");
+    // It is a configuration itself: what it prints can be used as a file.
+    let folder = Folder::new("show");
+    let path = folder.file("shown.toml", &shown).display().to_string();
+    let again = run(
+        &["config", "check", "--config.file", &path],
+        &[("BITGPT_API_KEY", TOKEN)],
+    );
+    assert_eq!(text(&again.stderr), "");
+}
+
+#[test]
+fn an_address_in_use_exits_1_and_says_so() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(
+        &["--web.listen-address", &address],
+        &[("BITGPT_API_KEY", TOKEN)],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!(
+        "api-key-exporter: cannot listen on {address}: Address already in use (os error 98)\n"
+    );
+    assert!(
+        text(&output.stderr).ends_with(&expected),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_i1_signals_stop_it_with_0_in_time() {
+    // Idle, in the middle of a poll, and with connections that read nothing.
+    let quick = Api::start(listing(&["a"])).await;
+    let stuck = Api::start(Reply {
+        delay: Duration::from_secs(3600),
+        ..listing(&["a"])
+    })
+    .await;
+    for (name, api, signal) in [
+        ("idle", &quick, "-TERM"),
+        ("idle-int", &quick, "-INT"),
+        ("polling", &stuck, "-TERM"),
+    ] {
+        let folder = Folder::new(&format!("signal-{name}"));
+        let config = config_file(&folder, &api.url());
+        let daemon = Daemon::start(binary(&["--config.file", &config]), &folder);
+        let address = daemon.address().await;
+        let open: Vec<TcpStream> = (0..50)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        daemon.signal(signal);
+        let (code, took) = daemon.ended();
+        assert_eq!(code, Some(0), "{name}");
+        assert!(took < Duration::from_secs(5), "{name}: {took:?}");
+        drop(open);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_stops_it_at_once() {
+    let api = Api::start(listing(&["a"])).await;
+    let folder = Folder::new("second-signal");
+    let config = config_file(&folder, &api.url());
+    let daemon = Daemon::start(binary(&["--config.file", &config]), &folder);
+    let address = daemon.address().await;
+    // A request whose end never comes keeps its connection open for the whole grace period.
+    let mut half = TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut half, b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    daemon.signal("-TERM");
+    daemon.logs("stopping").await;
+    daemon.signal("-TERM");
+    let (code, took) = daemon.ended();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_a13_proxies_of_the_environment_are_not_used() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let proxy_url = format!("http://{}", proxy.local_addr().unwrap());
+    let api = Api::start(listing(&["a"])).await;
+    let folder = Folder::new("proxy");
+    let mut command = binary(&["--config.file", &config_file(&folder, &api.url())]);
+    for variable in [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ] {
+        command.env(variable, &proxy_url);
+    }
+    let daemon = Daemon::start(command, &folder);
+    daemon.logs("listed keys for the first time").await;
+    assert_eq!(api.requests().len(), 1);
+    assert!(proxy.accept().is_err(), "the proxy was asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_b1_the_log_tells_what_the_api_said() {
+    let reply = Reply::json(
+        400,
+        &serde_json::json!({
+            "status": 400, "data": null, "error": "Validation failed", "log": { "request_id": "req_1" },
+            "validator": { "page": "must be positive" }, "support_id": "support_0197c0ec", "message": "malformed",
+            "env": "production"
+        }),
+    );
+    let api = Api::start(reply).await;
+    let folder = Folder::new("told");
+    let daemon = Daemon::start(
+        binary(&["--config.file", &config_file(&folder, &api.url())]),
+        &folder,
+    );
+    daemon.logs("listing keys failed").await;
+    let log = daemon.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("listing keys failed"))
+        .unwrap();
+    let (_, told) = line.split_once(' ').unwrap();
+    let (told, retry_in) = told.rsplit_once(" retry_in=").unwrap();
+    assert_eq!(
+        told,
+        "WARN listing keys failed account=default reason=client_error http_status=400 api_status=400 \
+         error=\"Validation failed\" support_id=support_0197c0ec validator=\"{\\\"page\\\":\\\"must be positive\\\"}\" \
+         api_log=\"{\\\"request_id\\\":\\\"req_1\\\"}\" message=malformed attempts=1"
+    );
+    assert!(["4s", "5s"].contains(&retry_in), "{retry_in}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_f1_a_full_disk_behind_stderr_hurts_nothing() {
+    let api = Api::start(listing(&["a"])).await;
+    let folder = Folder::new("full");
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let address = format!("127.0.0.1:{port}");
+    let full = || {
+        fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    let mut child = binary(&[
+        "--config.file",
+        &config_file(&folder, &api.url()),
+        "--log.level",
+        "trace",
+    ])
+    .args(["--web.listen-address", &address])
+    .stdout(full())
+    .stderr(full())
+    .spawn()
+    .unwrap();
+    let scrape = until_up(&address).await;
+    assert_eq!(scrape.key_ids(), ["a"]);
+    assert!(child.try_wait().unwrap().is_none(), "it ended");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_f2_a_closed_pipe_behind_stderr_hurts_nothing() {
+    let api = Api::start(listing(&["a"])).await;
+    let folder = Folder::new("epipe");
+    let mut child = binary(&[
+        "--config.file",
+        &config_file(&folder, &api.url()),
+        "--log.level",
+        "trace",
+    ])
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let mut start = vec![0; 4096];
+    let mut log = String::new();
+    while !log.contains("metrics=http://") {
+        let count = stderr.read(&mut start).unwrap();
+        log.push_str(&String::from_utf8_lossy(&start[..count]));
+    }
+    drop(stderr);
+    let (_, rest) = log.split_once("metrics=http://").unwrap();
+    let address = rest.split_once('/').unwrap().0.to_owned();
+    let scrape = until_up(&address).await;
+    assert_eq!(scrape.key_ids(), ["a"]);
+    assert!(child.try_wait().unwrap().is_none(), "it ended");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Scrapes `address` until its one account is up.
+async fn until_up(address: &str) -> Scrape {
+    let start = Instant::now();
+    loop {
+        if let Ok(response) = client()
+            .get(format!("http://{address}/metrics"))
+            .send()
+            .await
+        {
+            let scrape = Scrape::parse(&response.text().await.unwrap());
+            if scrape.account("up") == Some(1.0) {
+                return scrape;
+            }
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{address} does not come up"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,130 @@
+//! Searches everything that the exporter says for everything that is secret.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::Duration;
+
+use api_key_exporter::fake_api::Reply;
+use serde_json::{Value, json};
+
+use crate::process::{Daemon, binary};
+use crate::support::{Api, Folder, TOKEN};
+
+/// A secret that the API should never send whole, and does.
+const FULL: &str = "sk_live_RlVMTC1TRUNSRVQtb2YtYS1rZXktdGhhdC1pcy1ub3Qtb3Vycw.qWeRt";
+
+/// One that is masked, as documented.
+const MASKED: &str = "sk_test_TUFTS0VEc2Vj...mAsKd";
+
+/// What may stand nowhere: any telling part of any of them.
+fn telling_parts() -> [&'static str; 7] {
+    [
+        &TOKEN[8..20],
+        &TOKEN[TOKEN.len() - 5..],
+        "RlVMTC1TRUNS",
+        "qWeRt",
+        "TUFTS0VEc2Vj",
+        "mAsKd",
+        "sk_live_",
+    ]
+}
+
+fn assert_clean(what: &str, text: &str) {
+    for part in telling_parts() {
+        assert!(!text.contains(part), "{what} shows {part:?}:\n{text}");
+    }
+}
+
+/// Every place of an envelope holds a secret.
+fn envelope(status: u16, data: &Value) -> Value {
+    json!({
+        "status": status, "data": data, "error": if status == 200 { Value::Null } else { json!(FULL) },
+        "log": { FULL: FULL, "token": TOKEN }, "validator": { "secret": FULL },
+        "support_id": format!("support_{TOKEN}"), "message": format!("Your key {FULL} and {MASKED}"),
+        "env": FULL
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_c14_f6_no_secret_is_ever_shown() {
+    let entry = json!({
+        "id": "key", "secret": FULL, "label": FULL, "organization_id": FULL, "scopes": [FULL, MASKED],
+        "ip_allow_list": [FULL], "expires_at": FULL, "created_at": FULL, "updated_at": FULL
+    });
+    let entries = json!([entry, { "id": "masked", "secret": MASKED }, { "id": FULL }, { "id": "own", "secret": TOKEN }]);
+    let not_json = format!("{{\"status\": 200, \"error\": {FULL}");
+    let replies = [
+        Reply::json(200, &envelope(200, &entries)),
+        Reply::json(200, &envelope(500, &entries)),
+        Reply::json(401, &envelope(401, &entries)),
+        Reply::json(503, &envelope(503, &entries)),
+        Reply::json(200, &envelope(200, &json!({ "secret": FULL }))),
+        Reply::json(
+            200,
+            &json!({ "status": FULL, "data": FULL, "support_id": FULL }),
+        ),
+        Reply::body(200, "application/json", not_json),
+        Reply::body(502, "text/html", format!("<html>{FULL}</html>")),
+        Reply::body(302, "text/plain", FULL)
+            .header("Location", &format!("http://127.0.0.1:1/{FULL}")),
+        Reply::body(429, "text/plain", FULL)
+            .header("Retry-After", FULL)
+            .header(FULL, FULL),
+    ];
+    let folder = Folder::new("secrets");
+    let mut config =
+        String::from("poll.interval = \"5s\"\npoll.timeout = \"4s\"\nlog.format = \"text\"\n");
+    let mut apis = Vec::new();
+    for (index, reply) in replies.into_iter().enumerate() {
+        let api = Api::start(reply).await;
+        let url = api.url();
+        writeln!(
+            config,
+            "[[accounts]]\nname = \"a{index}\"\nbase_url = \"{url}\"\ntoken_env = \"MY_TOKEN\""
+        )
+        .unwrap();
+        apis.push(api);
+    }
+    let path = folder.file("config.toml", &config).display().to_string();
+    for level in ["info", "trace"] {
+        let arguments = [
+            "--config.file",
+            &path,
+            "--log.level",
+            level,
+            "--web.listen-address",
+            "127.0.0.1:0",
+        ];
+        let mut command = binary(&arguments);
+        command
+            .env("MY_TOKEN", TOKEN)
+            .env("RUST_LOG", "trace")
+            .env("RUST_BACKTRACE", "full");
+        let daemon = Daemon::start(command, &folder);
+        for index in 1..apis.len() {
+            daemon.logs(&format!("account=a{index} reason=")).await;
+        }
+        daemon.logs("account=a0").await;
+        // One more round, so that what is only said the second time is said.
+        if level == "trace" {
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        }
+        for path in ["/metrics", "/", "/-/healthy", "/-/ready", "/nothing"] {
+            assert_clean(path, &daemon.get(path).await);
+        }
+        assert!(
+            daemon.get("/metrics").await.contains("key_id=\"own\""),
+            "the listing was not read"
+        );
+        let arguments = fs::read_to_string(format!("/proc/{}/cmdline", daemon.pid())).unwrap();
+        assert_clean("the command line", &arguments);
+        assert_clean(&format!("the log at {level}"), &daemon.log());
+        daemon.signal("-TERM");
+        assert_eq!(daemon.ended().0, Some(0));
+    }
+    let shown = binary(&["config", "show", "--config.file", &path])
+        .env("MY_TOKEN", TOKEN)
+        .output()
+        .unwrap();
+    assert_clean("config show", &String::from_utf8(shown.stdout).unwrap());
+}
