@@ -26,7 +26,7 @@ pub struct Heartbeat {
 }
 
 impl Liveness {
-    /// Watches `loops` loops, each of which has [`SLACK`] for its first promise.
+    /// Watches `loops` loops, each of which has 30 s for its first promise.
     pub fn new(loops: usize) -> Self {
         let first = u64::try_from(SLACK.as_millis()).unwrap_or(u64::MAX);
         Self {

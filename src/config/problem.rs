@@ -26,7 +26,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One problem. Never holds a secret: values pass through [`shown`], and some are not shown at all.
+/// One problem. Never holds a secret: values are cleaned, and some are not shown at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem(String);
 

@@ -144,10 +144,10 @@ fn a_bad_configuration_is_told_word_for_word_and_exits_2() {
     let expected = format!(
         "api-key-exporter: the configuration cannot be used:\n\
          \x20 poll.interval = \"1s\" (file {path}): must be a duration from 5s to 24h, such as \"90s\"\n\
-         \x20 poll.intervall (file {path}): unknown option; known here: interval, timeout, attempts, max_body_bytes, \
-         max_keys\n\
-         \x20 no account: set BITGPT_API_KEY_FILE or BITGPT_API_KEY in the environment, or write [[accounts]] into the \
-         file named by --config.file\n"
+         \x20 poll.intervall (file {path}): unknown option; known here: interval, timeout, \
+         attempts, max_body_bytes, max_keys\n\
+         \x20 no account: set BITGPT_API_KEY_FILE or BITGPT_API_KEY in the environment, or write \
+         [[accounts]] into the file named by --config.file\n"
     );
     let commands: [&[&str]; 4] = [&["run"], &[], &["config", "check"], &["config", "show"]];
     for command in commands {

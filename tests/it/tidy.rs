@@ -264,7 +264,7 @@ fn whole_example() -> String {
 fn the_example_shows_every_option_at_its_default() {
     let defaults = load("");
     let example = load(&read("config.example.toml"));
-    // `log.format` depends on the terminal, and the example's account on the environment, like the default one.
+    // The example's account is commented out, so that its account is the environment's too.
     for (default, shown) in defaults.effective.iter().zip(&example.effective) {
         assert_eq!(
             (&default.section, &default.name, &default.value),
