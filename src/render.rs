@@ -1,9 +1,16 @@
 //! Turns state into what others read. Pure: (state, now) in, bytes out.
 
+mod deflate;
 pub mod exposition;
 mod families;
+mod format;
 pub mod landing;
+mod piece;
+mod registry;
 mod samples;
+
+pub use format::Format;
+pub use piece::Encoding;
 
 /// `[metrics]` of the configuration: what is exposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Accepts connections, limits them, answers from the board, and drains at the end.
 
+pub mod negotiate;
 pub mod routes;
 mod segments;
 
@@ -9,7 +10,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -135,22 +135,20 @@ impl Server {
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Segments> {
+        let shown = self.board.read();
         let view = View {
-            accounts: &self.board.read(),
-            now: (self.now)(),
+            is_ready: shown
+                .accounts()
+                .iter()
+                .all(|account| account.state().last_attempt.is_some()),
             is_alive: self.liveness.is_alive(),
             telemetry_path: &self.telemetry_path,
         };
-        let process = || {
-            self.telemetry.text().unwrap_or_else(|error| {
-                warn!(
-                    error = error.to_string(),
-                    "cannot write the exporter's own metrics"
-                );
-                Bytes::new()
-            })
+        let metrics = |format, encoding| {
+            shown.scrape((self.now)(), &self.telemetry.gather(), format, encoding)
         };
-        let (handler, response) = routes::respond(request.method(), request.uri(), &view, process);
+        let request = (request.method(), request.uri(), request.headers());
+        let (handler, response) = routes::respond(request, view, metrics);
         self.telemetry
             .count_request(handler, response.status().as_u16());
         response.map(Segments::new)

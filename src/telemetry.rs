@@ -1,10 +1,7 @@
 //! The exporter's metrics about itself: direct instrumentation, in a `prometheus` registry.
 
-use bytes::Bytes;
-use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
-};
+use prometheus::proto::MetricFamily;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Seconds. From a fast answer to the longest poll, 60 s.
 const POLL_DURATION_BUCKETS: &[f64] =
@@ -118,10 +115,8 @@ impl Telemetry {
             .inc();
     }
 
-    /// All of it in the text format 0.0.4.
-    pub fn text(&self) -> Result<Bytes, prometheus::Error> {
-        let mut out = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
-        Ok(out.into())
+    /// All of it, as of now.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
 }

@@ -105,7 +105,7 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
     stop.cancel();
     polling.await.unwrap();
     let attempts = attempts.lock().unwrap().clone();
-    let state = board.read()[0].state().clone();
+    let state = board.read().accounts()[0].state().clone();
     Run { attempts, state }
 }
 

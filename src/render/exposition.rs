@@ -1,53 +1,71 @@
-//! The exposition: what holds until the next poll is written once a poll, what moves with the clock
-//! at the scrape. Pure.
+//! The exposition: what holds until the next poll is written and compressed once a poll, what moves
+//! with the clock once a second. Pure.
 //!
 //! A family's samples stand together, whatever the number of accounts, so each account keeps its
-//! text family by family and a scrape strings the pieces together without copying them.
+//! text family by family ([`Prepared`]). After each poll the pieces of all accounts are strung into
+//! what stands between two moving families ([`Exposition`]). A scrape strings those, the moving
+//! families as of this second ([`Moving`]) and the process' own metrics into a body, copying none.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use prometheus::proto::MetricFamily;
 
 use crate::domain::key::{Expiry, Key};
 use crate::domain::state::AccountState;
 use crate::render::Metrics;
-use crate::render::families::{self, FAMILIES, Family, KeyFacts, Kind, Source};
+use crate::render::families::{self, FAMILIES, Family, KeyFacts, Source};
+use crate::render::format::Format;
+use crate::render::piece::{Chain, Encoding, Piece};
+use crate::render::registry;
 use crate::render::samples::{Samples, Value, push_label, push_value};
-
-/// The content type of [`text`].
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// One account's state with all of its text that holds until the next poll.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     state: AccountState,
-    /// The account's own samples, a piece for each of [`FAMILIES`], empty where they come from
-    /// elsewhere.
-    account: Vec<Bytes>,
+    /// The account's own samples in each of [`Format::ALL`]: a piece for each of [`FAMILIES`],
+    /// empty where they come from elsewhere.
+    account: [Vec<Piece>; Format::ALL.len()],
     keys: Arc<PreparedKeys>,
 }
 
-/// The text about one listing's keys; it outlives failed polls.
+/// The text about one listing's keys; it outlives failed polls. The same in both formats.
 #[derive(Debug, Default)]
 struct PreparedKeys {
     /// A piece for each of [`FAMILIES`], empty where they come from elsewhere.
-    fixed: Vec<Bytes>,
+    fixed: Vec<Piece>,
     /// The line of each key with a readable end up to its value, all in one string.
     time_left_lines: String,
-    /// Where each of those lines stops, and the key's end.
-    time_left: Vec<(usize, DateTime<Utc>)>,
+    /// Where each of those lines stops, and the second of the key's end, rounded down.
+    time_left: Vec<(usize, i64)>,
 }
+
+/// All accounts, ready to be scraped.
+#[derive(Clone, Debug)]
+pub struct Exposition {
+    accounts: Vec<Arc<Prepared>>,
+    /// For each of [`Format::ALL`], what stands before each moving family, and after the last one.
+    fixed: [Vec<Chain>; Format::ALL.len()],
+}
+
+/// The moving families as of one second, in order. The same in both formats: their first lines are
+/// fixed.
+#[derive(Debug)]
+pub struct Moving(Vec<Piece>);
 
 impl Prepared {
     /// Writes the text for `state`. That of the keys is taken over from `previous` where the
     /// listing is the same.
     pub fn new(state: AccountState, previous: Option<&Self>, metrics: Metrics) -> Self {
         let labels = account_labels(&state);
-        let account = FAMILIES
-            .iter()
-            .map(|family| account_text(family, &state, &labels))
-            .collect();
+        let account = Format::ALL.map(|format| {
+            let pieces = FAMILIES
+                .iter()
+                .map(|family| account_piece(family, &state, &labels, format));
+            pieces.collect()
+        });
         let same_listing = previous.filter(|previous| match (&previous.state.held, &state.held) {
             (Some(before), Some(now)) => Arc::ptr_eq(before, now),
             (None, None) => true,
@@ -68,6 +86,14 @@ impl Prepared {
     pub fn state(&self) -> &AccountState {
         &self.state
     }
+
+    fn fixed(&self, index: usize, family: &Family, format: Format) -> Option<&Piece> {
+        match family.source {
+            Source::Key(_) => self.keys.fixed.get(index),
+            Source::Account(_) => self.account.get(format as usize)?.get(index),
+            Source::TimeLeft | Source::KeyStates => None,
+        }
+    }
 }
 
 impl PreparedKeys {
@@ -80,15 +106,16 @@ impl PreparedKeys {
             .iter()
             .map(|key| key_labels(account_labels, key))
             .collect();
-        let superseded = listing.superseded();
         let api_env = listing.api_env().unwrap_or_default();
+        let provider = state.account.provider;
+        let superseded = listing.superseded();
         let facts: Vec<KeyFacts<'_>> = listing
             .keys()
             .iter()
             .zip(superseded)
             .map(|(key, is_superseded)| KeyFacts {
                 key,
-                provider: state.account.provider,
+                provider,
                 api_env,
                 is_superseded,
                 metrics,
@@ -96,9 +123,10 @@ impl PreparedKeys {
             .collect();
         let fixed = FAMILIES.iter().map(|family| {
             let Source::Key(write) = family.source else {
-                return Bytes::new();
+                return Piece::default();
             };
             let mut out = String::new();
+            let format = Format::Text;
             for (facts, labels) in facts.iter().zip(&labels) {
                 write(
                     facts,
@@ -106,10 +134,11 @@ impl PreparedKeys {
                         out: &mut out,
                         name: family.name,
                         labels,
+                        format,
                     },
                 );
             }
-            bytes(out)
+            Piece::new(out)
         });
         let mut keys = Self {
             fixed: fixed.collect(),
@@ -122,10 +151,8 @@ impl PreparedKeys {
     }
 
     fn prepare_time_left(&mut self, keys: &[Key], labels: &[String]) {
-        let Some(family) = FAMILIES
-            .iter()
-            .find(|family| matches!(family.source, Source::TimeLeft))
-        else {
+        let is_time_left = |family: &&Family| matches!(family.source, Source::TimeLeft);
+        let Some(family) = FAMILIES.iter().find(is_time_left) else {
             return;
         };
         for (key, labels) in keys.iter().zip(labels) {
@@ -133,81 +160,131 @@ impl PreparedKeys {
                 self.time_left_lines.push_str(family.name);
                 self.time_left_lines.push_str(labels);
                 self.time_left_lines.push_str("} ");
-                self.time_left.push((self.time_left_lines.len(), end));
+                self.time_left
+                    .push((self.time_left_lines.len(), end.timestamp()));
             }
         }
+        self.time_left_lines.shrink_to_fit();
+        self.time_left.shrink_to_fit();
     }
 
     /// Whole seconds, rounded down, so that what is below zero has expired.
-    fn time_left(&self, now: DateTime<Utc>) -> String {
-        // A line's value takes at most 13 digits and a line break for any end up to the year 9999.
-        let mut out = String::with_capacity(self.time_left_lines.len() + 14 * self.time_left.len());
+    fn write_time_left(&self, second: i64, out: &mut String) {
+        // A line's value takes 13 digits and a line break for any end up to the year 9999.
+        out.reserve(self.time_left_lines.len() + 14 * self.time_left.len());
         let (mut rest, mut start) = (self.time_left_lines.as_str(), 0);
         for (stop, end) in &self.time_left {
             let (line, tail) = rest.split_at(stop - start);
             (rest, start) = (tail, *stop);
             out.push_str(line);
-            push_value(
-                &mut out,
-                Value::Integer((*end - now).num_milliseconds().div_euclid(1000)),
-            );
+            push_value(out, Value::Integer(end - second));
             out.push('\n');
         }
-        out
     }
 }
 
-/// The whole exposition about `accounts` at `now`, in the text format 0.0.4, as pieces to be sent
-/// one after the other. A family without samples is left out.
-pub fn text(accounts: &[Arc<Prepared>], now: DateTime<Utc>) -> Vec<Bytes> {
-    let mut pieces = Vec::new();
-    for (index, family) in FAMILIES.iter().enumerate() {
-        let header_at = pieces.len();
-        for account in accounts {
-            let piece = match family.source {
-                Source::Key(_) => account.keys.fixed.get(index).cloned().unwrap_or_default(),
-                Source::Account(_) => account.account.get(index).cloned().unwrap_or_default(),
-                Source::TimeLeft => bytes(account.keys.time_left(now)),
-                Source::KeyStates => bytes(key_states(family, account, now)),
-            };
-            if !piece.is_empty() {
-                pieces.push(piece);
+impl Exposition {
+    /// Strings the fixed text of `accounts` together. A family without samples is left out.
+    pub fn new(accounts: Vec<Arc<Prepared>>) -> Self {
+        let fixed = Format::ALL.map(|format| fixed_chains(&accounts, format));
+        Self { accounts, fixed }
+    }
+
+    /// Every account, in order.
+    pub fn accounts(&self) -> &[Arc<Prepared>] {
+        &self.accounts
+    }
+
+    /// The moving families as of the whole second that `now` falls in.
+    pub fn moving(&self, now: DateTime<Utc>) -> Moving {
+        let second = now.timestamp();
+        let now = DateTime::from_timestamp(second, 0).unwrap_or(now);
+        let moving = FAMILIES
+            .iter()
+            .filter(|family| family.is_moving())
+            .map(|family| {
+                let mut out = String::new();
+                for account in &self.accounts {
+                    match family.source {
+                        Source::TimeLeft => account.keys.write_time_left(second, &mut out),
+                        Source::KeyStates => {
+                            let labels = &account_labels(&account.state);
+                            let format = Format::Text;
+                            let samples = Samples {
+                                out: &mut out,
+                                name: family.name,
+                                labels,
+                                format,
+                            };
+                            families::key_states(&account.state, now, samples);
+                        }
+                        Source::Key(_) | Source::Account(_) => {}
+                    }
+                }
+                Piece::new(out)
+            });
+        Moving(moving.collect())
+    }
+
+    /// A whole body. `moving` is of this exposition, `process` what the process tells of itself.
+    pub fn body(
+        &self,
+        moving: &Moving,
+        process: &[MetricFamily],
+        format: Format,
+        encoding: Encoding,
+    ) -> Vec<Bytes> {
+        let mut body = Chain::default();
+        let mut moving = moving.0.iter();
+        for fixed in self.fixed.get(format as usize).into_iter().flatten() {
+            body.append(fixed);
+            if let Some(piece) = moving.next() {
+                body.push(piece);
             }
         }
-        if pieces.len() > header_at {
-            pieces.insert(header_at, bytes(header(family)));
+        body.push(&Piece::new(registry::text(process, format) + format.end()));
+        body.into_body(encoding)
+    }
+}
+
+/// What stands before each moving family, its first lines included, and after the last one.
+fn fixed_chains(accounts: &[Arc<Prepared>], format: Format) -> Vec<Chain> {
+    let mut chains = Vec::new();
+    let mut chain = Chain::default();
+    for (index, family) in FAMILIES.iter().enumerate() {
+        let pieces: Vec<&Piece> = accounts
+            .iter()
+            .filter_map(|account| account.fixed(index, family, format))
+            .filter(|piece| !piece.is_empty())
+            .collect();
+        let has_samples = match family.source {
+            Source::Key(_) | Source::Account(_) => !pieces.is_empty(),
+            Source::TimeLeft => accounts
+                .iter()
+                .any(|account| !account.keys.time_left.is_empty()),
+            Source::KeyStates => !accounts.is_empty(),
+        };
+        if has_samples {
+            chain.push(&Piece::new(format.header(
+                family.name,
+                family.kind,
+                family.help,
+            )));
+        }
+        for piece in pieces {
+            chain.push(piece);
+        }
+        if family.is_moving() {
+            chains.push(std::mem::take(&mut chain));
         }
     }
-    pieces
+    chains.push(chain);
+    chains
 }
 
-fn header(family: &Family) -> String {
-    let Family { name, help, .. } = family;
-    let kind = match family.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge | Kind::Info => "gauge",
-    };
-    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
-}
-
-fn key_states(family: &Family, account: &Prepared, now: DateTime<Utc>) -> String {
-    let mut out = String::new();
-    let labels = account_labels(&account.state);
-    families::key_states(
-        &account.state,
-        now,
-        &mut Samples {
-            out: &mut out,
-            name: family.name,
-            labels: &labels,
-        },
-    );
-    out
-}
-
-fn account_text(family: &Family, state: &AccountState, labels: &str) -> Bytes {
+fn account_piece(family: &Family, state: &AccountState, labels: &str, format: Format) -> Piece {
     let Source::Account(write) = family.source else {
-        return Bytes::new();
+        return Piece::default();
     };
     let mut out = String::new();
     write(
@@ -216,9 +293,10 @@ fn account_text(family: &Family, state: &AccountState, labels: &str) -> Bytes {
             out: &mut out,
             name: family.name,
             labels,
+            format,
         },
     );
-    bytes(out)
+    Piece::new(out)
 }
 
 fn account_labels(state: &AccountState) -> String {
@@ -231,9 +309,4 @@ fn key_labels(account_labels: &str, key: &Key) -> String {
     let mut labels = format!("{account_labels},");
     push_label(&mut labels, "key_id", key.id.as_str());
     labels
-}
-
-/// Shares text; what grew beyond its length is given back, because it is kept until the next poll.
-fn bytes(text: String) -> Bytes {
-    Bytes::from(text.into_boxed_str().into_boxed_bytes())
 }

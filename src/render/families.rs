@@ -10,6 +10,7 @@ use crate::domain::key::{Expiry, Key, KeyState, Mode};
 use crate::domain::listing::Reject;
 use crate::domain::state::AccountState;
 use crate::render::Metrics;
+use crate::render::format::Kind;
 use crate::render::samples::{Samples, Value};
 
 /// From when a key counts as expiring.
@@ -23,14 +24,6 @@ pub(super) struct Family {
     pub(super) source: Source,
 }
 
-/// What OpenMetrics calls the type; the text format has no `info` and says gauge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Gauge,
-    Counter,
-    Info,
-}
-
 /// Where the samples come from, and so how long they hold.
 #[derive(Clone, Copy)]
 pub(super) enum Source {
@@ -42,6 +35,13 @@ pub(super) enum Source {
     Account(fn(&AccountState, &mut Samples<'_>)),
     /// `api_key_account_keys`; moves with the clock.
     KeyStates,
+}
+
+impl Family {
+    /// Whether its samples change without a poll.
+    pub(super) fn is_moving(&self) -> bool {
+        matches!(self.source, Source::TimeLeft | Source::KeyStates)
+    }
 }
 
 /// A key with what only its listing tells.
@@ -214,7 +214,9 @@ pub(super) const FAMILIES: &[Family] = &[
         "Failed polls of the account's API, by reason.",
         |state, samples| {
             for (reason, failures) in state.failures() {
-                samples.labelled(&[("reason", reason.as_str())], Value::Count(failures.count));
+                let last = failures.last_support_id.as_ref();
+                let exemplar = last.map(|(id, at)| ("support_id", id.as_str(), *at));
+                samples.counted(&[("reason", reason.as_str())], failures.count, exemplar);
             }
         },
     ),
@@ -278,7 +280,7 @@ pub(super) const FAMILIES: &[Family] = &[
 ];
 
 /// Writes how many keys of the account are in each state at `now`.
-pub(super) fn key_states(state: &AccountState, now: DateTime<Utc>, samples: &mut Samples<'_>) {
+pub(super) fn key_states(state: &AccountState, now: DateTime<Utc>, mut samples: Samples<'_>) {
     let mut counts = [0_u64; KeyState::ALL.len()];
     for key in state.held.iter().flat_map(|listing| listing.keys()) {
         if let Some(count) = counts.get_mut(key.state(now, WARNING) as usize) {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use crate::render::format::Format;
+
 /// Collects the samples of one metric family for one key or one account.
 pub(super) struct Samples<'a> {
     /// Where the lines go.
@@ -15,6 +17,8 @@ pub(super) struct Samples<'a> {
     pub(super) name: &'static str,
     /// The labels that every sample carries, opened and not closed: `{account="a",key_id="b"`.
     pub(super) labels: &'a str,
+    /// The format, for what only one of them has.
+    pub(super) format: Format,
 }
 
 /// A sample's value.
@@ -42,6 +46,29 @@ impl Samples<'_> {
 
     /// One sample with further labels. Names are ours, values are anybody's.
     pub(super) fn labelled(&mut self, labels: &[(&str, &str)], value: Value) {
+        self.write(labels, value);
+        self.out.push('\n');
+    }
+
+    /// A counter's sample. Where the format has exemplars, with one for its last increment: a label
+    /// of at most 128 characters with its name, and when that was.
+    pub(super) fn counted(
+        &mut self,
+        labels: &[(&str, &str)],
+        count: u64,
+        exemplar: Option<(&str, &str, DateTime<Utc>)>,
+    ) {
+        self.write(labels, Value::Count(count));
+        if let (Format::OpenMetrics, Some((name, text, at))) = (self.format, exemplar) {
+            self.out.push_str(" # {");
+            push_label(self.out, name, text);
+            self.out.push_str("} 1 ");
+            push_value(self.out, Value::Time(at));
+        }
+        self.out.push('\n');
+    }
+
+    fn write(&mut self, labels: &[(&str, &str)], value: Value) {
         self.out.push_str(self.name);
         self.out.push_str(self.labels);
         for (name, text) in labels {
@@ -50,7 +77,6 @@ impl Samples<'_> {
         }
         self.out.push_str("} ");
         push_value(self.out, value);
-        self.out.push('\n');
     }
 }
 

@@ -1,29 +1,25 @@
 //! (method, URI, what is known, now) to a response. Pure.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{Method, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use url::Url;
 
-use crate::render::exposition::{self, Prepared};
-use crate::render::landing;
+use crate::render::{Encoding, Format, landing};
+use crate::server::negotiate;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// All that an answer may depend on.
-#[derive(Debug)]
+/// What an answer may depend on, besides the metrics.
+#[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// Every account.
-    pub accounts: &'a [Arc<Prepared>],
-    /// The present.
-    pub now: DateTime<Utc>,
+    /// Whether each account has finished a poll, good or bad: an API that is down must not take the
+    /// exporter out of service, when it is needed most.
+    pub is_ready: bool,
     /// Whether the poll loops live.
     pub is_alive: bool,
     /// The path of the metrics.
@@ -40,13 +36,11 @@ enum Route {
 }
 
 /// Answers a request: the handler's name for counting, and the response with its body in pieces.
-/// The query is ignored. `process` writes the metrics about the exporter itself, only where they
-/// are asked for.
+/// The query is ignored. `metrics` writes the exposition, only where it is asked for.
 pub fn respond(
-    method: &Method,
-    uri: &Uri,
-    view: &View<'_>,
-    process: impl FnOnce() -> Bytes,
+    (method, uri, headers): (&Method, &Uri, &HeaderMap),
+    view: View<'_>,
+    metrics: impl FnOnce(Format, Encoding) -> Vec<Bytes>,
 ) -> (&'static str, Response<Vec<Bytes>>) {
     // Proxies ask for whole URLs; `http` takes some for one that are none.
     if uri.scheme().is_some() && Url::parse(&uri.to_string()).is_err() {
@@ -64,11 +58,7 @@ pub fn respond(
         return (route.handler(), method_not_allowed());
     }
     let response = match route {
-        Route::Metrics => {
-            let mut pieces = exposition::text(view.accounts, view.now);
-            pieces.push(process());
-            response(StatusCode::OK, exposition::CONTENT_TYPE, pieces)
-        }
+        Route::Metrics => exposition(headers, metrics),
         Route::Landing => {
             let page = landing::page(view.telemetry_path);
             let mut response = response(StatusCode::OK, HTML, vec![page.into()]);
@@ -80,9 +70,7 @@ pub fn respond(
         }
         Route::Healthy if view.is_alive => text(StatusCode::OK, "api-key-exporter is healthy.\n"),
         Route::Healthy => text(StatusCode::SERVICE_UNAVAILABLE, "A poll loop is stuck.\n"),
-        Route::Ready if is_ready(view.accounts) => {
-            text(StatusCode::OK, "api-key-exporter is ready.\n")
-        }
+        Route::Ready if view.is_ready => text(StatusCode::OK, "api-key-exporter is ready.\n"),
         Route::Ready => text(
             StatusCode::SERVICE_UNAVAILABLE,
             "Waiting for each account's first poll.\n",
@@ -103,12 +91,21 @@ impl Route {
     }
 }
 
-/// Whether each account has finished a poll, good or bad: an API that is down must not take the
-/// exporter out of service, when it is needed most.
-fn is_ready(accounts: &[Arc<Prepared>]) -> bool {
-    accounts
-        .iter()
-        .all(|account| account.state().last_attempt.is_some())
+fn exposition(
+    headers: &HeaderMap,
+    metrics: impl FnOnce(Format, Encoding) -> Vec<Bytes>,
+) -> Response<Vec<Bytes>> {
+    let (chosen, encoding) = (negotiate::format(headers), negotiate::encoding(headers));
+    let mut response = response(StatusCode::OK, PLAIN, metrics(chosen.format, encoding));
+    let headers = response.headers_mut();
+    if let Ok(content_type) = HeaderValue::from_str(&chosen.content_type()) {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if encoding == Encoding::Gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
 }
 
 fn method_not_allowed() -> Response<Vec<Bytes>> {

@@ -10,7 +10,7 @@ use api_key_exporter::board::Board;
 use api_key_exporter::domain::failure::{Failure, Reason};
 use api_key_exporter::domain::state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::text::Line;
-use api_key_exporter::render::{Metrics, exposition};
+use api_key_exporter::render::{Encoding, Format, Metrics};
 use api_key_exporter::secret::Token;
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -72,8 +72,14 @@ fn states() -> [AccountState; 2] {
 
 /// The exposition about keys and accounts two seconds into 2026.
 pub(crate) fn exposition(metrics: Metrics) -> String {
-    let board = Board::new(states(), metrics);
-    let pieces = exposition::text(&board.read(), at("2026-01-01T00:00:02Z"));
+    formatted(metrics, Format::Text)
+}
+
+fn formatted(metrics: Metrics, format: Format) -> String {
+    let now = at("2026-01-01T00:00:02Z");
+    let pieces = Board::new(states(), metrics)
+        .read()
+        .scrape(now, &[], format, Encoding::Identity);
     String::from_utf8(pieces.concat()).unwrap()
 }
 
@@ -93,6 +99,10 @@ fn assert_golden(name: &str, actual: &str) {
 #[test]
 fn the_exposition_is_as_it_was() {
     assert_golden("metrics.prom", &exposition(EVERYTHING));
+    assert_golden(
+        "metrics.openmetrics",
+        &formatted(EVERYTHING, Format::OpenMetrics),
+    );
 }
 
 #[test]

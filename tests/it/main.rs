@@ -15,6 +15,7 @@ mod faults;
 mod golden;
 mod http;
 mod metrics;
+mod openmetrics;
 mod process;
 mod promtool;
 mod secrets;
