@@ -1,5 +1,5 @@
-//! Where pollers put what they know and the server finds it: the exposition of all accounts, swapped
-//! whole.
+//! Where pollers put what they know and the server finds it: the exposition of all accounts,
+//! swapped whole.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
