@@ -138,7 +138,7 @@ impl PreparedKeys {
                     },
                 );
             }
-            Piece::new(out)
+            Piece::new(&out)
         });
         let mut keys = Self {
             fixed: fixed.collect(),
@@ -221,7 +221,7 @@ impl Exposition {
                         Source::Key(_) | Source::Account(_) => {}
                     }
                 }
-                Piece::new(out)
+                Piece::new(&out)
             });
         Moving(moving.collect())
     }
@@ -242,7 +242,9 @@ impl Exposition {
                 body.push(piece);
             }
         }
-        body.push(&Piece::new(registry::text(process, format) + format.end()));
+        body.push(&Piece::new(
+            &(registry::text(process, format) + format.end()),
+        ));
         body.into_body(encoding)
     }
 }
@@ -265,7 +267,7 @@ fn fixed_chains(accounts: &[Arc<Prepared>], format: Format) -> Vec<Chain> {
             Source::KeyStates => !accounts.is_empty(),
         };
         if has_samples {
-            chain.push(&Piece::new(format.header(
+            chain.push(&Piece::new(&format.header(
                 family.name,
                 family.kind,
                 family.help,
@@ -296,7 +298,7 @@ fn account_piece(family: &Family, state: &AccountState, labels: &str, format: Fo
             format,
         },
     );
-    Piece::new(out)
+    Piece::new(&out)
 }
 
 fn account_labels(state: &AccountState) -> String {

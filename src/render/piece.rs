@@ -21,6 +21,10 @@ pub enum Encoding {
 /// bytes. The kernel takes some 16 KiB about as fast as one byte.
 const SMALL_BYTES: usize = 16 * 1024;
 
+/// Bytes from which on a piece gets pages of its own. What allocators give back is their affair; pages
+/// go back to the system when the last reader lets go, so that a poll leaves no holes behind.
+const LARGE_BYTES: usize = 64 * 1024;
+
 /// Text with its compressed form and its checksum.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Piece {
@@ -39,14 +43,13 @@ pub(super) struct Chain {
 }
 
 impl Piece {
-    pub(super) fn new(text: String) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         let mut crc = crc32fast::Hasher::new();
         crc.update(text.as_bytes());
         let deflated = deflate::deflate(text.as_bytes());
-        // What grew beyond its length is given back, because it is kept until the next poll.
         Self {
-            text: text.into_boxed_str().into_boxed_bytes().into(),
-            deflated: deflated.into_boxed_slice().into(),
+            text: kept(text.as_bytes()),
+            deflated: kept(&deflated),
             crc,
         }
     }
@@ -89,6 +92,18 @@ impl Chain {
     }
 }
 
+/// A copy of `bytes` that is kept until the next poll, no larger than it must be.
+fn kept(bytes: &[u8]) -> Bytes {
+    if bytes.len() < LARGE_BYTES {
+        return Bytes::copy_from_slice(bytes);
+    }
+    let Ok(mut pages) = memmap2::MmapMut::map_anon(bytes.len()) else {
+        return Bytes::copy_from_slice(bytes);
+    };
+    pages.copy_from_slice(bytes);
+    Bytes::from_owner(pages)
+}
+
 /// Adds `bytes` to `chain`; small neighbours become one.
 fn push(chain: &mut Vec<Bytes>, bytes: &Bytes) {
     match chain.last_mut() {
@@ -118,7 +133,7 @@ mod tests {
         let mut chain = Chain::default();
         for text in texts {
             let mut one = Chain::default();
-            one.push(&Piece::new(text.to_owned()));
+            one.push(&Piece::new(text));
             chain.append(&one);
         }
         let plain = chain.clone().into_body(Encoding::Identity).concat();
@@ -133,8 +148,8 @@ mod tests {
 
     #[test]
     fn small_neighbours_become_one_and_large_pieces_are_shared() {
-        let large = Piece::new("x".repeat(SMALL_BYTES + 1));
-        let small = Piece::new("small\n".to_owned());
+        let large = Piece::new(&"x".repeat(SMALL_BYTES + 1));
+        let small = Piece::new("small\n");
         let mut chain = Chain::default();
         for piece in [&small, &small, &large, &small, &small] {
             chain.push(piece);
