@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use api_key_exporter::app;
 use api_key_exporter::config::{Config, Sources};
-use api_key_exporter::fake_api::{FakeApi, Reply};
+use api_key_exporter::fake_api::{FakeApi, Reply, Request};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 pub(crate) const TOKEN: &str = "sk_live_token-of-the-bench";
@@ -39,6 +39,8 @@ const TURN: Duration = Duration::from_millis(1_500);
 const REQUESTS_MAX: usize = 60;
 
 fn main() {
+    // As the program itself does.
+    api_key_exporter::memory::give_back();
     let arguments: Vec<String> = std::env::args().collect();
     let after = |name: &str| {
         arguments
@@ -62,7 +64,8 @@ fn main() {
             let keys = after("--keys").unwrap_or_else(|| "10,1000,10000,100000".to_owned());
             let rounds = after("--rounds").map_or(5, |rounds| rounds.parse().unwrap());
             start_time();
-            memory(10_000);
+            memory(10_000, false);
+            memory(10_000, true);
             for keys in keys.split(',') {
                 compare(keys.parse().unwrap(), rounds);
             }
@@ -95,8 +98,8 @@ fn start_time() {
 }
 
 /// Memory and processor time of a hundred polls and scrapes.
-fn memory(keys: usize) {
-    let (_fake, api) = start_fake(keys);
+fn memory(keys: usize, changing: bool) {
+    let (_fake, api) = start_fake(keys, changing);
     let address = free_address();
     let child =
         Running::start(myself().args(["quick-polls", &address.to_string(), &api.to_string()]));
@@ -124,9 +127,10 @@ fn memory(keys: usize) {
     let (after, last) = (child.processor_time(), polls(&mut client));
     let cost = after.saturating_sub(before).as_secs_f64() / (last - first) as f64 / keys as f64;
     println!(
-        "{keys} keys, {} polls and {scrapes} scrapes: RSS {} MiB, peak {} MiB; {:.1} microseconds of processor time a \
+        "{keys} keys, {} polls of {} listing and {scrapes} scrapes: RSS {} MiB, peak {} MiB; {:.1} microseconds of processor time a \
          key and poll, scrapes included\n",
         last - first,
+        if changing { "a changing" } else { "the same" },
         child.memory("VmRSS:") / 1024,
         child.memory("VmHWM:") / 1024,
         cost * 1e6
@@ -136,7 +140,7 @@ fn memory(keys: usize) {
 fn compare(keys: usize, rounds: usize) {
     let folder = std::env::temp_dir().join(format!("side-by-side-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let (_fake, api) = start_fake(keys);
+    let (_fake, api) = start_fake(keys, false);
     let ours = free_address();
     let config = folder.join("config.toml");
     let text = format!(
@@ -355,13 +359,16 @@ fn start_nginx(folder: &std::path::Path, address: SocketAddr) -> Running {
     Running::start(&mut command)
 }
 
-fn start_fake(keys: usize) -> (Running, SocketAddr) {
+fn start_fake(keys: usize, changing: bool) -> (Running, SocketAddr) {
     let address = free_address();
-    let fake = Running::start(
-        myself()
-            .args(["fake", &format!("{keys}")])
-            .env("ADDRESS", address.to_string()),
-    );
+    let mut command = myself();
+    command
+        .args(["fake", &format!("{keys}")])
+        .env("ADDRESS", address.to_string());
+    if changing {
+        command.env("CHANGING", "1");
+    }
+    let fake = Running::start(&mut command);
     let start = Instant::now();
     while TcpStream::connect(address).is_err() {
         assert!(
@@ -376,9 +383,25 @@ fn start_fake(keys: usize) -> (Running, SocketAddr) {
 async fn fake(keys: usize) {
     let address: SocketAddr = std::env::var("ADDRESS").unwrap().parse().unwrap();
     let reply = Reply::body(200, "application/json", listing::listing(keys));
-    let _fake = FakeApi::start(address, TOKEN, move |_| reply.clone())
-        .await
-        .unwrap();
+    let is_changing = std::env::var_os("CHANGING").is_some();
+    let mut number = 0_usize;
+    let answer = move |_: &Request| {
+        let mut reply = reply.clone();
+        if is_changing {
+            // Another creation time of the first key makes another listing.
+            number += 1;
+            let known = b"2025-06-30 15:00:22";
+            let at = reply
+                .body
+                .windows(known.len())
+                .position(|part| part == known)
+                .unwrap();
+            let other = format!("2025-06-30 15:01:{:02}", number % 60);
+            reply.body[at..at + known.len()].copy_from_slice(other.as_bytes());
+        }
+        reply
+    };
+    let _fake = FakeApi::start(address, TOKEN, answer).await.unwrap();
     std::future::pending::<()>().await;
 }
 

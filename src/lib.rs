@@ -34,6 +34,7 @@
 //! | [`telemetry`] | the exporter's metrics about itself | shell |
 //! | [`liveness`] | whether the poll loops live | shell |
 //! | [`clock`] | the only reader of the wall clock | shell |
+//! | [`memory`] | makes the allocator give memory back | shell |
 //! | [`app`] | puts all of it together, and takes it apart at the end | shell |
 //! | [`cli`] | the command line as types | |
 //! | [`demo`], [`fake_api`] | the demo, and the fake API that the tests use too | |
@@ -66,6 +67,7 @@ pub mod domain;
 pub mod fake_api;
 pub mod liveness;
 pub mod logging;
+pub mod memory;
 pub mod poller;
 pub mod render;
 pub mod secret;

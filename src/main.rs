@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use api_key_exporter::app::{self, Exit};
 use api_key_exporter::cli::{Cli, Command, ConfigCommand};
 use api_key_exporter::domain::text::redact;
+use api_key_exporter::memory;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    memory::give_back();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

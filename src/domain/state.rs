@@ -98,7 +98,10 @@ impl AccountState {
         });
         match outcome.result {
             Ok(listing) => {
-                next.held = Some(Arc::new(listing));
+                // Most polls bring nothing new. What was made from the old listing then still holds.
+                if self.held.as_deref() != Some(&listing) {
+                    next.held = Some(Arc::new(listing));
+                }
                 next.last_success_at = Some(at);
                 next.consecutive_failures = 0;
             }
@@ -205,6 +208,19 @@ mod tests {
             ),
             (3, 0, Some(at(30)))
         );
+    }
+
+    #[test]
+    fn a_poll_that_brings_nothing_new_keeps_the_very_same_listing() {
+        let first = account().after(success(&["a"]), at(10));
+        let (same, other) = (
+            first.after(success(&["a"]), at(20)),
+            first.after(success(&["b"]), at(20)),
+        );
+        let held = |state: &AccountState| state.held.clone().unwrap();
+        assert!(Arc::ptr_eq(&held(&first), &held(&same)));
+        assert!(!Arc::ptr_eq(&held(&first), &held(&other)));
+        assert_eq!(same.last_success_at, Some(at(20)));
     }
 
     #[test]

@@ -21,21 +21,25 @@ use crate::render::piece::{Chain, Encoding, Piece};
 use crate::render::registry;
 use crate::render::samples::{Samples, Value, push_label, push_value};
 
+/// Keys written at once. A family's text of so many is some 64 KiB, what a processor's nearer caches
+/// hold, and nothing larger is ever allocated to write a listing of any size.
+const KEYS_AT_ONCE: usize = 512;
+
 /// One account's state with all of its text that holds until the next poll.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     state: AccountState,
-    /// The account's own samples in each of [`Format::ALL`]: a piece for each of [`FAMILIES`],
-    /// empty where they come from elsewhere.
-    account: [Vec<Piece>; Format::ALL.len()],
+    /// The account's own samples in each of [`Format::ALL`]: pieces for each of [`FAMILIES`], none
+    /// where they come from elsewhere.
+    account: [Vec<Vec<Piece>>; Format::ALL.len()],
     keys: Arc<PreparedKeys>,
 }
 
 /// The text about one listing's keys; it outlives failed polls. The same in both formats.
 #[derive(Debug, Default)]
 struct PreparedKeys {
-    /// A piece for each of [`FAMILIES`], empty where they come from elsewhere.
-    fixed: Vec<Piece>,
+    /// Pieces for each of [`FAMILIES`], none where they come from elsewhere.
+    fixed: Vec<Vec<Piece>>,
     /// The line of each key with a readable end up to its value, all in one string.
     time_left_lines: String,
     /// Where each of those lines stops, and the second of the key's end, rounded down.
@@ -63,7 +67,7 @@ impl Prepared {
         let account = Format::ALL.map(|format| {
             let pieces = FAMILIES
                 .iter()
-                .map(|family| account_piece(family, &state, &labels, format));
+                .map(|family| account_pieces(family, &state, &labels, format));
             pieces.collect()
         });
         let same_listing = previous.filter(|previous| match (&previous.state.held, &state.held) {
@@ -87,67 +91,75 @@ impl Prepared {
         &self.state
     }
 
-    fn fixed(&self, index: usize, family: &Family, format: Format) -> Option<&Piece> {
-        match family.source {
+    fn fixed(&self, index: usize, family: &Family, format: Format) -> &[Piece] {
+        let pieces = match family.source {
             Source::Key(_) => self.keys.fixed.get(index),
-            Source::Account(_) => self.account.get(format as usize)?.get(index),
+            Source::Account(_) => self
+                .account
+                .get(format as usize)
+                .and_then(|pieces| pieces.get(index)),
             Source::TimeLeft | Source::KeyStates => None,
-        }
+        };
+        pieces.map(Vec::as_slice).unwrap_or_default()
     }
 }
 
 impl PreparedKeys {
     fn new(state: &AccountState, account_labels: &str, metrics: Metrics) -> Self {
-        let Some(listing) = &state.held else {
-            return Self::default();
+        let mut prepared = Self {
+            fixed: FAMILIES.iter().map(|_| Vec::new()).collect(),
+            ..Self::default()
         };
-        let labels: Vec<String> = listing
-            .keys()
-            .iter()
-            .map(|key| key_labels(account_labels, key))
-            .collect();
+        let Some(listing) = &state.held else {
+            return prepared;
+        };
         let api_env = listing.api_env().unwrap_or_default();
         let provider = state.account.provider;
         let superseded = listing.superseded();
-        let facts: Vec<KeyFacts<'_>> = listing
+        let mut out = String::new();
+        for (keys, superseded) in listing
             .keys()
-            .iter()
-            .zip(superseded)
-            .map(|(key, is_superseded)| KeyFacts {
-                key,
-                provider,
-                api_env,
-                is_superseded,
-                metrics,
-            })
-            .collect();
-        let fixed = FAMILIES.iter().map(|family| {
-            let Source::Key(write) = family.source else {
-                return Piece::default();
-            };
-            let mut out = String::new();
-            let format = Format::Text;
-            for (facts, labels) in facts.iter().zip(&labels) {
-                write(
-                    facts,
-                    &mut Samples {
-                        out: &mut out,
-                        name: family.name,
-                        labels,
-                        format,
-                    },
-                );
+            .chunks(KEYS_AT_ONCE)
+            .zip(superseded.chunks(KEYS_AT_ONCE))
+        {
+            let labels: Vec<String> = keys
+                .iter()
+                .map(|key| key_labels(account_labels, key))
+                .collect();
+            for (family, pieces) in FAMILIES.iter().zip(&mut prepared.fixed) {
+                let Source::Key(write) = family.source else {
+                    continue;
+                };
+                out.clear();
+                for ((key, labels), is_superseded) in keys.iter().zip(&labels).zip(superseded) {
+                    let is_superseded = *is_superseded;
+                    let facts = KeyFacts {
+                        key,
+                        provider,
+                        api_env,
+                        is_superseded,
+                        metrics,
+                    };
+                    let format = Format::Text;
+                    write(
+                        &facts,
+                        &mut Samples {
+                            out: &mut out,
+                            name: family.name,
+                            labels,
+                            format,
+                        },
+                    );
+                }
+                pieces.extend(Some(Piece::new(&out)).filter(|piece| !piece.is_empty()));
             }
-            Piece::new(&out)
-        });
-        let mut keys = Self {
-            fixed: fixed.collect(),
-            ..Self::default()
-        };
-        if metrics.relative {
-            keys.prepare_time_left(listing.keys(), &labels);
+            if metrics.relative {
+                prepared.prepare_time_left(keys, &labels);
+            }
         }
-        keys
+        prepared.time_left_lines.shrink_to_fit();
+        prepared.time_left.shrink_to_fit();
+        prepared
     }
 
     fn prepare_time_left(&mut self, keys: &[Key], labels: &[String]) {
@@ -164,8 +176,6 @@ impl PreparedKeys {
                     .push((self.time_left_lines.len(), end.timestamp()));
             }
         }
-        self.time_left_lines.shrink_to_fit();
-        self.time_left.shrink_to_fit();
     }
 
     /// Whole seconds, rounded down, so that what is below zero has expired.
@@ -256,8 +266,7 @@ fn fixed_chains(accounts: &[Arc<Prepared>], format: Format) -> Vec<Chain> {
     for (index, family) in FAMILIES.iter().enumerate() {
         let pieces: Vec<&Piece> = accounts
             .iter()
-            .filter_map(|account| account.fixed(index, family, format))
-            .filter(|piece| !piece.is_empty())
+            .flat_map(|account| account.fixed(index, family, format))
             .collect();
         let has_samples = match family.source {
             Source::Key(_) | Source::Account(_) => !pieces.is_empty(),
@@ -284,9 +293,14 @@ fn fixed_chains(accounts: &[Arc<Prepared>], format: Format) -> Vec<Chain> {
     chains
 }
 
-fn account_piece(family: &Family, state: &AccountState, labels: &str, format: Format) -> Piece {
+fn account_pieces(
+    family: &Family,
+    state: &AccountState,
+    labels: &str,
+    format: Format,
+) -> Vec<Piece> {
     let Source::Account(write) = family.source else {
-        return Piece::default();
+        return Vec::new();
     };
     let mut out = String::new();
     write(
@@ -298,7 +312,7 @@ fn account_piece(family: &Family, state: &AccountState, labels: &str, format: Fo
             format,
         },
     );
-    Piece::new(&out)
+    Vec::from_iter(Some(Piece::new(&out)).filter(|piece| !piece.is_empty()))
 }
 
 fn account_labels(state: &AccountState) -> String {

@@ -23,7 +23,7 @@ const SMALL_BYTES: usize = 16 * 1024;
 
 /// Bytes from which on a piece gets pages of its own. What allocators give back is their affair; pages
 /// go back to the system when the last reader lets go, so that a poll leaves no holes behind.
-const LARGE_BYTES: usize = 64 * 1024;
+const LARGE_BYTES: usize = 32 * 1024;
 
 /// Text with its compressed form and its checksum.
 #[derive(Clone, Debug, Default)]
