@@ -1,5 +1,5 @@
-//! A plain exporter, of the kind that a developer writes in an afternoon, to compare with: `GaugeVec`s that are
-//! reset and filled at each poll, `TextEncoder` and gzip at each scrape.
+//! A plain exporter, of the kind that a developer writes in an afternoon, to compare with:
+//! `GaugeVec`s that are reset and filled at each poll, `TextEncoder` and gzip at each scrape.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

@@ -1,8 +1,8 @@
-//! This exporter beside nginx with the identical bytes and a plain exporter, on one machine, in turn:
-//! `cargo bench --bench side_by_side`. Needs nginx (Debian package `nginx-light`).
+//! This exporter beside nginx with the identical bytes and a plain exporter, on one machine, in
+//! turn: `cargo bench --bench side_by_side`. Needs nginx (Debian package `nginx-light`).
 //!
-//! Rounds are interleaved, so that a noisy machine is noisy for all; medians and ratios are told. Options after
-//! `--`: `--keys 10,1000` for other sizes, `--rounds 3`.
+//! Rounds are interleaved, so that a noisy machine is noisy for all; medians and ratios are told.
+//! Options after `--`: `--keys 10,1000` for other sizes, `--rounds 3`.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -241,7 +241,8 @@ impl Client {
         }
     }
 
-    /// How long a GET took to its last byte, and the body. A connection that the server ended is opened anew.
+    /// How long a GET took to its last byte, and the body. A connection that the server ended is
+    /// opened anew.
     fn get(&mut self, is_gzip: bool) -> (Duration, Vec<u8>) {
         for _ in 0..3 {
             if self.stream.is_none() {

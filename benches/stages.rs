@@ -1,7 +1,7 @@
 //! What each stage of a poll and of a scrape costs, for each key: `cargo bench --bench stages`.
 //!
-//! Medians of some runs on whatever machine this is; compare stages with each other, not with figures from another
-//! day. The last rows are what others would cost on the same text.
+//! Medians of some runs on whatever machine this is; compare stages with each other, not with
+//! figures from another day. The last rows are what others would cost on the same text.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,

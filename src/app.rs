@@ -47,8 +47,8 @@ const BACKLOG: u32 = 1024;
 pub enum Exit {
     /// As asked: exit code 0.
     Done(String),
-    /// Failed while running: exit code 1.
-    Failed(String),
+    /// Failed while running, and said so in the log: exit code 1.
+    Failed,
     /// Bad command line, configuration or token: exit code 2.
     Misconfigured(String),
 }
@@ -66,8 +66,6 @@ enum RunError {
     TaskEnded(&'static str),
     #[error("a task panicked")]
     TaskPanicked,
-    #[error("stopping took longer than web.shutdown_grace ({})", humantime::format_duration(*.0))]
-    DrainTimeout(Duration),
 }
 
 /// `run`: the daemon.
@@ -192,9 +190,9 @@ fn ended(result: Result<(), RunError>) -> Exit {
     match result {
         Ok(()) => Exit::Done(String::new()),
         Err(error) => {
-            let words = chain(&error);
-            error!(error = words, "exiting");
-            Exit::Failed(format!("api-key-exporter: {words}\n"))
+            // The log is where a daemon tells, in the form that was asked for.
+            error!(error = chain(&error), "exiting");
+            Exit::Failed
         }
     }
 }
@@ -247,8 +245,8 @@ async fn daemon(config: &Config, listeners: Vec<TcpListener>) -> Result<(), RunE
     tokio::select! {
         drained = timeout_at(Instant::now() + grace.saturating_sub(RUNTIME_SHUTDOWN), drained) => {
             if drained.is_err() {
-                // Answers that nobody reads do not make a stop a failure.
-                warn!(error = RunError::DrainTimeout(grace).to_string(), "leaving connections behind");
+                // Clients that do not read, or do not finish asking, do not make a stop a failure.
+                warn!("leaving open connections behind, web.shutdown_grace is over");
             }
         }
         signal = signals.next() => info!(signal, "stopping at once"),
@@ -314,25 +312,22 @@ fn announce(config: &Config, listeners: &[TcpListener]) {
     let urls: Vec<String> = addresses
         .map(|address| format!("http://{address}{telemetry_path}"))
         .collect();
-    let accounts: Vec<&str> = config
-        .accounts
-        .iter()
-        .map(|account| account.name.as_str())
-        .collect();
-    let tokens: Vec<String> = config
-        .accounts
-        .iter()
-        .map(|account| account.token.describe())
-        .collect();
     info!(
         version = env!("CARGO_PKG_VERSION"),
         revision = env!("API_KEY_EXPORTER_REVISION"),
         metrics = urls.join(" "),
-        accounts = accounts.join(" "),
-        tokens = tokens.join(", "),
-        interval = humantime::format_duration(config.poll.interval).to_string(),
+        accounts = config.accounts.len(),
         "started"
     );
+    for account in &config.accounts {
+        info!(
+            account = account.name,
+            base_url = account.base_url.as_str(),
+            token = account.token.describe(),
+            interval = humantime::format_duration(account.interval).to_string(),
+            "watching an account"
+        );
+    }
     for warning in &config.warnings {
         warn!(warning, "questionable configuration");
     }

@@ -159,7 +159,7 @@ impl Config {
     /// As [`Config::load`] with the file's content given.
     pub fn parse(text: &str, sources: &Sources) -> Result<Self, Vec<Problem>> {
         let values = layers(text, sources).map_err(|problem| vec![problem])?;
-        let mut problems = Vec::new();
+        let mut problems = accounts::in_environment(sources);
         let mut effective = Vec::new();
         let mut root = Section::root(
             values,
@@ -203,7 +203,7 @@ impl Web {
 
     fn read(section: &mut Section<'_>) -> Self {
         Self {
-            listen_addresses: section.list(
+            listen_addresses: section.distinct_list(
                 "listen_addresses",
                 &[Self::LISTEN_ADDRESS],
                 "an address and a port such as \"127.0.0.1:10120\", \":10120\" or \"[::1]:10120\"",
@@ -336,7 +336,7 @@ fn layers(text: &str, sources: &Sources) -> Result<config::Map<String, config::V
     let environment = config::Environment::with_prefix(ENV_PREFIX)
         .prefix_separator("__")
         .separator("__")
-        .source(Some(sources.environment.clone().into_iter().collect()));
+        .source(Some(accounts::without(&sources.environment)));
     let of_file = config::Config::builder().add_source(file.clone()).build();
     of_file.map_err(|error| {
         let name = sources.file.as_deref().unwrap_or(Path::new("")).display();
@@ -370,19 +370,29 @@ fn syntax_error(error: &config::ConfigError) -> String {
 }
 
 fn warnings(poll: &Poll, accounts: &[Account]) -> Vec<String> {
+    let mut warnings = Vec::new();
     let shortest = accounts
         .iter()
         .map(|account| account.interval)
         .min()
         .unwrap_or(poll.interval);
-    if poll.timeout < shortest {
-        return Vec::new();
+    if poll.timeout >= shortest {
+        warnings.push(format!(
+            "poll.timeout ({}) is not shorter than the poll interval ({}); polls are cut at nine \
+             tenths of the interval",
+            humantime::format_duration(poll.timeout),
+            humantime::format_duration(shortest)
+        ));
     }
-    vec![format!(
-        "poll.timeout ({}) is not shorter than the poll interval ({}); polls are cut at nine tenths of the interval",
-        humantime::format_duration(poll.timeout),
-        humantime::format_duration(shortest)
-    )]
+    for account in accounts {
+        if account.token.read().is_ok_and(|token| !token.looks_usual()) {
+            warnings.push(format!(
+                "the token of account {:?} does not start with sk_live_… or sk_test_…, as API keys do",
+                account.name
+            ));
+        }
+    }
+    warnings
 }
 
 /// `:10120` means every address of the machine, as in all exporters; both families, where the

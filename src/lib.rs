@@ -31,7 +31,7 @@
 //! | [`config`] | file, environment and flags to checked values; every problem named | shell |
 //! | [`secret`] | the token, which cannot be printed | shell |
 //! | [`logging`] | one clean line an event | shell |
-//! | [`telemetry`] | the exporter's metrics about itself | shell |
+//! | [`telemetry`], `process` | the exporter's metrics about itself | shell |
 //! | [`liveness`] | whether the poll loops live | shell |
 //! | [`clock`] | the only reader of the wall clock | shell |
 //! | [`memory`] | makes the allocator give memory back | shell |
@@ -69,6 +69,7 @@ pub mod liveness;
 pub mod logging;
 pub mod memory;
 pub mod poller;
+mod process;
 pub mod render;
 pub mod secret;
 pub mod server;

@@ -31,10 +31,7 @@ fn main() -> ExitCode {
             print(false, &words);
             ExitCode::SUCCESS
         }
-        Exit::Failed(words) => {
-            print(true, &words);
-            ExitCode::from(1)
-        }
+        Exit::Failed => ExitCode::from(1),
         Exit::Misconfigured(words) => {
             print(true, &words);
             ExitCode::from(2)

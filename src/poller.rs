@@ -20,6 +20,8 @@ use crate::bitgpt::parse::Parsed;
 use crate::board::Board;
 use crate::clock::delta;
 use crate::domain::failure::Failure;
+use crate::domain::key::KeyId;
+use crate::domain::listing::{Listing, Rejects};
 use crate::domain::state::{AccountState, Outcome};
 use crate::domain::text::Line;
 use crate::liveness::Heartbeat;
@@ -145,15 +147,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                     .as_ref()
                     .map_or(0, |held| held.rejects().total());
                 if rejected > 0 && rejected != rejected_before {
-                    let (id, duplicate, shape) = (
-                        listing.rejects().id,
-                        listing.rejects().duplicate,
-                        listing.rejects().shape,
-                    );
-                    warn!(
-                        account,
-                        id, duplicate, shape, "entries of the listing could not be used"
-                    );
+                    say_rejects(account, &listing);
                 }
                 Ok(listing)
             }
@@ -181,6 +175,21 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         self.state = self.state.with_next_poll(at);
         self.board.publish(self.index, self.state.clone());
     }
+}
+
+/// One line for entries that could not be used: they are keys that nobody watches.
+fn say_rejects(account: &str, listing: &Listing) {
+    let Rejects {
+        id,
+        duplicate,
+        shape,
+    } = listing.rejects();
+    let ids: Vec<&str> = listing.rejected_ids().iter().map(KeyId::as_str).collect();
+    let key_ids = (!ids.is_empty()).then(|| ids.join(" "));
+    warn!(
+        account,
+        id, duplicate, shape, key_ids, "entries of the listing could not be used"
+    );
 }
 
 /// One line for a failed poll, at the level that `saying` asks for.

@@ -21,9 +21,12 @@ const FILE_BYTES_MAX: u64 = 4 * 1024;
 /// Shortest token that is looked for in upstream text; anything shorter would be found by chance.
 const SCRUBBED_CHARS_MIN: usize = 8;
 
-/// The shortest first and last part of a masked secret, together, that tells whose it is:
-/// `sk_live_` and some.
+/// The shortest first part of a masked secret that tells whose it is: `sk_live_` and some.
 const MASK_CHARS_MIN: usize = 12;
+
+/// Parts of the token from this length on are blacked out in upstream text: eight characters in a
+/// row are no chance, and fewer are of no use.
+const PART_CHARS_MIN: usize = 8;
 
 /// An API token: printable ASCII without blanks, never empty.
 #[derive(Clone, Debug)]
@@ -114,7 +117,7 @@ impl Token {
         let Some((first, last)) = secret.split_once("...") else {
             return secret == token;
         };
-        first.len() + last.len() >= MASK_CHARS_MIN
+        first.len() >= MASK_CHARS_MIN
             && first.len() + last.len() <= token.len()
             && !last.is_empty()
             && token.starts_with(first)
@@ -128,6 +131,47 @@ impl Token {
             return text.to_owned();
         }
         text.replace(token, REDACTED)
+    }
+
+    /// As [`Token::scrub`], and every part of the token too: for text in which the API may explain
+    /// what it was sent.
+    pub fn scrub_parts(&self, text: &str) -> String {
+        let token = self.0.expose_secret();
+        // What all keys start with is left to the redaction of keys, which looks for it.
+        let prefixes = ["sk_live_", "sk_test_"];
+        let secret = prefixes
+            .iter()
+            .find_map(|prefix| token.strip_prefix(prefix))
+            .unwrap_or(token);
+        let mut parts: Vec<&[u8]> = secret.as_bytes().windows(PART_CHARS_MIN).collect();
+        parts.sort_unstable();
+        let text = self.scrub(text);
+        let mut is_part = vec![false; text.len()];
+        for (at, window) in text.as_bytes().windows(PART_CHARS_MIN).enumerate() {
+            if parts.binary_search(&window).is_ok()
+                && let Some(found) = is_part.get_mut(at..at + PART_CHARS_MIN)
+            {
+                found.fill(true);
+            }
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut was_part = false;
+        for (at, c) in text.char_indices() {
+            let is_part = is_part.get(at) == Some(&true);
+            match (was_part, is_part) {
+                (false, true) => out.push_str(REDACTED),
+                (true, true) => {}
+                (_, false) => out.push(c),
+            }
+            was_part = is_part;
+        }
+        out
+    }
+
+    /// Whether it starts as BitGPT's keys do; otherwise somebody may have pasted something else.
+    pub fn looks_usual(&self) -> bool {
+        let token = self.0.expose_secret();
+        token.starts_with("sk_live_") || token.starts_with("sk_test_")
     }
 }
 
@@ -206,6 +250,7 @@ mod tests {
             ("...GdwdA", false),
             ("sk_live_...", false),
             ("...", false),
+            ("sk_live_...GdwdA", false),
             ("", false),
             (
                 "sk_live_MDE5N2MwZWMtYTE5Ny03MTlmLTg0YTk.GdwdA...GdwdA",
@@ -215,6 +260,13 @@ mod tests {
         for (secret, expected) in cases {
             assert_eq!(token().is_shown_as(secret), expected, "{secret}");
         }
+    }
+
+    #[test]
+    fn parts_of_a_token_are_scrubbed_too() {
+        let text = "token 'sk_live_MDE5N2Mw' unknown; tail N2MwZWMtYTE5Ny03MTlm, é MDE5N2M";
+        let expected = "token 'sk_live_[redacted]' unknown; tail [redacted], é MDE5N2M";
+        assert_eq!(token().scrub_parts(text), expected);
     }
 
     #[test]

@@ -10,8 +10,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use hyper::body::Incoming;
+use hyper::header::{DATE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -119,6 +120,8 @@ impl Server {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
+            // hyper's own panics before 1970 and after 9999; `answer` writes one.
+            .auto_date_header(false)
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), answer);
@@ -135,7 +138,7 @@ impl Server {
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Segments> {
-        let shown = self.board.read();
+        let (shown, now) = (self.board.read(), (self.now)());
         let view = View {
             is_ready: shown
                 .accounts()
@@ -144,15 +147,23 @@ impl Server {
             is_alive: self.liveness.is_alive(),
             telemetry_path: &self.telemetry_path,
         };
-        let metrics = |format, encoding| {
-            shown.scrape((self.now)(), &self.telemetry.gather(), format, encoding)
-        };
+        let metrics =
+            |format, encoding| shown.scrape(now, &self.telemetry.gather(now), format, encoding);
         let request = (request.method(), request.uri(), request.headers());
-        let (handler, response) = routes::respond(request, view, metrics);
+        let (handler, mut response) = routes::respond(request, view, metrics);
+        if let Some(date) = http_date(now) {
+            response.headers_mut().insert(DATE, date);
+        }
         self.telemetry
             .count_request(handler, response.status().as_u16());
         response.map(Segments::new)
     }
+}
+
+/// The time as HTTP writes it (RFC 9110, 5.6.7), which has room for four digits of a year.
+fn http_date(now: DateTime<Utc>) -> Option<HeaderValue> {
+    let date = (now.year() <= 9999).then(|| now.format("%a, %d %b %Y %H:%M:%S GMT").to_string())?;
+    HeaderValue::from_str(&date).ok()
 }
 
 /// What ends a connection is the peer's affair; it is worth no more than a line for whoever debugs.

@@ -1,7 +1,12 @@
 //! The exporter's metrics about itself: direct instrumentation, in a `prometheus` registry.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::process;
 
 /// Seconds. From a fast answer to the longest poll, 60 s.
 const POLL_DURATION_BUCKETS: &[f64] =
@@ -11,12 +16,17 @@ const POLL_DURATION_BUCKETS: &[f64] =
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     registry: Registry,
+    /// The last reading of what the system tells of the process.
+    process: Arc<Mutex<ProcessReading>>,
     poll_duration: HistogramVec,
     http_requests: IntCounterVec,
     /// Connections open now.
     pub http_connections: IntGauge,
     http_rejected: IntCounterVec,
 }
+
+/// The second of a reading, and what was read.
+type ProcessReading = Option<(i64, Vec<MetricFamily>)>;
 
 /// Why a connection was turned away. The words are label values.
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +49,6 @@ impl Telemetry {
     /// A registry of its own, so that two exporters in one process (as in tests) do not mix.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        registry.register(Box::new(
-            prometheus::process_collector::ProcessCollector::for_self(),
-        ))?;
         let build_info = Opts::new(
             "api_key_exporter_build_info",
             "Describes the running program; always 1.",
@@ -87,8 +94,10 @@ impl Telemetry {
                 .with_label_values(&[reason.as_str()])
                 .inc_by(0);
         }
+        let process = Arc::default();
         Ok(Self {
             registry,
+            process,
             poll_duration,
             http_requests,
             http_connections,
@@ -115,8 +124,19 @@ impl Telemetry {
             .inc();
     }
 
-    /// All of it, as of now.
-    pub fn gather(&self) -> Vec<MetricFamily> {
-        self.registry.gather()
+    /// All of it. What the system tells of the process is read once a second at most: it costs more
+    /// than everything else in a scrape.
+    pub fn gather(&self, now: DateTime<Utc>) -> Vec<MetricFamily> {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        if process
+            .as_ref()
+            .is_none_or(|(second, _)| *second != now.timestamp())
+        {
+            *process = Some((now.timestamp(), process::families()));
+        }
+        let process = process
+            .iter()
+            .flat_map(|(_, families)| families.iter().cloned());
+        self.registry.gather().into_iter().chain(process).collect()
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, LOCATION,
+    RETRY_AFTER,
 };
 use reqwest::header::{HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use rustls::pki_types::CertificateDer;
@@ -109,6 +110,9 @@ impl Client {
         let result = match tokio::time::timeout(timeout, attempt).await {
             Ok(result) => result,
             Err(_elapsed) => {
+                // Nobody needs the nanoseconds of what was left of a poll.
+                let timeout =
+                    Duration::from_millis(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
                 let why = format!(
                     "no complete answer within {}",
                     humantime::format_duration(timeout)
@@ -136,7 +140,10 @@ impl Client {
             .header(AUTHORIZATION, token.authorization())
             .header(ACCEPT, HeaderValue::from_static("application/json"))
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let mut response = request.send().await.map_err(|error| no_answer(&error))?;
+        let mut response = request
+            .send()
+            .await
+            .map_err(|error| no_answer(&error, &self.place()))?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let date = date(&headers);
@@ -146,7 +153,8 @@ impl Client {
             headers.contains_key(TRANSFER_ENCODING) || response.content_length().is_some();
         let retry_after = retry_after(&headers, date.unwrap_or_else(now));
         if !is_success {
-            let why = format!("HTTP status {status}");
+            let to = redirect_host(&headers).map(|host| format!(", a redirect to {host}"));
+            let why = format!("HTTP status {status}{}", to.unwrap_or_default());
             let failure = Failure::new(Reason::of_status(status), &why);
             *told = Some(Failure {
                 http_status: Some(status),
@@ -196,6 +204,25 @@ impl Client {
                 ..failure
             }
         })
+    }
+}
+
+impl Client {
+    /// Whom a connection is made to, for people who look for the cause.
+    fn place(&self) -> String {
+        let Settings {
+            base_url,
+            proxy_url,
+            ..
+        } = &*self.settings;
+        let host = base_url.host_str().unwrap_or_default();
+        let port = base_url.port_or_known_default().unwrap_or_default();
+        let through = if proxy_url.is_some() {
+            " through the proxy"
+        } else {
+            ""
+        };
+        format!("{host}:{port}{through}")
     }
 }
 
@@ -269,12 +296,12 @@ async fn read_body(
     }
 }
 
-/// Why there was no answer at all. Says the innermost cause only: reqwest's own text carries the
-/// URL.
-fn no_answer(error: &reqwest::Error) -> Failure {
+/// Why there was no answer at all from `place`. Says the innermost cause only: reqwest's own text
+/// carries the URL.
+fn no_answer(error: &reqwest::Error, place: &str) -> Failure {
     let causes: Vec<&(dyn StdError + 'static)> =
         std::iter::successors(error.source(), |cause| (*cause).source()).collect();
-    let words = causes
+    let last = causes
         .last()
         .map_or_else(|| "no answer".to_owned(), ToString::to_string);
     let tls_error = causes.iter().find_map(|cause| tls_error(*cause));
@@ -285,20 +312,29 @@ fn no_answer(error: &reqwest::Error) -> Failure {
         let io = cause.downcast_ref::<std::io::Error>();
         error.is_connect() && io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof)
     });
-    if error.is_timeout() {
+    let (reason, words) = if error.is_timeout() {
         let limit = humantime::format_duration(CONNECT_TIMEOUT);
-        Failure::new(Reason::Timeout, &format!("no connection within {limit}"))
+        (Reason::Timeout, format!("no connection within {limit}"))
     } else if error.is_dns() {
-        Failure::new(Reason::Dns, &words)
+        (Reason::Dns, last)
     } else if let Some(tls_error) = tls_error {
-        Failure::new(Reason::Tls, &tls_words(tls_error))
+        (Reason::Tls, tls_words(tls_error))
     } else if is_cut_handshake {
-        Failure::new(Reason::Tls, "the connection ended during the TLS handshake")
+        (
+            Reason::Tls,
+            "the connection ended during the TLS handshake".to_owned(),
+        )
+    } else if hyper_error.is_some_and(hyper::Error::is_parse_too_large) {
+        (
+            Reason::NotJson,
+            "the answer has too many or too large headers".to_owned(),
+        )
     } else if hyper_error.is_some_and(hyper::Error::is_parse) {
-        Failure::new(Reason::NotJson, "the answer is not HTTP")
+        (Reason::NotJson, "the answer is not HTTP".to_owned())
     } else {
-        Failure::new(Reason::Connect, &words)
-    }
+        (Reason::Connect, last)
+    };
+    Failure::new(reason, &format!("{place}: {words}"))
 }
 
 /// rustls reports through an `io::Error`, and that through another; their `source` skips what they
@@ -312,15 +348,20 @@ fn tls_error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
 }
 
 fn tls_words(error: &rustls::Error) -> String {
-    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidYet, NotValidYetContext, UnknownIssuer,
+    };
+    let rustls::Error::InvalidCertificate(certificate) = error else {
+        return error.to_string();
+    };
     let is_about_time = matches!(
-        error,
-        rustls::Error::InvalidCertificate(
-            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
-        )
+        certificate,
+        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
     );
     let hint = if is_about_time {
         " (is this machine's clock right?)"
+    } else if *certificate == UnknownIssuer {
+        " (accounts.ca_file names an authority of your own)"
     } else {
         ""
     };
@@ -339,6 +380,12 @@ fn is_html(headers: &HeaderMap) -> bool {
                 .get(..html.len())
                 .is_some_and(|start| start.eq_ignore_ascii_case(html))
         })
+}
+
+/// The host that a redirect points to; the rest of the URL may hold anything.
+fn redirect_host(headers: &HeaderMap) -> Option<String> {
+    let location = Url::parse(headers.get(LOCATION)?.to_str().ok()?).ok()?;
+    location.host_str().map(str::to_owned)
 }
 
 fn date(headers: &HeaderMap) -> Option<DateTime<Utc>> {

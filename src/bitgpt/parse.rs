@@ -11,7 +11,7 @@ use crate::bitgpt::wire::{self, Data, Entry, Envelope, Text, Texts};
 use crate::domain::allow_list::AllowList;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Expiry, Key, KeyId, Mode, Scopes};
-use crate::domain::listing::{Listing, Reject, Rejects};
+use crate::domain::listing::{Listing, REJECTED_IDS_MAX, Reject, Rejects};
 use crate::domain::text::{self, Line};
 use crate::secret::Token;
 
@@ -42,11 +42,27 @@ pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Parsed
     let body = String::from_utf8_lossy(body);
     // The only byte order mark that JSON texts are seen with; RFC 8259 lets a reader ignore it.
     let body = body.strip_prefix('\u{feff}').unwrap_or(&body);
+    match read(http_status, body, rules) {
+        Err(failure) if failure.reason == Reason::NotJson => match mend_surrogates(body) {
+            Some(mended) => read(http_status, &mended, rules),
+            None => Err(failure),
+        },
+        answer => answer,
+    }
+}
+
+fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Parsed, Failure> {
     let mut keys = Vec::new();
     let mut rejects = Rejects::default();
+    let mut rejected_ids = Vec::new();
     let mut collect = |entry: Entry<'_>| match key(&entry, rules.token) {
         Ok(key) => keys.push(key),
-        Err(reject) => rejects.add(reject),
+        Err(reject) => {
+            rejects.add(reject);
+            if rejected_ids.len() < REJECTED_IDS_MAX {
+                rejected_ids.extend(entry.id.as_str().and_then(KeyId::parse));
+            }
+        }
     };
     let is_http_success = matches!(http_status, 200..=202);
     // The entries of an answer that is an error anyway are read over.
@@ -82,8 +98,9 @@ pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Parsed
         .env
         .and_then(string)
         .map(|env| text::label(&env).into());
+    let listing = Listing::new(keys, rejects, api_env).with_rejected_ids(rejected_ids);
     Ok(Parsed {
-        listing: Listing::new(keys, rejects, api_env),
+        listing,
         support_id: told.support_id,
     })
 }
@@ -140,15 +157,16 @@ fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, St
 fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> Failure {
     let line = |field: Option<&RawValue>| {
         let text = field.filter(|field| !is_null(field)).map(words)?;
-        Some(Line::clean(&token.scrub(&text)))
+        Some(Line::clean(&token.scrub_parts(&text)))
     };
-    let support_id = envelope.support_id.and_then(string);
+    // Documented as text; whatever stands there instead may still find the case.
+    let support_id = envelope.support_id.filter(|id| !is_null(id)).map(words);
     Failure {
         reason: Reason::Internal,
         http_status: Some(http_status),
         api_status: envelope.status.and_then(integer),
         error: line(envelope.error),
-        support_id: support_id.and_then(|id| Line::support_id(&token.scrub(&id))),
+        support_id: support_id.and_then(|id| Line::support_id(&token.scrub_parts(&id))),
         validator: line(envelope.validator),
         api_log: line(envelope.log),
         message: line(envelope.message),
@@ -169,6 +187,40 @@ fn of_http_status(http_status: u16, told: Failure) -> Failure {
         error,
         ..told
     }
+}
+
+/// Half of a pair of escapes (`\\ud83d` alone) is no character, and the JSON reader refuses the
+/// whole text for it. Like bytes that are not UTF-8, it shall spoil its own field only: each
+/// becomes U+FFFD. `None` where there is none.
+fn mend_surrogates(body: &str) -> Option<String> {
+    let escape_at = |bytes: &[u8]| {
+        let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut mended = body.as_bytes().to_vec();
+    let (mut at, mut is_mended) = (0, false);
+    while let Some(rest) = mended.get(at..).filter(|rest| !rest.is_empty()) {
+        let low_follows = || {
+            rest.get(6..)
+                .and_then(escape_at)
+                .is_some_and(|low| (0xdc00..0xe000).contains(&low))
+        };
+        let len = match (rest.first(), escape_at(rest)) {
+            (Some(b'\\'), Some(0xd800..=0xdbff)) if low_follows() => 12,
+            (Some(b'\\'), Some(0xd800..=0xdfff)) => {
+                if let Some(escape) = mended.get_mut(at + 2..at + 6) {
+                    escape.copy_from_slice(b"fffd");
+                    is_mended = true;
+                }
+                6
+            }
+            // An escaped backslash does not start another escape.
+            (Some(b'\\'), _) => 2,
+            _ => 1,
+        };
+        at += len;
+    }
+    is_mended.then(|| String::from_utf8(mended).ok()).flatten()
 }
 
 /// serde's own words would repeat the offending value, so only the place is told.
@@ -319,7 +371,7 @@ mod tests {
             body,
             &Rules {
                 token: &token,
-                keys_max: 3,
+                keys_max: 5,
                 expected_env: None,
             },
         )
@@ -469,6 +521,32 @@ mod tests {
     }
 
     #[test]
+    fn half_of_a_surrogate_pair_spoils_only_its_field() {
+        let listing = listing(
+            r#"{"id":"a","label":"\ud800 \ud83d\ude00 \\ud800 \udc00"},{"id":"\ud800"},{"id":"b"}"#,
+        );
+        assert_eq!(
+            listing.keys()[0].label.as_deref(),
+            Some("\u{fffd} 😀 \\ud800 \u{fffd}")
+        );
+        assert_eq!((listing.keys().len(), listing.rejects().id), (2, 1));
+    }
+
+    #[test]
+    fn ids_of_rejected_entries_are_told() {
+        let entries = r#"{"id":"b","scopes":"x"},{"id":"a"},{"id":"a"},{"id":"c","scopes":[7]},7"#;
+        let listing = listing(entries);
+        let ids: Vec<&str> = listing.rejected_ids().iter().map(KeyId::as_str).collect();
+        assert_eq!(ids, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_support_id_that_is_no_text_is_told_all_the_same() {
+        let failure = judge(500, br#"{"status":500,"error":"no","support_id":12345}"#).unwrap_err();
+        assert_eq!(failure.support_id.as_ref().map(Line::as_str), Some("12345"));
+    }
+
+    #[test]
     fn success_takes_everything_to_agree() {
         use Reason::*;
         let good = r#"{"status":200,"data":[],"error":null}"#;
@@ -536,7 +614,7 @@ mod tests {
             (200, r#"{"status":200,"data":[NaN]}"#, Some(NotJson)),
             (
                 200,
-                r#"{"status":200,"data":[{},{},{},{}]}"#,
+                r#"{"status":200,"data":[{},{},{},{},{},{}]}"#,
                 Some(TooManyKeys),
             ),
         ];
@@ -602,7 +680,7 @@ mod tests {
 
     #[test]
     fn too_many_keys_still_tell_their_support_id() {
-        let body = r#"{"status":200,"data":[{},{},{},{},{}],"support_id":"support_1"}"#;
+        let body = r#"{"status":200,"data":[{},{},{},{},{},{}],"support_id":"support_1"}"#;
         let failure = judge(200, body.as_bytes()).unwrap_err();
         assert_eq!(failure.reason, Reason::TooManyKeys);
         assert_eq!(

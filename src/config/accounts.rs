@@ -1,14 +1,15 @@
 //! `[[accounts]]`: whose keys are listed, and with which token.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use url::{Host, Url};
 
-use crate::config::problem::Origin;
+use crate::config::problem::{Origin, Problem};
 use crate::config::reader::{Effective, Section};
-use crate::config::{Poll, Sources};
+use crate::config::{ENV_PREFIX, Poll, Sources};
 use crate::domain::text;
 use crate::secret::{Token, TokenSource};
 
@@ -47,40 +48,70 @@ pub struct Account {
     pub interval: Duration,
 }
 
+/// Accounts come in a list, which the environment cannot write: names the variables that try.
+pub(super) fn in_environment(sources: &Sources) -> Vec<Problem> {
+    let variables = sources
+        .environment
+        .keys()
+        .filter(|variable| is_about_accounts(variable));
+    let problem = |variable: &String| {
+        Problem::general(format!(
+            "{}: accounts cannot be set in the environment; write [[accounts]] into the file, or set \
+             {TOKEN_FILE_VARIABLE} or {TOKEN_VARIABLE}",
+            text::label(variable)
+        ))
+    };
+    variables.map(problem).collect()
+}
+
+/// The environment without what [`in_environment`] complains of.
+pub(super) fn without(environment: &BTreeMap<String, String>) -> config::Map<String, String> {
+    let others = environment
+        .iter()
+        .filter(|(variable, _)| !is_about_accounts(variable));
+    others
+        .map(|(variable, value)| (variable.clone(), value.clone()))
+        .collect()
+}
+
+fn is_about_accounts(variable: &str) -> bool {
+    variable
+        .to_ascii_uppercase()
+        .starts_with(&format!("{ENV_PREFIX}__ACCOUNTS"))
+}
+
 /// Reads all accounts; without any, makes one named `default` from the environment.
 pub(super) fn read(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Vec<Account> {
-    let accounts = root.sections("accounts", |section| account(section, poll, sources));
-    let had_any = !accounts.is_empty();
+    let read = root.sections("accounts", |section| account(section, poll, sources));
+    let (names, accounts): (Vec<String>, Vec<Option<Account>>) = read.into_iter().unzip();
     let mut accounts: Vec<Account> = accounts.into_iter().flatten().collect();
-    if !had_any {
+    if names.is_empty() {
         accounts.extend(from_environment(root, poll, sources));
     }
-    if accounts.len() > ACCOUNTS_MAX {
+    if names.len() > ACCOUNTS_MAX {
+        let count = names.len();
         root.general_problem(format!(
-            "accounts: {} of them; at most {ACCOUNTS_MAX} are possible",
-            accounts.len()
+            "accounts: {count} of them; at most {ACCOUNTS_MAX} are possible"
         ));
     }
-    for (index, account) in accounts.iter().enumerate() {
-        if accounts
-            .iter()
-            .take(index)
-            .any(|earlier| earlier.name == account.name)
-        {
-            root.general_problem(format!(
-                "accounts: the name {:?} stands there twice; give each its own",
-                account.name
-            ));
-        }
+    let twice = names
+        .iter()
+        .enumerate()
+        .filter(|(at, name)| names.iter().take(*at).any(|known| known == *name));
+    for (_, name) in twice {
+        root.general_problem(format!(
+            "accounts: the name {name:?} stands there twice; give each its own"
+        ));
     }
     accounts
 }
 
-fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Option<Account> {
+/// The account's name, for comparison with the others', and the account where all of it is right.
+fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> (String, Option<Account>) {
     let name = section.text(
         "name",
         NAME,
-        "a name of 1 to 64 characters without control characters",
+        "a name of 1 to 64 characters, without control characters, that does not look like a key",
         parse_name,
     );
     section.choice("provider", PROVIDER, &[(PROVIDER, ())]);
@@ -117,22 +148,23 @@ fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Option<
     let interval = section
         .optional_duration("interval", None, Poll::INTERVAL_RANGE)
         .unwrap_or(poll.interval);
-    let (token, provider) = (token?, PROVIDER);
-    Some(Account {
-        name,
-        provider,
+    let account = token.map(|token| Account {
+        name: name.clone(),
+        provider: PROVIDER,
         base_url,
         token,
         expected_env,
         ca_file,
         proxy_url,
         interval,
-    })
+    });
+    (name, account)
 }
 
 /// Exactly one of `token_file` and `token_env`, readable now: a daemon that starts without its
 /// token would only look alive.
 fn token(section: &mut Section<'_>, sources: &Sources) -> Option<TokenSource> {
+    let problems = section.problem_count();
     let file = section.path("token_file");
     let variable = section.optional_text(
         "token_env",
@@ -147,6 +179,8 @@ fn token(section: &mut Section<'_>, sources: &Sources) -> Option<TokenSource> {
             section.problem("token_env", None, "token_file is set too; set one of them");
             return None;
         }
+        // One of them is there, and its problem is told.
+        (None, None) if section.problem_count() > problems => return None,
         (None, None) => {
             section.problem(
                 "token_file",
@@ -186,6 +220,10 @@ fn from_variable(variable: &str, sources: &Sources) -> Result<TokenSource, Strin
 /// every child process would inherit.
 fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Option<Account> {
     let (variable, source) = match sources.environment.get(TOKEN_FILE_VARIABLE) {
+        Some(path) if path.is_empty() => (
+            TOKEN_FILE_VARIABLE,
+            Err("is empty; it must be the path of a file".to_owned()),
+        ),
         Some(path) => (TOKEN_FILE_VARIABLE, Ok(TokenSource::File(path.into()))),
         None if sources.environment.contains_key(TOKEN_VARIABLE) => {
             (TOKEN_VARIABLE, from_variable(TOKEN_VARIABLE, sources))

@@ -39,7 +39,13 @@ impl Problem {
     /// A value that cannot be used: `poll.interval = "1s" (file a.toml): must be 5s to 24h`.
     pub fn value(path: &str, given: Option<&str>, origin: &Origin, wanted: &str) -> Self {
         let given = given.map(|given| format!(" = {given}")).unwrap_or_default();
-        Self(format!("{path}{given} ({origin}): {wanted}"))
+        // Nobody wrote a default, so nobody needs to be told where it stands.
+        let origin = if *origin == Origin::Default {
+            String::new()
+        } else {
+            format!(" ({origin})")
+        };
+        Self(format!("{path}{given}{origin}: {wanted}"))
     }
 }
 

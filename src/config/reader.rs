@@ -254,9 +254,9 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A list of at least one text that `parse` understands. From the environment, separated by
-    /// commas.
-    pub(super) fn list<T>(
+    /// A list of at least one text that `parse` understands, none twice. From the environment,
+    /// separated by commas.
+    pub(super) fn distinct_list<T: PartialEq>(
         &mut self,
         name: &'static str,
         default: &[&'static str],
@@ -282,7 +282,14 @@ impl<'a> Section<'a> {
         for text in texts.iter().filter(|text| parse(text).is_none()) {
             self.problem(name, Some(text), &format!("must be {wanted}"));
         }
-        texts.iter().filter_map(|text| parse(text)).collect()
+        let mut values = Vec::new();
+        for (text, value) in texts.iter().filter_map(|text| Some((text, parse(text)?))) {
+            if values.contains(&value) {
+                self.problem(name, Some(text), "stands there twice");
+            }
+            values.push(value);
+        }
+        values
     }
 
     /// Notes a problem with an option of this section that was read before.
@@ -305,6 +312,11 @@ impl<'a> Section<'a> {
     /// Notes what is in force for an option that no layer set.
     pub(super) fn note(&mut self, effective: Effective) {
         self.effective.push(effective);
+    }
+
+    /// Problems noted so far, of this section and all others.
+    pub(super) fn problem_count(&self) -> usize {
+        self.problems.len()
     }
 
     /// Notes a problem of no single option.

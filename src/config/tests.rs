@@ -189,11 +189,11 @@ fn every_problem_is_named_at_once_with_its_value_and_what_would_be_right() {
         "poll.attempts = \"3\" (file a.toml): must be a whole number from 1 to 10",
         "metrics.relative = \"yes\" (file a.toml): must be true or false",
         "log.level = \"loud\" (file a.toml): must be one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
-        "accounts[0].name = \"\" (file a.toml): must be a name of 1 to 64 characters without control characters",
+        "accounts[0].name = \"\" (file a.toml): must be a name of 1 to 64 characters, without control characters, that does not look like a key",
         "accounts[0].provider = \"other\" (file a.toml): must be one of \"bitgpt\"",
         "accounts[0].base_url = \"http://api.bitgpt.xyz\" (file a.toml): must be an https:// URL without user, \
          query or fragment (http:// only to a loopback address)",
-        "accounts[0].token_file (default): no token: set token_file (a path) or token_env (a variable's name)",
+        "accounts[0].token_file: no token: set token_file (a path) or token_env (a variable's name)",
         "telemetry (file a.toml): unknown option; known here: web, poll, metrics, log, accounts",
     ];
     assert_eq!(problems(text, &[]), expected);
@@ -308,6 +308,10 @@ fn tokens_that_cannot_be_read_are_problems() {
                     into the file named by --config.file";
     assert_eq!(problems("", &[]), [expected]);
     assert_eq!(
+        problems("", &[("BITGPT_API_KEY_FILE", "")]),
+        ["BITGPT_API_KEY_FILE: is empty; it must be the path of a file"]
+    );
+    assert_eq!(
         problems("", &[("BITGPT_API_KEY", "")]),
         ["BITGPT_API_KEY: the token in environment BITGPT_API_KEY is empty"]
     );
@@ -331,6 +335,48 @@ fn accounts_need_names_of_their_own() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"\n";
     let expected = "accounts: the name \"default\" stands there twice; give each its own";
     assert_eq!(problems(&account.repeat(2), &[]), [expected]);
+}
+
+#[test]
+fn accounts_cannot_come_from_the_environment() {
+    let expected = "API_KEY_EXPORTER__ACCOUNTS__NAME: accounts cannot be set in the environment; write [[accounts]] \
+                    into the file, or set BITGPT_API_KEY_FILE or BITGPT_API_KEY";
+    let variables = [
+        ("BITGPT_API_KEY", TOKEN),
+        ("API_KEY_EXPORTER__ACCOUNTS__NAME", "x"),
+    ];
+    assert_eq!(problems("", &variables), [expected]);
+}
+
+#[test]
+fn one_wrong_token_option_is_one_problem_and_names_are_compared_all_the_same() {
+    let account = "[[accounts]]\nname = \"a\"\ntoken_file = 12\n";
+    let wrong = |index| {
+        format!("accounts[{index}].token_file = 12 (file a.toml): must be the path of a file")
+    };
+    let twice = "accounts: the name \"a\" stands there twice; give each its own".to_owned();
+    assert_eq!(
+        problems(&account.repeat(2), &[]),
+        [wrong(0), wrong(1), twice]
+    );
+}
+
+#[test]
+fn an_address_may_stand_there_once() {
+    let text = "web.listen_addresses = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n[[accounts]]\ntoken_env = \"TOKEN\"";
+    let expected = "web.listen_addresses = \"127.0.0.1:1\" (file a.toml): stands there twice";
+    assert_eq!(problems(text, &[]), [expected]);
+}
+
+#[test]
+fn a_token_that_does_not_look_like_one_is_warned_of() {
+    let config = load(
+        "[[accounts]]\ntoken_env = \"ODD\"",
+        &[("ODD", "hello-world")],
+    )
+    .unwrap();
+    let expected = "the token of account \"default\" does not start with sk_live_… or sk_test_…, as API keys do";
+    assert_eq!(config.warnings, [expected]);
 }
 
 #[test]

@@ -93,6 +93,13 @@ impl AllowList {
 /// Reads one entry. An IPv4 address written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address that it
 /// stands for.
 fn network(entry: &str) -> Option<IpNet> {
+    // ipnet takes `/08`, which others read as octal or not at all.
+    if entry
+        .split_once('/')
+        .is_some_and(|(_, length)| length.len() > 1 && length.starts_with('0'))
+    {
+        return None;
+    }
     let network = match entry.parse::<IpNet>() {
         Ok(network) => network.trunc(),
         Err(_) => IpNet::from(entry.parse::<IpAddr>().ok()?),
@@ -221,9 +228,10 @@ mod tests {
             "localhost",
             "010.0.0.1",
             "fe80::1%eth0",
+            "10.0.0.0/08",
         ];
         let list = list(&entries);
-        assert_eq!(list.invalid_entries(), 8);
+        assert_eq!(list.invalid_entries(), 9);
         assert_eq!(list.networks().len(), 0);
         assert_eq!(list.ipv4_addresses(), 0);
         assert!(!list.is_unrestricted());

@@ -4,7 +4,11 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::key::{Expiry, Key};
+use crate::domain::key::{Expiry, Key, KeyId};
+use crate::domain::text::REDACTED;
+
+/// Most ids of rejected entries that are kept for the log: enough to find the pattern.
+pub const REJECTED_IDS_MAX: usize = 5;
 
 /// Why an entry of a listing could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,8 @@ impl Rejects {
 pub struct Listing {
     keys: Box<[Key]>,
     rejects: Rejects,
+    /// Ids of some entries that were left out, for people who look for them.
+    rejected_ids: Vec<KeyId>,
     api_env: Option<Box<str>>,
 }
 
@@ -83,15 +89,36 @@ impl Listing {
             a.id.cmp(&b.id)
                 .then(urgency(a.expiry).cmp(&urgency(b.expiry)))
         });
-        let before = keys.len();
-        keys.dedup_by(|later, first| later.id == first.id);
-        let dropped = before - keys.len();
-        rejects.duplicate += u32::try_from(dropped).unwrap_or(u32::MAX);
+        let mut rejected_ids = Vec::new();
+        keys.dedup_by(|later, first| {
+            let is_duplicate = later.id == first.id;
+            if is_duplicate {
+                rejects.duplicate += 1;
+                if rejected_ids.len() < REJECTED_IDS_MAX {
+                    rejected_ids.push(later.id.clone());
+                }
+            }
+            is_duplicate
+        });
         Self {
             keys: keys.into(),
             rejects,
+            rejected_ids,
             api_env,
         }
+    }
+
+    /// The same listing, knowing the ids of entries that were left out by whoever read it.
+    #[must_use]
+    pub fn with_rejected_ids(mut self, ids: Vec<KeyId>) -> Self {
+        self.rejected_ids.extend(ids);
+        self.rejected_ids.truncate(REJECTED_IDS_MAX);
+        self
+    }
+
+    /// Ids of some of the entries that were left out although they had one.
+    pub fn rejected_ids(&self) -> &[KeyId] {
+        &self.rejected_ids
     }
 
     /// The keys, sorted by id; no id twice.
@@ -116,7 +143,9 @@ impl Listing {
     pub fn superseded(&self) -> Vec<bool> {
         let mut by_name: HashMap<&str, Vec<&Key>> = HashMap::new();
         for key in &self.keys {
-            if let Some(name) = key.label.as_deref() {
+            // Two names may be the same only because what differed was blacked out.
+            let name = key.label.as_deref().filter(|name| !name.contains(REDACTED));
+            if let Some(name) = name {
                 by_name.entry(name).or_default().push(key);
             }
         }

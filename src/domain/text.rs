@@ -20,8 +20,15 @@ pub const LABEL_CHARS_MAX: usize = 255;
 /// and keeps an exemplar under OpenMetrics' limit of 128.
 const SUPPORT_ID_CHARS_MAX: usize = 64;
 
-/// What announces a secret in BitGPT's world: API keys, and the secrets that sign webhooks.
-const SECRET_PREFIXES: [&str; 3] = ["sk_live_", "sk_test_", "whs_"];
+/// What announces an API key. Nothing that people write starts so by chance.
+const KEY_PREFIXES: [&str; 2] = ["sk_live_", "sk_test_"];
+
+/// What announces the secret that signs webhooks, and a word or two in ordinary names.
+const WEBHOOK_PREFIX: &str = "whs_";
+
+/// From this length on, what follows a prefix in the middle of a word is taken for a key if it
+/// looks random: keys are far longer, and `task_live_monitoring` is none.
+const RANDOM_CHARS_MIN: usize = 16;
 
 /// The longest part of upstream text that is looked at, in bytes. It is far over what is shown, so
 /// that text made of invisible characters cannot hide the rest, and far under a megabyte, so that
@@ -152,15 +159,39 @@ fn prefix(text: &str) -> &str {
 /// Where the first secret starts, and how long the prefix is that announces it. Upper case counts
 /// too.
 fn find_secret(text: &str) -> Option<(usize, usize)> {
-    let bytes = text.as_bytes();
-    (0..bytes.len()).find_map(|start| {
-        let rest = bytes.get(start..)?;
-        let prefix = SECRET_PREFIXES.iter().find(|prefix| {
-            rest.get(..prefix.len())
-                .is_some_and(|head| head.eq_ignore_ascii_case(prefix.as_bytes()))
-        })?;
+    let mut before = None;
+    text.char_indices().find_map(|(start, c)| {
+        let is_word_start = !before.replace(c).is_some_and(char::is_alphanumeric);
+        let prefix = secret_at(text.split_at(start).1, is_word_start)?;
         Some((start, prefix.len()))
     })
+}
+
+/// The prefix of the secret that `text` starts with. At the start of a word the prefix of a key is
+/// enough; elsewhere, and for the commoner prefix, what follows must look random.
+fn secret_at(text: &str, is_word_start: bool) -> Option<&'static str> {
+    let announced_by = |prefix: &'static str| {
+        let (head, rest) = text.split_at_checked(prefix.len())?;
+        head.eq_ignore_ascii_case(prefix).then_some((prefix, rest))
+    };
+    let is_random = |rest: &str| {
+        let run = rest
+            .bytes()
+            .take_while(|byte| belongs_to_secret(char::from(*byte)));
+        let (mut len, mut has_digit, mut has_capital) = (0, false, false);
+        for byte in run {
+            len += 1;
+            has_digit |= byte.is_ascii_digit();
+            has_capital |= byte.is_ascii_uppercase();
+        }
+        len >= RANDOM_CHARS_MIN && (has_digit || has_capital)
+    };
+    if let Some((prefix, rest)) = KEY_PREFIXES.into_iter().find_map(announced_by) {
+        let is_followed = rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.');
+        return ((is_word_start && is_followed) || is_random(rest)).then_some(prefix);
+    }
+    let (prefix, rest) = announced_by(WEBHOOK_PREFIX)?;
+    is_random(rest).then_some(prefix)
 }
 
 fn belongs_to_secret(c: char) -> bool {
@@ -206,9 +237,25 @@ mod tests {
                 "[redacted], [redacted]!",
             ),
             ("SK_LIVE_ABC", "[redacted]"),
-            ("é sk_live_é", "é [redacted]é"),
-            ("whs_secret", "[redacted]"),
-            ("sk_live_", "[redacted]"),
+            ("é sk_live_aé", "é [redacted]é"),
+            ("whs_c2VjcmV0IG9mIGEgd2ViaG9vaw", "[redacted]"),
+            ("key=sk_live_a", "key=[redacted]"),
+            ("support_sk_live_a", "support_[redacted]"),
+            ("xsk_live_MDE5N2MwZWMtYTE5Ny03MTlm", "x[redacted]"),
+            // Names that only look like it.
+            (
+                "task_live_monitoring_shop_berlin",
+                "task_live_monitoring_shop_berlin",
+            ),
+            (
+                "desk_test_environment_number_one",
+                "desk_test_environment_number_one",
+            ),
+            (
+                "the whs_queue_worker_is_paused",
+                "the whs_queue_worker_is_paused",
+            ),
+            ("a word such as sk_live_…", "a word such as sk_live_…"),
         ];
         for (text, expected) in cases {
             assert_eq!(redact(text), expected, "{text:?}");

@@ -218,7 +218,7 @@ fn the_readme_lists_exactly_the_metrics_that_there_are() {
         .map(|line| line.split_once(' ').unwrap().0.to_owned())
         .chain(
             telemetry
-                .gather()
+                .gather(chrono::Utc::now())
                 .iter()
                 .map(|family| family.name().to_owned()),
         )
