@@ -25,6 +25,7 @@ use crate::domain::text::{chain, redact};
 use crate::liveness::Liveness;
 use crate::logging::Logging;
 use crate::poller::Poller;
+use crate::poller::watch::{Unmatched, Watch};
 use crate::server::Server;
 use crate::telemetry::Telemetry;
 use crate::{clock, demo};
@@ -266,12 +267,19 @@ pub fn spawn(
     let telemetry = Telemetry::new()?;
     let liveness = Liveness::new(config.accounts.len());
     let states: Vec<AccountState> = config.accounts.iter().map(state_of).collect();
-    let board = Arc::new(Board::new(states.clone(), config.metrics));
+    let board = Arc::new(Board::new(
+        states.clone(),
+        config.metrics,
+        config.judging.clone(),
+        clock::now(),
+    ));
+    let unmatched = Arc::new(Unmatched::default());
     let mut tasks = JoinSet::new();
     for (index, (account, state)) in config.accounts.iter().zip(states).enumerate() {
         let lister = Lister::new(account.token.clone(), settings(account, config), clock::now);
         let poller = Poller {
             attempt: async move |deadline| lister.attempt(deadline).await,
+            watch: Watch::new(&state, unmatched.clone()),
             state,
             attempts_max: config.poll.attempts,
             board: board.clone(),

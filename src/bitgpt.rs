@@ -5,3 +5,6 @@ pub mod lister;
 pub mod parse;
 pub mod timestamp;
 mod wire;
+
+/// The one scope that listing keys, and reading one's details, needs.
+pub const LISTING_SCOPE: &str = "api_keys.read";

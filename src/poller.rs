@@ -5,6 +5,7 @@
 
 pub mod report;
 pub mod retry;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::domain::text::Line;
 use crate::liveness::Heartbeat;
 use crate::poller::report::{Report, Saying};
 use crate::poller::retry::{Budget, Situation};
+use crate::poller::watch::Watch;
 
 /// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API,
 /// a test's reads a script.
@@ -40,6 +42,8 @@ pub struct Poller<A> {
     pub board: Arc<Board>,
     /// The slot.
     pub index: usize,
+    /// What is said of single keys.
+    pub watch: Watch,
     /// Where this loop shows that it lives.
     pub heartbeat: Heartbeat,
     /// Where durations go.
@@ -168,9 +172,12 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 Err(failure)
             }
         };
-        self.state = self
-            .state
-            .after(Outcome { result, clock_skew }, (self.now)());
+        let now = (self.now)();
+        let next = self.state.after(Outcome { result, clock_skew }, now);
+        let before = std::mem::replace(&mut self.state, next).held;
+        let settings = self.board.settings();
+        self.watch
+            .look(before.as_deref(), &self.state, &settings, now);
     }
 
     fn publish_next_poll(&mut self, due: Instant) {
@@ -179,7 +186,10 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             .checked_add_signed(wait)
             .unwrap_or(DateTime::<Utc>::MAX_UTC);
         self.state = self.state.with_next_poll(at);
-        self.board.publish(self.index, self.state.clone());
+        let now = (self.now)();
+        self.board.publish(self.index, self.state.clone(), now);
+        self.watch
+            .look_at_inventory(self.board.read(now).accounts());
     }
 }
 

@@ -135,7 +135,8 @@ impl Server {
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Segments> {
-        let shown = self.board.read();
+        let now = (self.now)();
+        let shown = self.board.read(now);
         let view = View {
             is_ready: shown
                 .accounts()
@@ -144,9 +145,8 @@ impl Server {
             is_alive: self.liveness.is_alive(),
             telemetry_path: &self.telemetry_path,
         };
-        let metrics = |format, encoding| {
-            shown.scrape((self.now)(), &self.telemetry.gather(), format, encoding)
-        };
+        let metrics =
+            |format, encoding| shown.scrape(now, &self.telemetry.gather(), format, encoding);
         let request = (request.method(), request.uri(), request.headers());
         let (handler, response) = routes::respond(request, view, metrics);
         self.telemetry

@@ -213,6 +213,7 @@ fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
         updated_at: entry.updated_at.as_str().and_then(timestamp::parse),
         scopes: scopes(&entry.scopes, token)?,
         allow_list: allow_list(&entry.ip_allow_list)?,
+        details: None,
     })
 }
 

@@ -163,11 +163,7 @@ impl<'a> Section<'a> {
         default: u64,
         range: RangeInclusive<u64>,
     ) -> T {
-        let wanted = format!(
-            "must be a whole number from {} to {}",
-            range.start(),
-            range.end()
-        );
+        let wanted = whole_number(&range);
         let number = self.read(name, Some(default), u64::to_string, |value| {
             value::number(value)
                 .filter(|number| range.contains(number))
@@ -175,6 +171,30 @@ impl<'a> Section<'a> {
         });
         T::try_from(number.unwrap_or(default))
             .unwrap_or_else(|_| unreachable!("the range of {name} fits its type"))
+    }
+
+    /// A part of a whole, above 0.
+    pub(super) fn fraction(&mut self, name: &'static str, default: f64) -> f64 {
+        let fraction = self.read(name, Some(default), f64::to_string, |value| {
+            value::fraction(value)
+                .filter(|fraction| *fraction > 0.0 && *fraction <= 1.0)
+                .ok_or_else(|| "must be a number above 0, at most 1, such as 0.25".to_owned())
+        });
+        fraction.unwrap_or(default)
+    }
+
+    /// A number that may be left out.
+    pub(super) fn optional_number(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let wanted = whole_number(&range);
+        self.read(name, None, u64::to_string, |value| {
+            value::number(value)
+                .filter(|number| range.contains(number))
+                .ok_or(wanted)
+        })
     }
 
     pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
@@ -263,6 +283,28 @@ impl<'a> Section<'a> {
         wanted: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Vec<T> {
+        self.texts(name, default, wanted, 1, parse)
+    }
+
+    /// As [`Section::list`], and it may be empty.
+    pub(super) fn any_list<T>(
+        &mut self,
+        name: &'static str,
+        default: &[&'static str],
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Vec<T> {
+        self.texts(name, default, wanted, 0, parse)
+    }
+
+    fn texts<T>(
+        &mut self,
+        name: &'static str,
+        default: &[&'static str],
+        wanted: &str,
+        least: usize,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Vec<T> {
         let default = default.iter().map(|text| (*text).to_owned()).collect();
         let show = |texts: &Vec<String>| {
             format!(
@@ -275,7 +317,7 @@ impl<'a> Section<'a> {
             )
         };
         let texts = self.read(name, Some(default), show, |value| {
-            let texts = value::texts(value).filter(|texts| !texts.is_empty());
+            let texts = value::texts(value).filter(|texts| texts.len() >= least);
             texts.ok_or_else(|| format!("must be a list of {wanted}"))
         });
         let texts = texts.unwrap_or_default();
@@ -300,6 +342,11 @@ impl<'a> Section<'a> {
             words,
         );
         self.problems.push(problem);
+    }
+
+    /// How many problems were noted so far, in this section and all others.
+    pub(super) fn problem_count(&self) -> usize {
+        self.problems.len()
     }
 
     /// Notes what is in force for an option that no layer set.
@@ -402,10 +449,22 @@ impl<'a> Section<'a> {
     }
 }
 
-/// A duration as people write it: `24h`, not `1day`.
+fn whole_number(range: &RangeInclusive<u64>) -> String {
+    let (from, to) = (range.start(), range.end());
+    format!("must be a whole number from {from} to {to}")
+}
+
+/// A duration as people write it: `24h`, not `1day`, and `365d`, not months of 30.44 days.
 fn short(duration: Duration) -> String {
     if duration == Duration::from_hours(24) {
         return "24h".to_owned();
+    }
+    let day = Duration::from_hours(24).as_secs();
+    if duration.subsec_nanos() == 0
+        && duration.as_secs() >= day
+        && duration.as_secs().is_multiple_of(day)
+    {
+        return format!("{}d", duration.as_secs() / day);
     }
     humantime::format_duration(duration).to_string()
 }

@@ -99,6 +99,15 @@ impl Listing {
         &self.keys
     }
 
+    /// The key of this id.
+    pub fn get(&self, id: &str) -> Option<&Key> {
+        let index = self
+            .keys
+            .binary_search_by(|key| key.id.as_str().cmp(id))
+            .ok()?;
+        self.keys.get(index)
+    }
+
     /// What was left out.
     pub fn rejects(&self) -> Rejects {
         self.rejects
@@ -110,13 +119,13 @@ impl Listing {
         self.api_env.as_deref()
     }
 
-    /// For each key, in order: whether a newer key of the same name expires later. A key without a
-    /// name, a creation time or a readable end is never superseded and supersedes nobody, save that
-    /// a successor may never expire.
-    pub fn superseded(&self) -> Vec<bool> {
+    /// For each key, in order: whether a newer key of the same name expires later. `names` are
+    /// those of the keys, in order. A key without a name, a creation time or a readable end is
+    /// never superseded and supersedes nobody, save that a successor may never expire.
+    pub fn superseded(&self, names: &[Option<&str>]) -> Vec<bool> {
         let mut by_name: HashMap<&str, Vec<&Key>> = HashMap::new();
-        for key in &self.keys {
-            if let Some(name) = key.label.as_deref() {
+        for (key, name) in self.keys.iter().zip(names) {
+            if let Some(name) = name {
                 by_name.entry(name).or_default().push(key);
             }
         }
@@ -215,6 +224,8 @@ mod tests {
         let listing = Listing::new(vec![key("b"), key("a"), key("c")], Rejects::default(), None);
         let ids: Vec<&str> = listing.keys().iter().map(|key| key.id.as_str()).collect();
         assert_eq!(ids, ["a", "b", "c"]);
+        assert_eq!(listing.get("b").map(|key| key.id.as_str()), Some("b"));
+        assert_eq!(listing.get("d"), None);
     }
 
     #[test]
@@ -232,10 +243,15 @@ mod tests {
             named("j-never-ends", "db", 20, Expiry::Never),
         ];
         let listing = Listing::new(keys, Rejects::default(), None);
+        let names: Vec<Option<&str>> = listing
+            .keys()
+            .iter()
+            .map(|key| key.label.as_deref())
+            .collect();
         let superseded: Vec<&str> = listing
             .keys()
             .iter()
-            .zip(listing.superseded())
+            .zip(listing.superseded(&names))
             .filter_map(|(key, is_superseded)| is_superseded.then_some(key.id.as_str()))
             .collect();
         assert_eq!(superseded, ["a-old", "i-ends"]);

@@ -8,6 +8,10 @@ use std::time::Duration;
 use api_key_exporter::bitgpt::parse::{self, Rules};
 use api_key_exporter::board::Board;
 use api_key_exporter::domain::failure::{Failure, Reason};
+use api_key_exporter::domain::glob::Glob;
+use api_key_exporter::domain::inventory::{Entry, Inventory};
+use api_key_exporter::domain::judge::Settings;
+use api_key_exporter::domain::policy::Policy;
 use api_key_exporter::domain::state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::text::Line;
 use api_key_exporter::render::{Encoding, Format, Metrics};
@@ -70,6 +74,27 @@ fn states() -> [AccountState; 2] {
     [polled, account("odd \"name\" \\")]
 }
 
+/// An inventory that knows two of the keys, one of them muted and forgiven for a while.
+fn settings() -> Settings {
+    let entry = |pattern: &str| Entry::new(Glob::parse(pattern).unwrap());
+    let checkout = Entry {
+        name: Some("Checkout".into()),
+        team: Some("payments".into()),
+        warning: Some(TimeDelta::days(45)),
+        ..entry("checkout")
+    };
+    let odd = Entry {
+        muted_until: Some(at("2026-01-02T00:00:00Z")),
+        exempt: [Policy::NeverExpires].into_iter().collect(),
+        reason: Some("goes away with the old shop".into()),
+        ..entry("odd *")
+    };
+    Settings {
+        inventory: Inventory::new(vec![checkout, odd]),
+        ..Settings::default()
+    }
+}
+
 /// The exposition about keys and accounts two seconds into 2026.
 pub(crate) fn exposition(metrics: Metrics) -> String {
     formatted(metrics, Format::Text)
@@ -77,8 +102,8 @@ pub(crate) fn exposition(metrics: Metrics) -> String {
 
 fn formatted(metrics: Metrics, format: Format) -> String {
     let now = at("2026-01-01T00:00:02Z");
-    let pieces = Board::new(states(), metrics)
-        .read()
+    let pieces = Board::new(states(), metrics, Arc::new(settings()), now)
+        .read(now)
         .scrape(now, &[], format, Encoding::Identity);
     String::from_utf8(pieces.concat()).unwrap()
 }

@@ -14,6 +14,7 @@
 mod faults;
 mod golden;
 mod http;
+mod inventory;
 mod metrics;
 mod openmetrics;
 mod process;
