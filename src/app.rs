@@ -25,6 +25,7 @@ use crate::domain::text::{chain, redact};
 use crate::liveness::Liveness;
 use crate::logging::Logging;
 use crate::poller::Poller;
+use crate::poller::details::{Ask, Reader};
 use crate::poller::watch::{Unmatched, Watch};
 use crate::server::Server;
 use crate::telemetry::Telemetry;
@@ -266,7 +267,11 @@ pub fn spawn(
 ) -> Result<JoinSet<&'static str>, prometheus::Error> {
     let telemetry = Telemetry::new()?;
     let liveness = Liveness::new(config.accounts.len());
-    let states: Vec<AccountState> = config.accounts.iter().map(state_of).collect();
+    let states: Vec<AccountState> = config
+        .accounts
+        .iter()
+        .map(|account| state_of(account, config))
+        .collect();
     let board = Arc::new(Board::new(
         states.clone(),
         config.metrics,
@@ -277,8 +282,14 @@ pub fn spawn(
     let mut tasks = JoinSet::new();
     for (index, (account, state)) in config.accounts.iter().zip(states).enumerate() {
         let lister = Lister::new(account.token.clone(), settings(account, config), clock::now);
+        let lister = Arc::new(lister);
+        let details = config
+            .details
+            .enabled
+            .then(|| reader(lister.clone(), config));
         let poller = Poller {
             attempt: async move |deadline| lister.attempt(deadline).await,
+            details,
             watch: Watch::new(&state, unmatched.clone()),
             state,
             attempts_max: config.poll.attempts,
@@ -346,12 +357,28 @@ fn announce(config: &Config, listeners: &[TcpListener]) {
     }
 }
 
-fn state_of(account: &Account) -> AccountState {
-    AccountState::new(Arc::new(state::Account {
+fn state_of(account: &Account, config: &Config) -> AccountState {
+    let mut state = AccountState::new(Arc::new(state::Account {
         name: account.name.as_str().into(),
         provider: account.provider,
         interval: account.interval,
-    }))
+    }));
+    state.details_failures = config.details.enabled.then(Default::default);
+    state
+}
+
+fn reader(lister: Arc<Lister>, config: &Config) -> Reader {
+    let ask: Ask = Box::new(move |id, time_left| {
+        let lister = lister.clone();
+        Box::pin(async move { lister.details(&id, time_left).await })
+    });
+    let details = config.details;
+    Reader::new(
+        ask,
+        details.interval,
+        details.requests_per_minute,
+        clock::now,
+    )
 }
 
 fn settings(account: &Account, config: &Config) -> Settings {

@@ -3,6 +3,7 @@
 //!
 //! One loop for each account, so that a slow one delays nobody and never has two polls in flight.
 
+pub mod details;
 pub mod report;
 pub mod retry;
 pub mod watch;
@@ -42,6 +43,8 @@ pub struct Poller<A> {
     pub board: Arc<Board>,
     /// The slot.
     pub index: usize,
+    /// Reads keys' own pages, where details are on.
+    pub details: Option<details::Reader>,
     /// What is said of single keys.
     pub watch: Watch,
     /// Where this loop shows that it lives.
@@ -71,7 +74,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         loop {
             self.publish_next_poll(due);
             self.heartbeat.promise(due + retry::poll_limit(interval));
-            if stop.run_until_cancelled(sleep_until(due)).await.is_none() {
+            if stop.run_until_cancelled(self.wait(due)).await.is_none() {
                 return;
             }
             let started = Instant::now();
@@ -94,6 +97,14 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 due.saturating_duration_since(ended),
             );
         }
+    }
+
+    /// Waits for the next poll, and reads details meanwhile.
+    async fn wait(&mut self, due: Instant) {
+        if let Some(reader) = &mut self.details {
+            reader.read_until(due, &mut self.state).await;
+        }
+        sleep_until(due).await;
     }
 
     /// Attempts until one succeeds or another makes no sense.
@@ -172,6 +183,11 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 Err(failure)
             }
         };
+        let held = self.state.held.as_deref();
+        let result = result.map(|listing| match &mut self.details {
+            Some(reader) => reader.enrich(listing, held),
+            None => listing,
+        });
         let now = (self.now)();
         let next = self.state.after(Outcome { result, clock_skew }, now);
         let before = std::mem::replace(&mut self.state, next).held;

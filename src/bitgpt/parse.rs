@@ -88,9 +88,27 @@ pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Parsed
     })
 }
 
-/// What the envelope itself says: nothing where it is a success, else the reason and our words for
-/// it.
+/// What the envelope of a listing says: nothing where it is a success, else the reason and our
+/// words for it.
 fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, String)> {
+    let schema = |why: &str| Err((Reason::Schema, why.to_owned()));
+    success(envelope)?;
+    match envelope.data {
+        Data::List => {}
+        Data::TooLong => {
+            return Err((
+                Reason::TooManyKeys,
+                format!("more than poll.max_keys ({}) keys", rules.keys_max),
+            ));
+        }
+        Data::Absent => return schema("the envelope has no `data`"),
+        Data::Other => return schema("`data` is not a list"),
+    }
+    expected_env(envelope, rules)
+}
+
+/// Whether the envelope, of whatever answer, says success.
+pub(super) fn success(envelope: &Envelope<'_>) -> Result<(), (Reason, String)> {
     let schema = |why: &str| Err((Reason::Schema, why.to_owned()));
     if envelope.has_duplicate {
         return Err((
@@ -110,17 +128,14 @@ fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, St
             format!("the envelope's `status` is {status}"),
         ));
     }
-    match envelope.data {
-        Data::List => {}
-        Data::TooLong => {
-            return Err((
-                Reason::TooManyKeys,
-                format!("more than poll.max_keys ({}) keys", rules.keys_max),
-            ));
-        }
-        Data::Absent => return schema("the envelope has no `data`"),
-        Data::Other => return schema("`data` is not a list"),
-    }
+    Ok(())
+}
+
+/// Whether the API is the environment that the account expects.
+pub(super) fn expected_env(
+    envelope: &Envelope<'_>,
+    rules: &Rules<'_>,
+) -> Result<(), (Reason, String)> {
     let env = envelope.env.and_then(string);
     match rules.expected_env {
         Some(expected) if env.as_deref() != Some(expected) => {
@@ -137,7 +152,7 @@ fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, St
 }
 
 /// What the envelope tells people, good or bad.
-fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> Failure {
+pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> Failure {
     let line = |field: Option<&RawValue>| {
         let text = field.filter(|field| !is_null(field)).map(words)?;
         Some(Line::clean(&token.scrub(&text)))
@@ -158,7 +173,7 @@ fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> Failure {
     }
 }
 
-fn of_http_status(http_status: u16, told: Failure) -> Failure {
+pub(super) fn of_http_status(http_status: u16, told: Failure) -> Failure {
     let error = told
         .error
         .clone()
@@ -172,7 +187,7 @@ fn of_http_status(http_status: u16, told: Failure) -> Failure {
 }
 
 /// serde's own words would repeat the offending value, so only the place is told.
-fn unreadable(error: &serde_json::Error) -> Failure {
+pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
     let place = format!("line {}, column {}", error.line(), error.column());
     match error.classify() {
         Category::Data => {
@@ -217,7 +232,7 @@ fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
     })
 }
 
-fn shown(text: &Text<'_>, token: &Token) -> Option<Box<str>> {
+pub(super) fn shown(text: &Text<'_>, token: &Token) -> Option<Box<str>> {
     let text = text::label(&token.scrub(text.as_str()?));
     (!text.is_empty()).then(|| text.into())
 }

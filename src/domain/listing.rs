@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::key::{Expiry, Key};
+use crate::domain::key::{Details, Expiry, Key, KeyId};
 
 /// Why an entry of a listing could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +119,25 @@ impl Listing {
         self.api_env.as_deref()
     }
 
+    /// The same with the details that were read since `before`, the last listing; where there are
+    /// none, the older ones of that listing stay. A label comes from the details where the listing
+    /// itself has none.
+    #[must_use]
+    pub fn with_details(
+        mut self,
+        mut fresh: HashMap<KeyId, Details>,
+        before: Option<&Self>,
+    ) -> Self {
+        for key in &mut self.keys {
+            let older = || before?.get(key.id.as_str())?.details.clone();
+            key.details = fresh.remove(&key.id).map(Box::new).or_else(older);
+            if let (None, Some(details)) = (&key.label, &key.details) {
+                key.label.clone_from(&details.label);
+            }
+        }
+        self
+    }
+
     /// For each key, in order: whether a newer key of the same name expires later. `names` are
     /// those of the keys, in order. A key without a name, a creation time or a readable end is
     /// never superseded and supersedes nobody, save that a successor may never expire.
@@ -193,6 +212,7 @@ fn urgency(expiry: Expiry) -> (u8, Option<DateTime<Utc>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::key::LastUse;
     use crate::domain::key::tests::{at, key};
 
     fn named(id: &str, name: &str, created: i64, expiry: Expiry) -> Key {
@@ -226,6 +246,48 @@ mod tests {
         assert_eq!(ids, ["a", "b", "c"]);
         assert_eq!(listing.get("b").map(|key| key.id.as_str()), Some("b"));
         assert_eq!(listing.get("d"), None);
+    }
+
+    #[test]
+    fn details_keep_their_age_and_lend_their_label() {
+        let details = |label: &str, read_at| Details {
+            label: Some(label.into()),
+            last_use: LastUse::Never,
+            requests: Some(1),
+            read_at: at(read_at),
+        };
+        let id = |id: &str| KeyId::parse(id).unwrap();
+        let listed = || {
+            let keys = vec![key("a"), named("b", "listed", 1, Expiry::Never), key("c")];
+            Listing::new(keys, Rejects::default(), None)
+        };
+        let fresh = [("a", "one"), ("b", "two"), ("gone", "three")];
+        let fresh = fresh.map(|(key, label)| (id(key), details(label, 10)));
+        let first = listed().with_details(fresh.into(), None);
+        let fresh = [(id("a"), details("new", 20))];
+        let second = listed().with_details(fresh.into(), Some(&first));
+        let shown = |listing: &Listing| -> Vec<(String, Option<i64>)> {
+            let keys = listing.keys().iter();
+            keys.map(|key| {
+                let label = key.label.as_deref().unwrap_or("-").to_owned();
+                let read_at = key.details.as_ref().map(|it| it.read_at.timestamp());
+                (label, read_at)
+            })
+            .collect()
+        };
+        let row = |label: &str, read_at| (label.to_owned(), read_at);
+        let expected = [
+            row("one", Some(10)),
+            row("listed", Some(10)),
+            row("-", None),
+        ];
+        assert_eq!(shown(&first), expected);
+        let expected = [
+            row("new", Some(20)),
+            row("listed", Some(10)),
+            row("-", None),
+        ];
+        assert_eq!(shown(&second), expected);
     }
 
     #[test]

@@ -94,6 +94,7 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
                 clock_skew: None,
             }
         },
+        details: None,
         watch: Watch::new(&state, Arc::default()),
         state,
         attempts_max: 3,

@@ -6,6 +6,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::domain::allow_list::Ipv6Count;
+use crate::domain::failure::Reason;
 use crate::domain::judge::Verdict;
 use crate::domain::key::{Expiry, Key, KeyState, LastUse, Mode};
 use crate::domain::listing::Reject;
@@ -334,6 +335,18 @@ pub(super) const FAMILIES: &[Family] = &[
             }
         }),
     },
+    counter(
+        "api_key_account_details_failures_total",
+        "Failed requests for the details of single keys, by reason, as of the last poll.",
+        |state, samples| {
+            for (reason, count) in Reason::ALL
+                .into_iter()
+                .zip(state.details_failures.iter().flatten())
+            {
+                samples.labelled(&[("reason", reason.as_str())], Value::Count(*count));
+            }
+        },
+    ),
     account(
         "api_key_account_clock_skew_seconds",
         "The API's clock minus the exporter's, from the Date header of the API's last answer.",

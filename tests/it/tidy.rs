@@ -40,6 +40,7 @@ fn pure_modules_do_no_io() {
     let others = [
         "bitgpt/wire.rs",
         "bitgpt/parse.rs",
+        "bitgpt/details.rs",
         "bitgpt/timestamp.rs",
         "poller/retry.rs",
         "poller/report.rs",
