@@ -188,15 +188,39 @@ impl Settings {
         listing: &'a Listing,
         now: DateTime<Utc>,
     ) -> impl Iterator<Item = Crossing<'a>> {
-        listing.keys().iter().filter_map(move |key| {
-            let verdict = self.judge(account, key, now);
-            let urgency_before = before.and_then(|(listing, then)| {
-                let key = listing.get(key.id.as_str())?;
-                Some(self.judge(account, key, then).urgency)
-            });
-            let is_nearer = verdict.urgency > urgency_before.unwrap_or(Urgency::None);
-            is_nearer.then_some(Crossing { key, verdict })
-        })
+        let longest = self.longest_notice();
+        let is_near = move |key: &&Key| key.time_left(now).is_some_and(|left| left <= longest);
+        // Nearly all keys are far from their end, and need no more than that look.
+        listing
+            .keys()
+            .iter()
+            .filter(is_near)
+            .filter_map(move |key| {
+                let urgency_before = before.and_then(|(listing, then)| {
+                    let key = listing.get(key.id.as_str())?;
+                    Some(self.urgency(account, key, then))
+                });
+                let is_nearer =
+                    self.urgency(account, key, now) > urgency_before.unwrap_or(Urgency::None);
+                is_nearer.then(|| Crossing {
+                    key,
+                    verdict: self.judge(account, key, now),
+                })
+            })
+    }
+
+    fn urgency(&self, account: &str, key: &Key, now: DateTime<Utc>) -> Urgency {
+        let entry = self.inventory.find(account, key);
+        let entry = entry.and_then(|index| self.inventory.entries().get(index));
+        self.thresholds.notice(key, entry).urgency(key, now)
+    }
+
+    /// No key alerts earlier than this before its end.
+    fn longest_notice(&self) -> TimeDelta {
+        let entries = self.inventory.entries().iter();
+        let said = entries.flat_map(|entry| [entry.warning, entry.critical]);
+        let usual = self.thresholds.warning.max(self.thresholds.own_warning);
+        said.flatten().fold(usual, TimeDelta::max)
     }
 }
 

@@ -121,7 +121,7 @@ impl Listing {
 
     /// The same with the details that were read since `before`, the last listing; where there are
     /// none, the older ones of that listing stay. A label comes from the details where the listing
-    /// itself has none.
+    /// itself has none, and stays until they are read again.
     #[must_use]
     pub fn with_details(
         mut self,
@@ -129,10 +129,15 @@ impl Listing {
         before: Option<&Self>,
     ) -> Self {
         for key in &mut self.keys {
-            let older = || before?.get(key.id.as_str())?.details.clone();
+            let before = before.and_then(|before| before.get(key.id.as_str()));
+            let older = || before?.details.clone();
             key.details = fresh.remove(&key.id).map(Box::new).or_else(older);
-            if let (None, Some(details)) = (&key.label, &key.details) {
-                key.label.clone_from(&details.label);
+            if key.label.is_none() {
+                key.label = match &key.details {
+                    Some(details) => details.label.clone(),
+                    // A saved listing may have kept the label and not the details.
+                    None => before.and_then(|before| before.label.clone()),
+                };
             }
         }
         self
@@ -288,6 +293,10 @@ mod tests {
             row("-", None),
         ];
         assert_eq!(shown(&second), expected);
+        let saved = vec![named("c", "kept", 1, Expiry::Never)];
+        let saved = Listing::new(saved, Rejects::default(), None);
+        let third = listed().with_details(HashMap::new(), Some(&saved));
+        assert_eq!(shown(&third)[2], row("kept", None));
     }
 
     #[test]

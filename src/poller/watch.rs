@@ -266,3 +266,92 @@ fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::inventory::tests::entry;
+    use crate::domain::inventory::{Entry, Inventory};
+    use crate::domain::key::tests::{at, key};
+    use crate::domain::listing::Rejects;
+    use crate::domain::state::{Account, Outcome};
+    use crate::render::Metrics;
+
+    const METRICS: Metrics = Metrics {
+        relative: false,
+        scope_info: false,
+        max_scopes_per_key: 1,
+    };
+
+    /// An account with a listing of `ids`, or with none yet.
+    fn prepared(name: &str, ids: Option<&[&str]>, settings: &Arc<Settings>) -> Arc<Prepared> {
+        let mut state = AccountState::new(Arc::new(Account {
+            name: name.into(),
+            provider: "bitgpt",
+            interval: Duration::from_secs(60),
+        }));
+        if let Some(ids) = ids {
+            let keys = ids.iter().map(|id| key(id)).collect();
+            let outcome = Outcome {
+                result: Ok(Listing::new(keys, Rejects::default(), None)),
+                clock_skew: None,
+            };
+            state = state.after(outcome, at(0));
+        }
+        Arc::new(Prepared::new(state, None, METRICS, settings, at(0)))
+    }
+
+    #[test]
+    fn an_entry_is_idle_where_no_account_has_a_key_for_it() {
+        let of = |account: &str, pattern: &str| Entry {
+            account: Some(account.into()),
+            ..entry(pattern)
+        };
+        let entries = vec![
+            entry("a"),
+            of("shop", "b"),
+            entry("c*"),
+            entry("cc"),
+            entry("gone"),
+        ];
+        let settings = Arc::new(Settings {
+            inventory: Inventory::new(entries),
+            ..Settings::default()
+        });
+        let shop = prepared("shop", Some(&["a"]), &settings);
+        let office = prepared("office", Some(&["b", "cc"]), &settings);
+        let waiting = prepared("waiting", None, &settings);
+        let idle = unmatched(&[shop.clone(), office]).unwrap();
+        // One is of another account, one comes after an entry that takes its key.
+        let idle: Vec<&str> = idle.iter().map(|pattern| &**pattern).collect();
+        assert_eq!(idle, ["b", "cc", "gone"]);
+        assert_eq!(unmatched(&[shop, waiting]), None, "nobody knows yet");
+    }
+
+    #[test]
+    fn idle_entries_are_news_when_they_change() {
+        let said = Unmatched::default();
+        let list = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
+        for (names, expected) in [
+            (&[][..], false),
+            (&["a"], true),
+            (&["a"], false),
+            (&["a", "b"], true),
+            (&[], true),
+            (&[], false),
+        ] {
+            assert_eq!(said.is_news(list(names)), expected, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_names_ten_and_counts_the_rest() {
+        let names: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+        let words = |count: usize| named(names.iter().take(count).map(String::as_str));
+        assert_eq!(words(0), "");
+        assert_eq!(words(10), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9");
+        assert_eq!(words(12), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more");
+    }
+}

@@ -205,6 +205,38 @@ fn each_threshold_is_crossed_once_however_often_one_looks() {
 }
 
 #[test]
+fn an_entry_or_the_own_key_is_told_as_early_as_it_asks() {
+    let said = Entry {
+        critical: Some(TimeDelta::days(300)),
+        ..entry("early")
+    };
+    let settings = Settings {
+        inventory: Inventory::new(vec![said]),
+        ..Settings::default()
+    };
+    let ends = |id: &str, days: i64, is_own| Key {
+        expiry: Expiry::At(at(days * DAY)),
+        is_own,
+        ..key(id)
+    };
+    let keys = vec![
+        ends("early", 299, false),
+        ends("other", 299, false),
+        ends("own", 59, true),
+        ends("usual", 31, false),
+    ];
+    let keys = Listing::new(keys, Rejects::default(), None);
+    let crossings = settings.crossings("shop", None, &keys, at(0));
+    let told: Vec<(&str, Urgency)> = crossings
+        .map(|it| (it.key.id.as_str(), it.verdict.urgency))
+        .collect();
+    assert_eq!(
+        told,
+        [("early", Urgency::Critical), ("own", Urgency::Warning)]
+    );
+}
+
+#[test]
 fn what_happened_while_nobody_looked_is_told_once_and_a_renewed_key_again() {
     let keys = listing(&[("a", 1_000)]);
     // A gap of a year: one line, the worst.
