@@ -85,9 +85,17 @@ impl Reader {
         };
         while self.not_before < due {
             sleep_until(self.not_before).await;
-            let Some(id) = self.next(&listing) else {
+            let Some((id, wait)) = self.next(&listing) else {
                 return;
             };
+            if !wait.is_zero() {
+                let next = Instant::now() + wait;
+                if next >= due {
+                    return;
+                }
+                sleep_until(next).await;
+                continue;
+            }
             self.not_before = Instant::now() + self.pace;
             let left = due.saturating_duration_since(Instant::now());
             let asked = timeout_at(due, (self.ask)(id.clone(), left));
@@ -108,7 +116,7 @@ impl Reader {
         listing.with_details(std::mem::take(&mut self.fresh), before)
     }
 
-    fn next(&self, listing: &Listing) -> Option<KeyId> {
+    fn next(&self, listing: &Listing) -> Option<(KeyId, Duration)> {
         let read_at = |key: &Key| {
             let fresh = self.fresh.get(&key.id).map(|details| details.read_at);
             let listed = key.details.as_ref().map(|details| details.read_at);
@@ -185,20 +193,20 @@ impl fmt::Debug for Reader {
     }
 }
 
-/// The key whose page is to be read at `now`: one that never was, else the one that was read first,
-/// where that is `interval` ago. A time in the future was told by a clock that was wrong and counts
-/// as never.
+/// The key whose page is to be read next: one that never was, else the one that was read first; and
+/// how long from `now` until that is `interval` ago. A time in the future was told by a clock that
+/// was wrong and counts as never.
 fn longest_unread(
     listing: &Listing,
     read_at: impl Fn(&Key) -> Option<DateTime<Utc>>,
     interval: TimeDelta,
     now: DateTime<Utc>,
-) -> Option<KeyId> {
+) -> Option<(KeyId, Duration)> {
     let keys = listing.keys().iter();
     let with_time = keys.map(|key| (read_at(key).filter(|read_at| *read_at <= now), key));
     let (read_at, key) = with_time.min_by_key(|(read_at, _)| *read_at)?;
-    let is_due = read_at.is_none_or(|read_at| now - read_at >= interval);
-    is_due.then(|| key.id.clone())
+    let wait = read_at.map_or(TimeDelta::zero(), |read_at| interval - (now - read_at));
+    Some((key.id.clone(), wait.to_std().unwrap_or_default()))
 }
 
 /// How long all pages are left alone after `failure`; no time where it is about one page only.

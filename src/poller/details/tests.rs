@@ -192,21 +192,32 @@ fn the_longest_unread_page_is_next_when_it_is_old_enough() {
             let (_, time) = times.iter().find(|(id, _)| *id == key.id.as_str()).unwrap();
             time.map(at)
         };
-        longest_unread(&listing(&ids), time, six_hours, at(now)).map(|id| id.as_str().to_owned())
+        longest_unread(&listing(&ids), time, six_hours, at(now))
+            .map(|(id, wait)| (id.as_str().to_owned(), wait.as_secs()))
     };
     let table = [
         (&[][..], 0, None),
-        (&[("a", None), ("b", None)], 0, Some("a")),
-        (&[("a", Some(0)), ("b", None)], 1, Some("b")),
-        (&[("a", Some(100)), ("b", Some(50))], 21_649, None),
-        (&[("a", Some(100)), ("b", Some(50))], 21_650, Some("b")),
-        (&[("a", Some(100)), ("b", Some(50))], 21_651, Some("b")),
+        (&[("a", None), ("b", None)], 0, Some(("a", 0))),
+        (&[("a", Some(0)), ("b", None)], 1, Some(("b", 0))),
+        (
+            &[("a", Some(100)), ("b", Some(50))],
+            100,
+            Some(("b", 21_550)),
+        ),
+        (&[("a", Some(100)), ("b", Some(50))], 21_649, Some(("b", 1))),
+        (&[("a", Some(100)), ("b", Some(50))], 21_650, Some(("b", 0))),
+        (&[("a", Some(100)), ("b", Some(50))], 21_651, Some(("b", 0))),
         // A year later the order is the same.
-        (&[("a", Some(100)), ("b", Some(50))], 31_536_000, Some("b")),
+        (
+            &[("a", Some(100)), ("b", Some(50))],
+            31_536_000,
+            Some(("b", 0)),
+        ),
         // Read by a clock that was ahead.
-        (&[("a", Some(0)), ("b", Some(5_000))], 100, Some("b")),
+        (&[("a", Some(0)), ("b", Some(5_000))], 100, Some(("b", 0))),
     ];
     for (times, now, expected) in table {
-        assert_eq!(next(times, now).as_deref(), expected, "{times:?} at {now}");
+        let expected = expected.map(|(id, wait): (&str, u64)| (id.to_owned(), wait));
+        assert_eq!(next(times, now), expected, "{times:?} at {now}");
     }
 }
