@@ -102,7 +102,8 @@ impl AccountState {
         });
         match outcome.result {
             Ok(listing) => {
-                // Most polls bring nothing new. What was made from the old listing then still holds.
+                // Most polls bring nothing new. What was made from the old listing then still
+                // holds.
                 if self.held.as_deref() != Some(&listing) {
                     next.held = Some(Arc::new(listing));
                 }
