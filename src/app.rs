@@ -28,6 +28,7 @@ use crate::poller::Poller;
 use crate::poller::details::{Ask, Reader};
 use crate::poller::watch::{Unmatched, Watch};
 use crate::server::Server;
+use crate::socket_activation::{self, SocketError};
 use crate::telemetry::Telemetry;
 use crate::{clock, demo};
 
@@ -62,6 +63,10 @@ enum RunError {
     Runtime(#[source] std::io::Error),
     #[error("cannot listen on {0}")]
     Bind(SocketAddr, #[source] std::io::Error),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("cannot take a socket of systemd's")]
+    HandedOver(#[source] std::io::Error),
     #[error("cannot register the exporter's own metrics")]
     Telemetry(#[source] prometheus::Error),
     #[error("the {0} task ended")]
@@ -80,16 +85,36 @@ pub fn run(options: &Options) -> Exit {
     };
     // Declared before the runtime, so that it outlives the tasks that log.
     let logging = Logging::start(config.log);
-    let exit = ended(runtime().and_then(|runtime| {
-        let result = runtime.block_on(async {
-            let listeners = bind(&config.web.listen_addresses)?;
-            daemon(&config, listeners).await
-        });
-        runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
-        result
-    }));
+    let exit = ended(run_daemon(&config, options.systemd_socket));
     drop(logging);
     exit
+}
+
+/// Listens, and runs the daemon on a runtime of its own.
+fn run_daemon(config: &Config, systemd_socket: bool) -> Result<(), RunError> {
+    let handed_over = if systemd_socket {
+        Some(socket_activation::take()?)
+    } else {
+        None
+    };
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let listeners = match handed_over {
+            Some(sockets) => adopt(sockets)?,
+            None => bind(&config.web.listen_addresses)?,
+        };
+        daemon(config, listeners).await
+    });
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    result
+}
+
+/// Makes handed over sockets tokio's; must be called within the runtime.
+fn adopt(sockets: Vec<std::net::TcpListener>) -> Result<Vec<TcpListener>, RunError> {
+    let adopted = sockets.into_iter().map(TcpListener::from_std);
+    adopted
+        .collect::<Result<_, _>>()
+        .map_err(RunError::HandedOver)
 }
 
 /// `demo`: the daemon against the embedded fake API. `print` gets what people should read first.

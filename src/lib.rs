@@ -33,6 +33,7 @@
 //! | [`logging`] | one clean line an event | shell |
 //! | [`telemetry`] | the exporter's metrics about itself | shell |
 //! | [`liveness`] | whether the poll loops live | shell |
+//! | [`socket_activation`] | sockets that systemd hands over | shell |
 //! | [`clock`] | the only reader of the wall clock | shell |
 //! | [`memory`] | makes the allocator give memory back | shell |
 //! | [`app`] | puts all of it together, and takes it apart at the end | shell |
@@ -73,4 +74,5 @@ pub mod poller;
 pub mod render;
 pub mod secret;
 pub mod server;
+pub mod socket_activation;
 pub mod telemetry;

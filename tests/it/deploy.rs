@@ -1,0 +1,63 @@
+//! What stands under deploy/: units, manifests, chart, image and dashboard, each judged by the tool
+//! that will read it, and held against the program's own defaults.
+
+mod systemd;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use api_key_exporter::config::{Config, Sources};
+
+use crate::support::{TOKEN, in_repository};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(in_repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The program's defaults, from the program.
+fn defaults() -> Config {
+    let environment = [("BITGPT_API_KEY".to_owned(), TOKEN.to_owned())].into();
+    let sources = Sources {
+        environment,
+        ..Sources::default()
+    };
+    Config::parse("", &sources).unwrap()
+}
+
+/// The port that the program listens on unless told otherwise.
+fn port() -> u16 {
+    defaults().web.listen_addresses[0].port()
+}
+
+/// Every file below `folder`, sorted.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn no_text_about_deployment_names_another_port() {
+    let port = port().to_string();
+    let folders = ["deploy", "docs"].map(in_repository);
+    let mut named = 0;
+    for file in folders.iter().flat_map(|folder| files(folder)) {
+        let text = fs::read_to_string(&file).unwrap();
+        // Only numbers that look like ours: 10120 and its neighbours.
+        for word in text.split(|letter: char| !letter.is_ascii_digit()) {
+            if word.len() == port.len() && word.starts_with("101") {
+                assert_eq!(word, port, "{}", file.display());
+                named += 1;
+            }
+        }
+    }
+    assert!(named >= 3, "{named}");
+}
