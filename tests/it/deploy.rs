@@ -1,6 +1,8 @@
 //! What stands under deploy/: units, manifests, chart, image and dashboard, each judged by the tool
 //! that will read it, and held against the program's own defaults.
 
+mod docker;
+mod kubernetes;
 mod systemd;
 
 use std::fs;

@@ -1,11 +1,32 @@
 //! Outside programs that judge what we ship: where they are, how they are asked, who installs them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::support::in_repository;
+
+/// Where tests/run puts what no Debian package brings.
+const FOLDER: &str = "target/tools";
 
 /// A program of a Debian package, on the PATH.
 pub(crate) fn debian(program: &str) -> Command {
     Command::new(program)
+}
+
+/// A program of a Python package, in a virtual environment of our own.
+pub(crate) fn python(program: &str) -> Command {
+    Command::new(in_repository(FOLDER).join("python/bin").join(program))
+}
+
+/// helm or kubectl, unpacked from an npm package.
+pub(crate) fn kubernetes(program: &str) -> Command {
+    let folder = in_repository(FOLDER).join("kubernetes");
+    Command::new(folder.join(program).join(program))
+}
+
+/// Where npm packages live.
+pub(crate) fn npm() -> PathBuf {
+    in_repository(FOLDER).join("npm")
 }
 
 /// What a program said, and whether it was content.
