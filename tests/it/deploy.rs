@@ -2,6 +2,7 @@
 //! that will read it, and held against the program's own defaults.
 
 mod docker;
+mod grafana;
 mod kubernetes;
 mod systemd;
 

@@ -13,6 +13,7 @@
 
 mod deploy;
 mod details;
+mod end_to_end;
 mod faults;
 mod golden;
 mod http;
@@ -20,6 +21,7 @@ mod inventory;
 mod metrics;
 mod openmetrics;
 mod process;
+mod prometheus;
 mod promtool;
 mod rules;
 mod secrets;

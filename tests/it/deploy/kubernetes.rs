@@ -338,7 +338,8 @@ fn the_charts_rules_and_the_operators_rules_are_the_plain_rules() {
     let indented = indented.join("\n");
     let rule = format!(
         "# Written from {RULES} by UPDATE_GOLDEN=1 cargo test. Change that file.\n\
-         apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: api-key-exporter\n  labels:\n\
+         apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n\
+         \x20 name: api-key-exporter\n  labels:\n\
          \x20   app.kubernetes.io/name: api-key-exporter\nspec:\n  groups:\n{indented}\n"
     );
     let component = "deploy/kubernetes/components/prometheus-rule/prometheusrule.yaml";
