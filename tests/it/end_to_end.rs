@@ -191,8 +191,6 @@ async fn the_life_of_a_key_reaches_the_pager_and_neither_outage_nor_restart_reso
 
     // The API is back.
     api.reply(with_others(std::slice::from_ref(&old)));
-    pager.ends("ApiKeyInventoryStale").await;
-    pager.ends("ApiKeyAccountFailing").await;
 
     // It expires.
     let expired = pager.fires("ApiKeyExpired").await;
@@ -204,6 +202,8 @@ async fn the_life_of_a_key_reaches_the_pager_and_neither_outage_nor_restart_reso
         "{expired:?}"
     );
     pager.inhibits("ApiKeyExpired", "ApiKeyAboutToExpire").await;
+    pager.ends("ApiKeyInventoryStale").await;
+    pager.ends("ApiKeyAccountFailing").await;
     pager.ends("ApiKeyExpiringSoon").await;
     pager.ends("ApiKeyAboutToExpire").await;
 
