@@ -6,6 +6,7 @@ mod grafana;
 mod kubernetes;
 mod systemd;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -63,4 +64,47 @@ fn no_text_about_deployment_names_another_port() {
         }
     }
     assert!(named >= 3, "{named}");
+}
+
+/// Every word of `text` that is a metric of ours by its form.
+fn metrics(text: &str) -> impl Iterator<Item = &str> {
+    let is_outside =
+        |letter: char| !(letter.is_ascii_lowercase() || "_0123456789".contains(letter));
+    text.split(is_outside)
+        .filter(|word| word.starts_with("api_key_") && !word.ends_with('_'))
+        .filter(|word| !word.starts_with("api_key_0"))
+}
+
+/// Named by rules and runbooks ahead of the program; the contract has them, and a rule about a
+/// series that is not there keeps quiet.
+const AHEAD: [&str; 2] = [
+    "api_key_account_shrink_held",
+    "api_key_exporter_config_last_reload_successful",
+];
+
+#[test]
+fn every_metric_that_deploy_and_docs_name_is_in_the_readme() {
+    let readme = read("README.md");
+    let (_, section) = readme.split_once("\n## Metrics\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    // A test holds this table against the program.
+    let known: BTreeSet<&str> = rows.map(|row| row.split_once('`').unwrap().0).collect();
+    let mut named = BTreeSet::new();
+    for file in ["deploy", "docs"]
+        .iter()
+        .flat_map(|folder| files(&in_repository(folder)))
+    {
+        let text = fs::read_to_string(&file).unwrap();
+        for metric in metrics(&text) {
+            let family = metric.strip_suffix("_bucket").unwrap_or(metric);
+            assert!(
+                known.contains(family) || AHEAD.contains(&family),
+                "{}: no metric {metric}",
+                file.display()
+            );
+            named.insert(family.to_owned());
+        }
+    }
+    assert!(named.len() > 25, "{named:?}");
 }
