@@ -61,7 +61,9 @@ fn stages(count: usize) {
         },
         now,
     );
-    let prepared = Arc::new(Prepared::new(state.clone(), None, METRICS));
+    let settings = Arc::default();
+    let prepare = || Prepared::new(state.clone(), None, METRICS, &settings, now);
+    let prepared = Arc::new(prepare());
     let exposition = Exposition::new(vec![prepared.clone()]);
     let moving = exposition.moving(now);
     let whole = |encoding| {
@@ -96,8 +98,8 @@ fn stages(count: usize) {
         median(|| drop(black_box(empty.after(outcomes.next().unwrap(), now)))),
     );
     tell(
-        "poll: write and compress the text",
-        median(|| drop(black_box(Prepared::new(state.clone(), None, METRICS)))),
+        "poll: judge, write and compress the text",
+        median(|| drop(black_box(prepare()))),
     );
     tell(
         "poll: string the pieces",

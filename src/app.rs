@@ -25,7 +25,10 @@ use crate::domain::text::{chain, redact};
 use crate::liveness::Liveness;
 use crate::logging::Logging;
 use crate::poller::Poller;
+use crate::poller::details::{Ask, Reader};
+use crate::poller::watch::{Unmatched, Watch};
 use crate::server::Server;
+use crate::socket_activation::{self, SocketError};
 use crate::telemetry::Telemetry;
 use crate::{clock, demo};
 
@@ -60,6 +63,10 @@ enum RunError {
     Runtime(#[source] std::io::Error),
     #[error("cannot listen on {0}")]
     Bind(SocketAddr, #[source] std::io::Error),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("cannot take a socket of systemd's")]
+    HandedOver(#[source] std::io::Error),
     #[error("cannot register the exporter's own metrics")]
     Telemetry(#[source] prometheus::Error),
     #[error("the {0} task ended")]
@@ -76,16 +83,36 @@ pub fn run(options: &Options) -> Exit {
     };
     // Declared before the runtime, so that it outlives the tasks that log.
     let logging = Logging::start(config.log);
-    let exit = ended(runtime().and_then(|runtime| {
-        let result = runtime.block_on(async {
-            let listeners = bind(&config.web.listen_addresses)?;
-            daemon(&config, listeners).await
-        });
-        runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
-        result
-    }));
+    let exit = ended(run_daemon(&config, options.systemd_socket));
     drop(logging);
     exit
+}
+
+/// Listens, and runs the daemon on a runtime of its own.
+fn run_daemon(config: &Config, systemd_socket: bool) -> Result<(), RunError> {
+    let handed_over = if systemd_socket {
+        Some(socket_activation::take()?)
+    } else {
+        None
+    };
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let listeners = match handed_over {
+            Some(sockets) => adopt(sockets)?,
+            None => bind(&config.web.listen_addresses)?,
+        };
+        daemon(config, listeners).await
+    });
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    result
+}
+
+/// Makes handed over sockets tokio's; must be called within the runtime.
+fn adopt(sockets: Vec<std::net::TcpListener>) -> Result<Vec<TcpListener>, RunError> {
+    let adopted = sockets.into_iter().map(TcpListener::from_std);
+    adopted
+        .collect::<Result<_, _>>()
+        .map_err(RunError::HandedOver)
 }
 
 /// `demo`: the daemon against the embedded fake API. `print` gets what people should read first.
@@ -263,13 +290,30 @@ pub fn spawn(
 ) -> Result<JoinSet<&'static str>, prometheus::Error> {
     let telemetry = Telemetry::new()?;
     let liveness = Liveness::new(config.accounts.len());
-    let states: Vec<AccountState> = config.accounts.iter().map(state_of).collect();
-    let board = Arc::new(Board::new(states.clone(), config.metrics));
+    let states: Vec<AccountState> = config
+        .accounts
+        .iter()
+        .map(|account| state_of(account, config))
+        .collect();
+    let board = Arc::new(Board::new(
+        states.clone(),
+        config.metrics,
+        config.judging.clone(),
+        clock::now(),
+    ));
+    let unmatched = Arc::new(Unmatched::default());
     let mut tasks = JoinSet::new();
     for (index, (account, state)) in config.accounts.iter().zip(states).enumerate() {
         let lister = Lister::new(account.token.clone(), settings(account, config), clock::now);
+        let lister = Arc::new(lister);
+        let details = config
+            .details
+            .enabled
+            .then(|| reader(lister.clone(), config));
         let poller = Poller {
             attempt: async move |deadline| lister.attempt(deadline).await,
+            details,
+            watch: Watch::new(&state, unmatched.clone()),
             state,
             attempts_max: config.poll.attempts,
             board: board.clone(),
@@ -333,12 +377,28 @@ fn announce(config: &Config, listeners: &[TcpListener]) {
     }
 }
 
-fn state_of(account: &Account) -> AccountState {
-    AccountState::new(Arc::new(state::Account {
+fn state_of(account: &Account, config: &Config) -> AccountState {
+    let mut state = AccountState::new(Arc::new(state::Account {
         name: account.name.as_str().into(),
         provider: account.provider,
         interval: account.interval,
-    }))
+    }));
+    state.details_failures = config.details.enabled.then(Default::default);
+    state
+}
+
+fn reader(lister: Arc<Lister>, config: &Config) -> Reader {
+    let ask: Ask = Box::new(move |id, time_left| {
+        let lister = lister.clone();
+        Box::pin(async move { lister.details(&id, time_left).await })
+    });
+    let details = config.details;
+    Reader::new(
+        ask,
+        details.interval,
+        details.requests_per_minute,
+        clock::now,
+    )
 }
 
 fn settings(account: &Account, config: &Config) -> Settings {

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use prometheus::proto::MetricFamily;
 use tokio::sync::watch;
 
+use crate::domain::judge::Settings;
 use crate::domain::state::AccountState;
 use crate::render::exposition::{Exposition, Moving, Prepared};
 use crate::render::{Encoding, Format, Metrics};
@@ -19,6 +20,7 @@ pub struct Board {
     /// Held by whoever publishes, so that two pollers do not undo each other's work.
     publishing: Mutex<()>,
     metrics: Metrics,
+    settings: Arc<Settings>,
 }
 
 /// What is shown at a moment; stays as it is while it is being read.
@@ -31,36 +33,77 @@ pub struct Shown {
 }
 
 impl Board {
-    /// A board that shows `states`, in their order.
-    pub fn new(states: impl IntoIterator<Item = AccountState>, metrics: Metrics) -> Self {
+    /// A board that shows `states`, in their order, judged by `settings`, as of `now`.
+    pub fn new(
+        states: impl IntoIterator<Item = AccountState>,
+        metrics: Metrics,
+        settings: Arc<Settings>,
+        now: DateTime<Utc>,
+    ) -> Self {
         let prepared = states
             .into_iter()
-            .map(|state| Arc::new(Prepared::new(state, None, metrics)));
+            .map(|state| Arc::new(Prepared::new(state, None, metrics, &settings, now)));
         let shown = watch::Sender::new(Shown::new(prepared.collect()));
         Self {
             shown,
             publishing: Mutex::new(()),
             metrics,
+            settings,
         }
     }
 
-    /// All accounts as they are now.
-    pub fn read(&self) -> Arc<Shown> {
-        self.shown.borrow().clone()
-    }
-
-    /// Shows `state` in the slot `index`. Readers wait for nothing but the swap.
-    pub fn publish(&self, index: usize, state: AccountState) {
+    /// All accounts as they are at `now`. Text that holds no longer, because a mute ended or a key
+    /// became too old, is written anew first; that is rare.
+    pub fn read(&self, now: DateTime<Utc>) -> Arc<Shown> {
+        let shown = self.shown();
+        if shown.accounts().iter().all(|account| account.holds_at(now)) {
+            return shown;
+        }
         let publishing = self
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut accounts = self.read().accounts().to_vec();
+        let mut accounts = self.shown().accounts().to_vec();
+        for account in accounts.iter_mut().filter(|account| !account.holds_at(now)) {
+            *account = self.prepare(account.state().clone(), account, now);
+        }
+        let shown = Shown::new(accounts);
+        self.shown.send_replace(shown.clone());
+        drop(publishing);
+        shown
+    }
+
+    /// What keys are judged by.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.clone()
+    }
+
+    /// Shows `state` in the slot `index`. Readers wait for nothing but the swap.
+    pub fn publish(&self, index: usize, state: AccountState, now: DateTime<Utc>) {
+        let publishing = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut accounts = self.shown().accounts().to_vec();
         if let Some(slot) = accounts.get_mut(index) {
-            *slot = Arc::new(Prepared::new(state, Some(slot), self.metrics));
+            *slot = self.prepare(state, slot, now);
         }
         self.shown.send_replace(Shown::new(accounts));
         drop(publishing);
+    }
+
+    fn shown(&self) -> Arc<Shown> {
+        self.shown.borrow().clone()
+    }
+
+    fn prepare(
+        &self,
+        state: AccountState,
+        previous: &Prepared,
+        now: DateTime<Utc>,
+    ) -> Arc<Prepared> {
+        let (metrics, settings) = (self.metrics, &self.settings);
+        Arc::new(Prepared::new(state, Some(previous), metrics, settings, now))
     }
 }
 
@@ -102,5 +145,100 @@ impl Shown {
                 moving
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::inventory::tests::entry;
+    use crate::domain::inventory::{Entry, Inventory};
+    use crate::domain::key::Key;
+    use crate::domain::key::tests::{at, key};
+    use crate::domain::listing::{Listing, Rejects};
+    use crate::domain::policy::Limits;
+    use crate::domain::state::{Account, Outcome};
+
+    /// A board with one key, made at 0, muted until 100, too old from 200 on.
+    fn board(now: i64) -> Board {
+        let account = Arc::new(Account {
+            name: "a".into(),
+            provider: "bitgpt",
+            interval: Duration::from_secs(60),
+        });
+        let key = Key {
+            created_at: Some(at(0)),
+            ..key("k")
+        };
+        let outcome = Outcome {
+            result: Ok(Listing::new(vec![key], Rejects::default(), None)),
+            clock_skew: None,
+        };
+        let state = AccountState::new(account).after(outcome, at(now));
+        let muted = Entry {
+            muted_until: Some(at(100)),
+            ..entry("*")
+        };
+        let settings = Settings {
+            inventory: Inventory::new(vec![muted]),
+            policy: Limits {
+                max_age: Some(chrono::TimeDelta::seconds(200)),
+                ..Limits::default()
+            },
+            ..Settings::default()
+        };
+        let metrics = Metrics {
+            relative: false,
+            scope_info: false,
+            max_scopes_per_key: 1,
+        };
+        Board::new([state], metrics, Arc::new(settings), at(now))
+    }
+
+    /// Whether the key is shown as muted, and as too old.
+    fn shown(board: &Board, now: i64) -> (bool, bool) {
+        let (now, encoding) = (at(now), Encoding::Identity);
+        let text = board.read(now).scrape(now, &[], Format::Text, encoding);
+        let text = text.concat();
+        let text = String::from_utf8(text).unwrap();
+        (
+            text.contains("api_key_muted{account=\"a\",key_id=\"k\"} 1"),
+            text.contains("policy=\"too_old\""),
+        )
+    }
+
+    #[test]
+    fn a_scrape_is_a_function_of_state_and_now_whatever_was_read_before() {
+        let table = [
+            (0, (true, false)),
+            (99, (true, false)),
+            (100, (false, false)),
+            (101, (false, false)),
+            (199, (false, false)),
+            (200, (false, true)),
+            (201, (false, true)),
+            (1 << 40, (false, true)),
+        ];
+        for (prepared_at, _) in table {
+            let board = board(prepared_at);
+            // Forwards, and back again as a clock may go.
+            for (now, expected) in table.iter().chain(table.iter().rev()) {
+                assert_eq!(
+                    shown(&board, *now),
+                    *expected,
+                    "from {prepared_at} to {now}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn text_that_still_holds_is_not_written_again() {
+        let board = board(0);
+        let first = board.read(at(0));
+        assert!(Arc::ptr_eq(&first, &board.read(at(99))));
+        assert!(!Arc::ptr_eq(&first, &board.read(at(100))));
     }
 }

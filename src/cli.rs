@@ -58,6 +58,9 @@ pub struct Options {
     /// Address to listen on, instead of those configured; may be repeated
     #[arg(long = "web.listen-address", value_name = "ADDRESS", global = true)]
     pub listen_addresses: Vec<String>,
+    /// Listen on the sockets that systemd hands over, instead of opening some
+    #[arg(long = "web.systemd-socket", global = true)]
+    pub systemd_socket: bool,
     /// Path of the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", global = true)]
     pub telemetry_path: Option<String>,

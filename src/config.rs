@@ -5,6 +5,8 @@
 //! is a new struct here. All problems are found in one go: a person mends a file once.
 
 mod accounts;
+mod judging;
+mod keys;
 mod problem;
 mod reader;
 mod value;
@@ -14,20 +16,25 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use accounts::Account;
+pub use judging::Details;
 pub use problem::{Origin, Problem};
 pub use reader::Effective;
 use reader::Section;
 
+use crate::domain::inventory::Inventory;
+use crate::domain::judge::Settings;
+use crate::domain::policy::Limits;
 use crate::render::Metrics;
 
 /// What all environment variables of the exporter start with.
 const ENV_PREFIX: &str = "API_KEY_EXPORTER";
 
-/// Largest configuration file. A hundred accounts take some 20 KiB; 4 MiB refuses a file named by
-/// mistake.
+/// Largest configuration file, and largest inventory. A hundred accounts take some 20 KiB, ten
+/// thousand keys 2 MiB; 4 MiB refuses a file named by mistake.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The whole configuration; every value checked.
@@ -37,6 +44,10 @@ pub struct Config {
     pub web: Web,
     /// `[poll]`
     pub poll: Poll,
+    /// `[details]`
+    pub details: Details,
+    /// `[thresholds]`, `[policy]`, `[[keys]]` and `inventory_file`: what keys are judged by.
+    pub judging: Arc<Settings>,
     /// `[metrics]`
     pub metrics: Metrics,
     /// `[log]`
@@ -167,21 +178,39 @@ impl Config {
             &mut problems,
             &mut effective,
         );
+        // Before any section, because that is where TOML wants it.
+        let inventory_file = root.path("inventory_file");
         let web = root.section("web", Web::read).unwrap_or_default();
         let poll = root.section("poll", Poll::read).unwrap_or_default();
+        let details = root.section("details", Details::read).unwrap_or_default();
+        let thresholds = root.section("thresholds", judging::read_thresholds);
+        let policy = root.section("policy", judging::read_limits);
         let metrics = root.section("metrics", Metrics::read).unwrap_or_default();
         let log = root
             .section("log", |section| Log::read(section, sources.is_terminal))
             .unwrap_or_default();
         let accounts = accounts::read(&mut root, &poll, sources);
+        let mut entries = keys::read(&mut root, &accounts);
         root.finish();
+        if let Some(path) = &inventory_file {
+            entries.extend(keys::read_file(path, &accounts, &mut problems));
+        }
+        keys::check_number(&entries, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
         }
-        let warnings = warnings(&poll, &accounts);
+        let (thresholds, policy) = (thresholds.unwrap_or_default(), policy.unwrap_or_default());
+        let warnings = warnings(&poll, &accounts, &details, &policy);
+        let judging = Arc::new(Settings {
+            inventory: Inventory::new(entries),
+            thresholds,
+            policy,
+        });
         Ok(Self {
             web,
             poll,
+            details,
+            judging,
             metrics,
             log,
             accounts,
@@ -310,6 +339,7 @@ macro_rules! default_by_reading_nothing {
 default_by_reading_nothing!(
     Web => Web::read,
     Poll => Poll::read,
+    Details => Details::read,
     Metrics => Metrics::read,
     Log => |section| Log::read(section, true)
 );
@@ -337,11 +367,7 @@ fn layers(text: &str, sources: &Sources) -> Result<config::Map<String, config::V
         .prefix_separator("__")
         .separator("__")
         .source(Some(accounts::without(&sources.environment)));
-    let of_file = config::Config::builder().add_source(file.clone()).build();
-    of_file.map_err(|error| {
-        let name = sources.file.as_deref().unwrap_or(Path::new("")).display();
-        Problem::general(format!("{name}: {}", syntax_error(&error)))
-    })?;
+    of_file(text, sources.file.as_deref().unwrap_or(Path::new("")))?;
     let merged = config::Config::builder()
         .add_source(file)
         .add_source(environment)
@@ -358,6 +384,14 @@ fn layers(text: &str, sources: &Sources) -> Result<config::Map<String, config::V
     Ok(merged)
 }
 
+/// The values of one file; `path` is for the problem.
+fn of_file(text: &str, path: &Path) -> Result<config::Map<String, config::Value>, Problem> {
+    let file = config::File::from_str(text, config::FileFormat::Toml);
+    let built = config::Config::builder().add_source(file).build();
+    let table = built.and_then(|built| built.cache.into_table());
+    table.map_err(|error| Problem::general(format!("{}: {}", path.display(), syntax_error(&error))))
+}
+
 /// What is wrong with the TOML, and where; without the line itself, which may hold a secret.
 fn syntax_error(error: &config::ConfigError) -> String {
     let text = error.to_string();
@@ -369,8 +403,14 @@ fn syntax_error(error: &config::ConfigError) -> String {
     crate::domain::text::redact(&words.join(": ")).into_owned()
 }
 
-fn warnings(poll: &Poll, accounts: &[Account]) -> Vec<String> {
+fn warnings(poll: &Poll, accounts: &[Account], details: &Details, policy: &Limits) -> Vec<String> {
     let mut warnings = Vec::new();
+    if policy.max_unused.is_some() && !details.enabled {
+        warnings.push(
+            "policy.max_unused does nothing without details.enabled: only details tell the last use"
+                .to_owned(),
+        );
+    }
     let shortest = accounts
         .iter()
         .map(|account| account.interval)

@@ -30,21 +30,72 @@ pub async fn start_api() -> std::io::Result<FakeApi> {
     // Keys end at fixed moments: those of the demo are counted from its start.
     let start = clock::now();
     FakeApi::start(API_ADDRESS, TOKEN, move |request| {
+        let now = clock::now();
+        if let Some(id) = request.key_id() {
+            return page(id, start, now);
+        }
         asked += 1;
-        answer(request, asked, start, clock::now())
+        answer(request, asked, start, now)
     })
     .await
 }
 
 /// What the daemon runs on: everything at its default but for a poll every ten seconds, so that
-/// there is something to see. One attempt a poll, because the fake's errors come one request at a
-/// time and a retry would hide them.
+/// there is something to see, every policy on, details, and an inventory. One attempt a poll,
+/// because the fake's errors come one request at a time and a retry would hide them.
 pub fn config_text(api: SocketAddr) -> String {
+    let muted_until = clock::now() + TimeDelta::days(14);
+    let muted_until = muted_until.format("%Y-%m-%d");
     format!(
         "poll.interval = \"10s\"\npoll.timeout = \"5s\"\npoll.attempts = 1\n\
-         [[accounts]]\nname = \"demo\"\nbase_url = \"http://{api}\"\ntoken_env = \"{TOKEN_VARIABLE}\"\n"
+         details.enabled = true\ndetails.requests_per_minute = 120\ndetails.interval = \"10m\"\n\
+         policy.max_allowed_addresses = 65536\npolicy.max_age = \"540d\"\n\
+         policy.max_lifetime = \"365d\"\npolicy.max_unused = \"90d\"\n\
+         [[accounts]]\nname = \"demo\"\nbase_url = \"http://{api}\"\ntoken_env = \"{TOKEN_VARIABLE}\"\n\
+         {INVENTORY}\
+         [[keys]]\nmatch = \"expired long ago\"\nname = \"Old shop\"\nteam = \"shop\"\n\
+         muted_until = {muted_until}\nreason = \"is removed with the old shop\"\n"
     )
 }
+
+/// Whose the demo's keys are; a few are nobody's.
+const INVENTORY: &str = r#"
+[[keys]]
+match = "hours left: checkout"
+name = "Checkout"
+team = "payments"
+rotate_url = "https://wiki.example.com/rotate/checkout"
+runbook_url = "https://wiki.example.com/runbooks/checkout"
+[[keys]]
+match = "weeks left: invoicing"
+name = "Invoicing"
+team = "payments"
+warning = "45d"
+[[keys]]
+match = "rotated: *"
+name = "Shop"
+team = "shop"
+[[keys]]
+match = "never expires: *"
+name = "Legacy cron"
+team = "platform"
+exempt = ["too_old", "unused"]
+reason = "the old cron host cannot change its key"
+[[keys]]
+match = "minutes left: deployment"
+name = "Deployment"
+team = "platform"
+[[keys]]
+match = "api-key-exporter itself"
+name = "Key exporter"
+team = "platform"
+[[keys]]
+match = "privileged: *"
+team = "security"
+[[keys]]
+match = "months left: *"
+team = "analytics"
+"#;
 
 /// The flags of the command line and nothing of the environment: a demo does not depend on the
 /// machine.
@@ -87,6 +138,36 @@ fn answer(request: &Request, asked: usize, start: DateTime<Utc>, now: DateTime<U
         now.format("%a, %d %b %Y %H:%M:%S GMT").to_string(),
     ));
     reply
+}
+
+/// One key's page: what the listing tells and its use, with a secret in full, as the real API has
+/// it. Every third key was last used months ago, and one never.
+fn page(id: &str, start: DateTime<Utc>, now: DateTime<Utc>) -> Reply {
+    let keys = keys(start, now);
+    let found = (1_i64..)
+        .zip(keys)
+        .find(|(_, key)| key.get("id") == Some(&json!(id)));
+    let Some((number, mut key)) = found else {
+        return Reply::error(404, "Resource not found", &support_id(0));
+    };
+    let last_used_at = match number {
+        7 => None,
+        _ if number % 3 == 0 => Some(plain(now - TimeDelta::days(100 + number))),
+        _ => Some(plain(now - TimeDelta::minutes(number * 7))),
+    };
+    set(
+        &mut key,
+        "secret",
+        json!(format!("sk_live_ZGVtbyBrZXkgaW4gZnVsbA{number:06}")),
+    );
+    set(&mut key, "description", Value::Null);
+    let metrics = json!({
+        "api_key_id": id,
+        "total_requests": last_used_at.as_ref().map_or(0, |_| number * 1_250),
+        "last_used_at": last_used_at
+    });
+    set(&mut key, "metrics", metrics);
+    Reply::page(&key)
 }
 
 /// One error after the other, for ever.
@@ -141,7 +222,7 @@ type Row = (
 );
 
 const DAY: i64 = 24;
-const OFFICE: &[&str] = &["203.0.113.0/24", "2001:db8:1::/48"];
+const OFFICE: &[&str] = &["203.0.113.0/24", "2001:db8:1::17"];
 const READ: &[&str] = &["payments.read", "invoices.read"];
 const ADMIN: &[&str] = &[
     "api_keys.create",

@@ -105,6 +105,18 @@ impl Reply {
         )
     }
 
+    /// The page of one key, as the documentation shows it.
+    pub fn page(key: &Value) -> Self {
+        Self::json(
+            200,
+            &json!({
+                "status": 200, "data": key, "error": null, "log": null, "validator": null,
+                "support_id": "support_0197c0ec-0000-7000-8000-000000000200",
+                "message": "Resource retrieved successfully", "env": "development"
+            }),
+        )
+    }
+
     /// The envelope of an error.
     pub fn error(status: u16, error: &str, support_id: &str) -> Self {
         Self::json(
@@ -121,6 +133,13 @@ impl Reply {
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
+    }
+}
+
+impl Request {
+    /// The id of the key whose page is asked for; `None` where the listing is.
+    pub fn key_id(&self) -> Option<&str> {
+        self.line.strip_prefix("GET /developers/api_keys/")
     }
 }
 

@@ -22,10 +22,10 @@
 //!
 //! | module | job | |
 //! | --- | --- | --- |
-//! | [`domain`] | facts about keys and accounts, and how they change | pure |
-//! | [`bitgpt`] | the provider: `wire`, `parse`, `timestamp` are pure; `client`, `lister` ask | |
+//! | [`domain`] | facts about keys and accounts, how they change, what they mean | pure |
+//! | [`bitgpt`] | the provider: `client` and `lister` ask, the rest is pure | |
 //! | [`render`] | state to the exposition and to pages | pure |
-//! | [`poller`] | when to list; `retry` and `report` decide, purely | shell |
+//! | [`poller`] | when to list and what to tell; `retry` and `report` decide, purely | shell |
 //! | [`board`] | where pollers publish and the server reads | shell |
 //! | [`server`] | connections and their limits; `routes` answers, purely | shell |
 //! | [`config`] | file, environment and flags to checked values; every problem named | shell |
@@ -33,6 +33,7 @@
 //! | [`logging`] | one clean line an event | shell |
 //! | [`telemetry`], `process` | the exporter's metrics about itself | shell |
 //! | [`liveness`] | whether the poll loops live | shell |
+//! | [`socket_activation`] | sockets that systemd hands over | shell |
 //! | [`clock`] | the only reader of the wall clock | shell |
 //! | [`memory`] | makes the allocator give memory back | shell |
 //! | [`app`] | puts all of it together, and takes it apart at the end | shell |
@@ -52,7 +53,8 @@
 //! # Where a change belongs
 //!
 //! A new fact about keys: `bitgpt::wire` and `bitgpt::parse` read it, `domain::key` holds it, one
-//! entry of `render::families` shows it. A new option: the section's `read` in [`config`]. A new
+//! entry of `render::families` shows it. What it means to an operator: `domain::judge`, or a
+//! policy in `domain::policy`. A new option: the section's `read` in [`config`]. A new
 //! page: `render` writes it, `server::routes` serves it. Another provider: a folder beside
 //! `bitgpt`.
 
@@ -73,4 +75,5 @@ mod process;
 pub mod render;
 pub mod secret;
 pub mod server;
+pub mod socket_activation;
 pub mod telemetry;

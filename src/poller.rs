@@ -3,8 +3,10 @@
 //!
 //! One loop for each account, so that a slow one delays nobody and never has two polls in flight.
 
+pub mod details;
 pub mod report;
 pub mod retry;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,7 @@ use crate::domain::text::Line;
 use crate::liveness::Heartbeat;
 use crate::poller::report::{Report, Saying};
 use crate::poller::retry::{Budget, Situation};
+use crate::poller::watch::Watch;
 
 /// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API,
 /// a test's reads a script.
@@ -42,6 +45,10 @@ pub struct Poller<A> {
     pub board: Arc<Board>,
     /// The slot.
     pub index: usize,
+    /// Reads keys' own pages, where details are on.
+    pub details: Option<details::Reader>,
+    /// What is said of single keys.
+    pub watch: Watch,
     /// Where this loop shows that it lives.
     pub heartbeat: Heartbeat,
     /// Where durations go.
@@ -69,7 +76,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         loop {
             self.publish_next_poll(due);
             self.heartbeat.promise(due + retry::poll_limit(interval));
-            if stop.run_until_cancelled(sleep_until(due)).await.is_none() {
+            if stop.run_until_cancelled(self.wait(due)).await.is_none() {
                 return;
             }
             let started = Instant::now();
@@ -92,6 +99,14 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 due.saturating_duration_since(ended),
             );
         }
+    }
+
+    /// Waits for the next poll, and reads details meanwhile.
+    async fn wait(&mut self, due: Instant) {
+        if let Some(reader) = &mut self.details {
+            reader.read_until(due, &mut self.state).await;
+        }
+        sleep_until(due).await;
     }
 
     /// Attempts until one succeeds or another makes no sense.
@@ -162,9 +177,17 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 Err(failure)
             }
         };
-        self.state = self
-            .state
-            .after(Outcome { result, clock_skew }, (self.now)());
+        let held = self.state.held.as_deref();
+        let result = result.map(|listing| match &mut self.details {
+            Some(reader) => reader.enrich(listing, held),
+            None => listing,
+        });
+        let now = (self.now)();
+        let next = self.state.after(Outcome { result, clock_skew }, now);
+        let before = std::mem::replace(&mut self.state, next).held;
+        let settings = self.board.settings();
+        self.watch
+            .look(before.as_deref(), &self.state, &settings, now);
     }
 
     fn publish_next_poll(&mut self, due: Instant) {
@@ -173,7 +196,10 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             .checked_add_signed(wait)
             .unwrap_or(DateTime::<Utc>::MAX_UTC);
         self.state = self.state.with_next_poll(at);
-        self.board.publish(self.index, self.state.clone());
+        let now = (self.now)();
+        self.board.publish(self.index, self.state.clone(), now);
+        self.watch
+            .look_at_inventory(self.board.read(now).accounts());
     }
 }
 

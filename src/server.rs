@@ -138,7 +138,8 @@ impl Server {
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Segments> {
-        let (shown, now) = (self.board.read(), (self.now)());
+        let now = (self.now)();
+        let shown = self.board.read(now);
         let view = View {
             is_ready: shown
                 .accounts()

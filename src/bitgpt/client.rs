@@ -17,8 +17,10 @@ use rustls::pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use crate::bitgpt::details;
 use crate::bitgpt::parse::{self, Parsed, Rules};
 use crate::domain::failure::{Failure, Reason};
+use crate::domain::key::{Details, KeyId};
 use crate::secret::Token;
 
 /// How long a connection may take. A server that does not answer a SYN within 5 s, two
@@ -52,12 +54,15 @@ pub struct Settings {
 
 /// One attempt's end.
 #[derive(Debug)]
-pub struct Answer {
-    /// The listing, or why there is none.
-    pub result: Result<Parsed, Failure>,
+pub struct Answer<T = Parsed> {
+    /// What was asked for, or why there is none.
+    pub result: Result<T, Failure>,
     /// The API's clock minus ours, in whole seconds, where it named a time.
     pub clock_skew: Option<TimeDelta>,
 }
+
+/// Where keys are listed; a key's own page is below.
+const KEYS_PATH: &str = "/developers/api_keys";
 
 /// Lists keys. Holds no connection between two calls, so that a moved address is seen at once.
 #[derive(Clone, Debug)]
@@ -102,11 +107,52 @@ impl Client {
         deadline: Duration,
         now: impl Fn() -> DateTime<Utc>,
     ) -> Answer {
+        let rules = self.rules(token);
+        let parse = |status, body: &[u8]| parse::answer(status, body, &rules);
+        self.get(KEYS_PATH, token, deadline, &now, parse).await
+    }
+
+    /// `GET /developers/api_keys/{id}`, likewise. The answer holds the key's full secret;
+    /// nothing of it leaves this function.
+    pub async fn details(
+        &self,
+        id: &KeyId,
+        token: &Token,
+        deadline: Duration,
+        now: impl Fn() -> DateTime<Utc>,
+    ) -> Result<Details, Failure> {
+        // As parts of a URL these would be taken for the folder and the one above it.
+        if matches!(id.as_str(), "." | "..") {
+            let why = "the key's id cannot stand in a URL";
+            return Err(Failure::new(Reason::Schema, why));
+        }
+        let path = format!("{KEYS_PATH}/{}", id.as_str());
+        let rules = self.rules(token);
+        let parse = |status, body: &[u8]| details::answer(status, body, id, &rules, now());
+        self.get(&path, token, deadline, &now, parse).await.result
+    }
+
+    fn rules<'a>(&'a self, token: &'a Token) -> Rules<'a> {
+        Rules {
+            token,
+            keys_max: self.settings.keys_max,
+            expected_env: self.settings.expected_env.as_deref(),
+        }
+    }
+
+    async fn get<T>(
+        &self,
+        path: &str,
+        token: &Token,
+        deadline: Duration,
+        now: &impl Fn() -> DateTime<Utc>,
+        parse: impl Fn(u16, &[u8]) -> Result<T, Failure>,
+    ) -> Answer<T> {
         let timeout = self.settings.timeout.min(deadline);
         let mut clock_skew = None;
         // What an error status already told is not lost when its body never ends.
         let mut told = None;
-        let attempt = self.attempt(token, &now, &mut clock_skew, &mut told);
+        let attempt = self.attempt(path, token, now, &parse, &mut clock_skew, &mut told);
         let result = match tokio::time::timeout(timeout, attempt).await {
             Ok(result) => result,
             Err(_elapsed) => {
@@ -123,17 +169,17 @@ impl Client {
         Answer { result, clock_skew }
     }
 
-    async fn attempt(
+    async fn attempt<T>(
         &self,
+        path: &str,
         token: &Token,
         now: &impl Fn() -> DateTime<Utc>,
+        parse: &impl Fn(u16, &[u8]) -> Result<T, Failure>,
         clock_skew: &mut Option<TimeDelta>,
         told: &mut Option<Failure>,
-    ) -> Result<Parsed, Failure> {
-        let url = format!(
-            "{}/developers/api_keys",
-            self.settings.base_url.as_str().trim_end_matches('/')
-        );
+    ) -> Result<T, Failure> {
+        let base_url = self.settings.base_url.as_str().trim_end_matches('/');
+        let url = format!("{base_url}{path}");
         let request = self
             .http
             .get(url)
@@ -184,12 +230,7 @@ impl Client {
         let body = read_body(&mut response, self.settings.body_bytes_max)
             .await
             .map_err(|(reason, why)| failed(reason, &why))?;
-        let rules = Rules {
-            token,
-            keys_max: self.settings.keys_max,
-            expected_env: self.settings.expected_env.as_deref(),
-        };
-        parse::answer(status, &body, &rules).map_err(|failure| {
+        parse(status, &body).map_err(|failure| {
             let retry_after = retry_after.or(failure.retry_after);
             // Without a length or chunks, the end of the connection looks like the end of the body.
             let is_cut = failure.reason == Reason::NotJson && !has_end;

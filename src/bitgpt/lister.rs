@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::bitgpt::client::{Answer, Client, Settings};
 use crate::domain::failure::{Failure, Reason};
+use crate::domain::key::{Details, KeyId};
 use crate::domain::text::chain;
 use crate::secret::{Token, TokenSource};
 
@@ -50,12 +51,8 @@ impl Lister {
                 };
             }
             Err(_elapsed) => {
-                let failure = Failure::new(
-                    Reason::Credential,
-                    "reading the token and certificates took too long",
-                );
                 return Answer {
-                    result: Err(failure),
+                    result: Err(slow_files()),
                     clock_skew: None,
                 };
             }
@@ -68,6 +65,16 @@ impl Lister {
             *self.client.lock().await = None;
         }
         answer
+    }
+
+    /// Reads the details of one key, once, within `deadline` at most, the reading of files
+    /// included.
+    pub async fn details(&self, id: &KeyId, deadline: Duration) -> Result<Details, Failure> {
+        let started = Instant::now();
+        let prepared = tokio::time::timeout(deadline, self.prepare()).await;
+        let (token, client) = prepared.map_err(|_elapsed| slow_files())??;
+        let time_left = deadline.saturating_sub(started.elapsed());
+        client.details(id, &token, time_left, self.now).await
     }
 
     async fn prepare(&self) -> Result<(Token, Client), Failure> {
@@ -89,6 +96,11 @@ impl Lister {
         *client = Some((new.clone(), Instant::now()));
         Ok((token, new))
     }
+}
+
+fn slow_files() -> Failure {
+    let why = "reading the token and certificates took too long";
+    Failure::new(Reason::Credential, why)
 }
 
 /// Runs what may wait for a disk where waiting hurts nobody.

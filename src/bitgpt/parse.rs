@@ -105,9 +105,27 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Parsed, Failu
     })
 }
 
-/// What the envelope itself says: nothing where it is a success, else the reason and our words for
-/// it.
+/// What the envelope of a listing says: nothing where it is a success, else the reason and our
+/// words for it.
 fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, String)> {
+    let schema = |why: &str| Err((Reason::Schema, why.to_owned()));
+    success(envelope)?;
+    match envelope.data {
+        Data::List => {}
+        Data::TooLong => {
+            return Err((
+                Reason::TooManyKeys,
+                format!("more than poll.max_keys ({}) keys", rules.keys_max),
+            ));
+        }
+        Data::Absent => return schema("the envelope has no `data`"),
+        Data::Other => return schema("`data` is not a list"),
+    }
+    expected_env(envelope, rules)
+}
+
+/// Whether the envelope, of whatever answer, says success.
+pub(super) fn success(envelope: &Envelope<'_>) -> Result<(), (Reason, String)> {
     let schema = |why: &str| Err((Reason::Schema, why.to_owned()));
     if envelope.has_duplicate {
         return Err((
@@ -127,17 +145,14 @@ fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, St
             format!("the envelope's `status` is {status}"),
         ));
     }
-    match envelope.data {
-        Data::List => {}
-        Data::TooLong => {
-            return Err((
-                Reason::TooManyKeys,
-                format!("more than poll.max_keys ({}) keys", rules.keys_max),
-            ));
-        }
-        Data::Absent => return schema("the envelope has no `data`"),
-        Data::Other => return schema("`data` is not a list"),
-    }
+    Ok(())
+}
+
+/// Whether the API is the environment that the account expects.
+pub(super) fn expected_env(
+    envelope: &Envelope<'_>,
+    rules: &Rules<'_>,
+) -> Result<(), (Reason, String)> {
     let env = envelope.env.and_then(string);
     match rules.expected_env {
         Some(expected) if env.as_deref() != Some(expected) => {
@@ -154,7 +169,7 @@ fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, St
 }
 
 /// What the envelope tells people, good or bad.
-fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> Failure {
+pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> Failure {
     let line = |field: Option<&RawValue>| {
         let text = field.filter(|field| !is_null(field)).map(words)?;
         Some(Line::clean(&token.scrub_parts(&text)))
@@ -176,7 +191,7 @@ fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> Failure {
     }
 }
 
-fn of_http_status(http_status: u16, told: Failure) -> Failure {
+pub(super) fn of_http_status(http_status: u16, told: Failure) -> Failure {
     let error = told
         .error
         .clone()
@@ -224,7 +239,7 @@ fn mend_surrogates(body: &str) -> Option<String> {
 }
 
 /// serde's own words would repeat the offending value, so only the place is told.
-fn unreadable(error: &serde_json::Error) -> Failure {
+pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
     let place = format!("line {}, column {}", error.line(), error.column());
     match error.classify() {
         Category::Data => {
@@ -265,10 +280,11 @@ fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
         updated_at: entry.updated_at.as_str().and_then(timestamp::parse),
         scopes: scopes(&entry.scopes, token)?,
         allow_list: allow_list(&entry.ip_allow_list)?,
+        details: None,
     })
 }
 
-fn shown(text: &Text<'_>, token: &Token) -> Option<Box<str>> {
+pub(super) fn shown(text: &Text<'_>, token: &Token) -> Option<Box<str>> {
     let text = text::label(&token.scrub(text.as_str()?));
     (!text.is_empty()).then(|| text.into())
 }

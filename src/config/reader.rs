@@ -163,11 +163,7 @@ impl<'a> Section<'a> {
         default: u64,
         range: RangeInclusive<u64>,
     ) -> T {
-        let wanted = format!(
-            "must be a whole number from {} to {}",
-            range.start(),
-            range.end()
-        );
+        let wanted = whole_number(&range);
         let number = self.read(name, Some(default), u64::to_string, |value| {
             value::number(value)
                 .filter(|number| range.contains(number))
@@ -175,6 +171,30 @@ impl<'a> Section<'a> {
         });
         T::try_from(number.unwrap_or(default))
             .unwrap_or_else(|_| unreachable!("the range of {name} fits its type"))
+    }
+
+    /// A part of a whole, above 0.
+    pub(super) fn fraction(&mut self, name: &'static str, default: f64) -> f64 {
+        let fraction = self.read(name, Some(default), f64::to_string, |value| {
+            value::fraction(value)
+                .filter(|fraction| *fraction > 0.0 && *fraction <= 1.0)
+                .ok_or_else(|| "must be a number above 0, at most 1, such as 0.25".to_owned())
+        });
+        fraction.unwrap_or(default)
+    }
+
+    /// A number that may be left out.
+    pub(super) fn optional_number(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let wanted = whole_number(&range);
+        self.read(name, None, u64::to_string, |value| {
+            value::number(value)
+                .filter(|number| range.contains(number))
+                .ok_or(wanted)
+        })
     }
 
     pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
@@ -263,6 +283,33 @@ impl<'a> Section<'a> {
         wanted: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Vec<T> {
+        let values = self.texts(name, default, wanted, 1, parse);
+        let mut later = values.iter().enumerate();
+        if later.any(|(at, value)| values.iter().take(at).any(|known| known == value)) {
+            self.problem(name, None, "an entry stands there twice");
+        }
+        values
+    }
+
+    /// As [`Section::distinct_list`], but it may be empty and repeat itself.
+    pub(super) fn any_list<T>(
+        &mut self,
+        name: &'static str,
+        default: &[&'static str],
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Vec<T> {
+        self.texts(name, default, wanted, 0, parse)
+    }
+
+    fn texts<T>(
+        &mut self,
+        name: &'static str,
+        default: &[&'static str],
+        wanted: &str,
+        least: usize,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Vec<T> {
         let default = default.iter().map(|text| (*text).to_owned()).collect();
         let show = |texts: &Vec<String>| {
             format!(
@@ -275,21 +322,14 @@ impl<'a> Section<'a> {
             )
         };
         let texts = self.read(name, Some(default), show, |value| {
-            let texts = value::texts(value).filter(|texts| !texts.is_empty());
+            let texts = value::texts(value).filter(|texts| texts.len() >= least);
             texts.ok_or_else(|| format!("must be a list of {wanted}"))
         });
         let texts = texts.unwrap_or_default();
         for text in texts.iter().filter(|text| parse(text).is_none()) {
             self.problem(name, Some(text), &format!("must be {wanted}"));
         }
-        let mut values = Vec::new();
-        for (text, value) in texts.iter().filter_map(|text| Some((text, parse(text)?))) {
-            if values.contains(&value) {
-                self.problem(name, Some(text), "stands there twice");
-            }
-            values.push(value);
-        }
-        values
+        texts.iter().filter_map(|text| parse(text)).collect()
     }
 
     /// Notes a problem with an option of this section that was read before.
@@ -309,14 +349,14 @@ impl<'a> Section<'a> {
         self.problems.push(problem);
     }
 
+    /// How many problems were noted so far, in this section and all others.
+    pub(super) fn problem_count(&self) -> usize {
+        self.problems.len()
+    }
+
     /// Notes what is in force for an option that no layer set.
     pub(super) fn note(&mut self, effective: Effective) {
         self.effective.push(effective);
-    }
-
-    /// Problems noted so far, of this section and all others.
-    pub(super) fn problem_count(&self) -> usize {
-        self.problems.len()
     }
 
     /// Notes a problem of no single option.
@@ -414,10 +454,22 @@ impl<'a> Section<'a> {
     }
 }
 
-/// A duration as people write it: `24h`, not `1day`.
+fn whole_number(range: &RangeInclusive<u64>) -> String {
+    let (from, to) = (range.start(), range.end());
+    format!("must be a whole number from {from} to {to}")
+}
+
+/// A duration as people write it: `24h`, not `1day`, and `365d`, not months of 30.44 days.
 fn short(duration: Duration) -> String {
     if duration == Duration::from_hours(24) {
         return "24h".to_owned();
+    }
+    let day = Duration::from_hours(24).as_secs();
+    if duration.subsec_nanos() == 0
+        && duration.as_secs() >= day
+        && duration.as_secs().is_multiple_of(day)
+    {
+        return format!("{}d", duration.as_secs() / day);
     }
     humantime::format_duration(duration).to_string()
 }

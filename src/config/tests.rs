@@ -5,7 +5,10 @@ use super::*;
 const TOKEN: &str = "sk_live_c2VjcmV0IGluIHRoZSB0ZXN0cw";
 
 /// The file's text, with an environment that holds a token in `TOKEN`.
-fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+pub(in crate::config) fn load(
+    text: &str,
+    environment: &[(&str, &str)],
+) -> Result<Config, Vec<String>> {
     let variables = [("TOKEN", TOKEN)]
         .into_iter()
         .chain(environment.iter().copied());
@@ -25,7 +28,7 @@ fn load_from(text: &str, sources: &Sources) -> Result<Config, Vec<String>> {
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
-fn problems(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+pub(in crate::config) fn problems(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
     load(text, environment).expect_err("the configuration should be refused")
 }
 
@@ -194,7 +197,8 @@ fn every_problem_is_named_at_once_with_its_value_and_what_would_be_right() {
         "accounts[0].base_url = \"http://api.bitgpt.xyz\" (file a.toml): must be an https:// URL without user, \
          query or fragment (http:// only to a loopback address)",
         "accounts[0].token_file: no token: set token_file (a path) or token_env (a variable's name)",
-        "telemetry (file a.toml): unknown option; known here: web, poll, metrics, log, accounts",
+        "telemetry (file a.toml): unknown option; known here: inventory_file, web, poll, \
+         details, thresholds, policy, metrics, log, accounts, keys",
     ];
     assert_eq!(problems(text, &[]), expected);
 }
@@ -364,7 +368,7 @@ fn one_wrong_token_option_is_one_problem_and_names_are_compared_all_the_same() {
 #[test]
 fn an_address_may_stand_there_once() {
     let text = "web.listen_addresses = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n[[accounts]]\ntoken_env = \"TOKEN\"";
-    let expected = "web.listen_addresses = \"127.0.0.1:1\" (file a.toml): stands there twice";
+    let expected = "web.listen_addresses (file a.toml): an entry stands there twice";
     assert_eq!(problems(text, &[]), [expected]);
 }
 

@@ -47,6 +47,16 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     }
 }
 
+/// A number with or without a fraction; as text only where everything is text.
+pub(super) fn fraction(value: &Value) -> Option<f64> {
+    match &value.kind {
+        ValueKind::Float(number) => Some(*number),
+        ValueKind::I64(number) => number.to_string().parse().ok(),
+        ValueKind::String(text) if is_text_only(value) => text.parse().ok(),
+        _ => None,
+    }
+}
+
 /// True or false; as text only where everything is text.
 pub(super) fn flag(value: &Value) -> Option<bool> {
     match &value.kind {

@@ -144,6 +144,30 @@ impl Scopes {
     }
 }
 
+/// When a key was last used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastUse {
+    /// Not yet.
+    Never,
+    /// At this moment.
+    At(DateTime<Utc>),
+    /// The API does not say, or not readably.
+    Unknown,
+}
+
+/// What only the API's page about one key tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Details {
+    /// The label that its owner gave it; clean, never empty.
+    pub label: Option<Box<str>>,
+    /// When it was last used.
+    pub last_use: LastUse,
+    /// Requests made with it so far.
+    pub requests: Option<u64>,
+    /// When this was read.
+    pub read_at: DateTime<Utc>,
+}
+
 /// Everything that is known of one key. The key's secret is not: it is never kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Key {
@@ -167,6 +191,8 @@ pub struct Key {
     pub scopes: Scopes,
     /// From where it may be used.
     pub allow_list: AllowList,
+    /// What its own page told, where details are on; it may be hours older than the rest.
+    pub details: Option<Box<Details>>,
 }
 
 impl Key {
@@ -175,6 +201,14 @@ impl Key {
         match self.expiry {
             Expiry::At(end) => Some(end - now),
             Expiry::Never | Expiry::Unknown => None,
+        }
+    }
+
+    /// The time from its creation to its end, where both are known and in order.
+    pub fn lifetime(&self) -> Option<TimeDelta> {
+        match (self.created_at, self.expiry) {
+            (Some(start), Expiry::At(end)) if start < end => Some(end - start),
+            _ => None,
         }
     }
 
@@ -208,6 +242,7 @@ pub(crate) mod tests {
             updated_at: None,
             scopes: Scopes::default(),
             allow_list: AllowList::unrestricted(),
+            details: None,
         }
     }
 

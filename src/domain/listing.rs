@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::key::{Expiry, Key, KeyId};
+use crate::domain::key::{Details, Expiry, Key, KeyId};
 use crate::domain::text::REDACTED;
 
 /// Most ids of rejected entries that are kept for the log: enough to find the pattern.
@@ -126,6 +126,15 @@ impl Listing {
         &self.keys
     }
 
+    /// The key of this id.
+    pub fn get(&self, id: &str) -> Option<&Key> {
+        let index = self
+            .keys
+            .binary_search_by(|key| key.id.as_str().cmp(id))
+            .ok()?;
+        self.keys.get(index)
+    }
+
     /// What was left out.
     pub fn rejects(&self) -> Rejects {
         self.rejects
@@ -137,14 +146,38 @@ impl Listing {
         self.api_env.as_deref()
     }
 
-    /// For each key, in order: whether a newer key of the same name expires later. A key without a
-    /// name, a creation time or a readable end is never superseded and supersedes nobody, save that
-    /// a successor may never expire.
-    pub fn superseded(&self) -> Vec<bool> {
+    /// The same with the details that were read since `before`, the last listing; where there are
+    /// none, the older ones of that listing stay. A label comes from the details where the listing
+    /// itself has none, and stays until they are read again.
+    #[must_use]
+    pub fn with_details(
+        mut self,
+        mut fresh: HashMap<KeyId, Details>,
+        before: Option<&Self>,
+    ) -> Self {
+        for key in &mut self.keys {
+            let before = before.and_then(|before| before.get(key.id.as_str()));
+            let older = || before?.details.clone();
+            key.details = fresh.remove(&key.id).map(Box::new).or_else(older);
+            if key.label.is_none() {
+                key.label = match &key.details {
+                    Some(details) => details.label.clone(),
+                    // A saved listing may have kept the label and not the details.
+                    None => before.and_then(|before| before.label.clone()),
+                };
+            }
+        }
+        self
+    }
+
+    /// For each key, in order: whether a newer key of the same name expires later. `names` are
+    /// those of the keys, in order. A key without a name, a creation time or a readable end is
+    /// never superseded and supersedes nobody, save that a successor may never expire.
+    pub fn superseded(&self, names: &[Option<&str>]) -> Vec<bool> {
         let mut by_name: HashMap<&str, Vec<&Key>> = HashMap::new();
-        for key in &self.keys {
+        for (key, name) in self.keys.iter().zip(names) {
             // Two names may be the same only because what differed was blacked out.
-            let name = key.label.as_deref().filter(|name| !name.contains(REDACTED));
+            let name = name.filter(|name| !name.contains(REDACTED));
             if let Some(name) = name {
                 by_name.entry(name).or_default().push(key);
             }
@@ -213,6 +246,7 @@ fn urgency(expiry: Expiry) -> (u8, Option<DateTime<Utc>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::key::LastUse;
     use crate::domain::key::tests::{at, key};
 
     fn named(id: &str, name: &str, created: i64, expiry: Expiry) -> Key {
@@ -244,6 +278,54 @@ mod tests {
         let listing = Listing::new(vec![key("b"), key("a"), key("c")], Rejects::default(), None);
         let ids: Vec<&str> = listing.keys().iter().map(|key| key.id.as_str()).collect();
         assert_eq!(ids, ["a", "b", "c"]);
+        assert_eq!(listing.get("b").map(|key| key.id.as_str()), Some("b"));
+        assert_eq!(listing.get("d"), None);
+    }
+
+    #[test]
+    fn details_keep_their_age_and_lend_their_label() {
+        let details = |label: &str, read_at| Details {
+            label: Some(label.into()),
+            last_use: LastUse::Never,
+            requests: Some(1),
+            read_at: at(read_at),
+        };
+        let id = |id: &str| KeyId::parse(id).unwrap();
+        let listed = || {
+            let keys = vec![key("a"), named("b", "listed", 1, Expiry::Never), key("c")];
+            Listing::new(keys, Rejects::default(), None)
+        };
+        let fresh = [("a", "one"), ("b", "two"), ("gone", "three")];
+        let fresh = fresh.map(|(key, label)| (id(key), details(label, 10)));
+        let first = listed().with_details(fresh.into(), None);
+        let fresh = [(id("a"), details("new", 20))];
+        let second = listed().with_details(fresh.into(), Some(&first));
+        let shown = |listing: &Listing| -> Vec<(String, Option<i64>)> {
+            let keys = listing.keys().iter();
+            keys.map(|key| {
+                let label = key.label.as_deref().unwrap_or("-").to_owned();
+                let read_at = key.details.as_ref().map(|it| it.read_at.timestamp());
+                (label, read_at)
+            })
+            .collect()
+        };
+        let row = |label: &str, read_at| (label.to_owned(), read_at);
+        let expected = [
+            row("one", Some(10)),
+            row("listed", Some(10)),
+            row("-", None),
+        ];
+        assert_eq!(shown(&first), expected);
+        let expected = [
+            row("new", Some(20)),
+            row("listed", Some(10)),
+            row("-", None),
+        ];
+        assert_eq!(shown(&second), expected);
+        let saved = vec![named("c", "kept", 1, Expiry::Never)];
+        let saved = Listing::new(saved, Rejects::default(), None);
+        let third = listed().with_details(HashMap::new(), Some(&saved));
+        assert_eq!(shown(&third)[2], row("kept", None));
     }
 
     #[test]
@@ -261,10 +343,15 @@ mod tests {
             named("j-never-ends", "db", 20, Expiry::Never),
         ];
         let listing = Listing::new(keys, Rejects::default(), None);
+        let names: Vec<Option<&str>> = listing
+            .keys()
+            .iter()
+            .map(|key| key.label.as_deref())
+            .collect();
         let superseded: Vec<&str> = listing
             .keys()
             .iter()
-            .zip(listing.superseded())
+            .zip(listing.superseded(&names))
             .filter_map(|(key, is_superseded)| is_superseded.then_some(key.id.as_str()))
             .collect();
         assert_eq!(superseded, ["a-old", "i-ends"]);

@@ -68,6 +68,9 @@ pub struct AccountState {
     pub consecutive_failures: u64,
     /// The API's clock minus ours, as of the last finished poll.
     pub clock_skew: Option<TimeDelta>,
+    /// Requests for details that failed since the start, in the order of [`Reason::ALL`]; `None`
+    /// where details are off.
+    pub details_failures: Option<[u64; Reason::COUNT]>,
 }
 
 impl AccountState {
@@ -83,6 +86,7 @@ impl AccountState {
             failures: Default::default(),
             consecutive_failures: 0,
             clock_skew: None,
+            details_failures: None,
         }
     }
 

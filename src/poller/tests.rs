@@ -53,6 +53,10 @@ fn asking(seconds: u64) -> Step {
     )
 }
 
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_000_000, 0).unwrap()
+}
+
 /// Polls every `interval` seconds for `seconds`, with every random number in the middle.
 async fn run(script: Script, interval: u64, seconds: u64) -> Run {
     let account = Account {
@@ -61,7 +65,7 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
         interval: Duration::from_secs(interval),
     };
     let state = AccountState::new(Arc::new(account));
-    let board = Arc::new(Board::new([state.clone()], METRICS));
+    let board = Arc::new(Board::new([state.clone()], METRICS, Arc::default(), now()));
     let start = Instant::now();
     let attempts = Arc::new(Mutex::new(Vec::new()));
     let seen = attempts.clone();
@@ -90,13 +94,15 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
                 clock_skew: None,
             }
         },
+        details: None,
+        watch: Watch::new(&state, Arc::default()),
         state,
         attempts_max: 3,
         board: board.clone(),
         index: 0,
         heartbeat: Liveness::new(1).heartbeat(0),
         poll_duration: Telemetry::new().unwrap().poll_duration("a"),
-        now: || DateTime::from_timestamp(1_000_000, 0).unwrap(),
+        now,
         random: || 0.5,
     };
     let stop = CancellationToken::new();
@@ -105,7 +111,7 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
     stop.cancel();
     polling.await.unwrap();
     let attempts = attempts.lock().unwrap().clone();
-    let state = board.read().accounts()[0].state().clone();
+    let state = board.read(now()).accounts()[0].state().clone();
     Run { attempts, state }
 }
 

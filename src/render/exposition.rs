@@ -12,10 +12,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use prometheus::proto::MetricFamily;
 
+use crate::domain::census::Census;
+use crate::domain::judge::{Settings, Verdict};
 use crate::domain::key::{Expiry, Key};
 use crate::domain::state::AccountState;
 use crate::render::Metrics;
-use crate::render::families::{self, FAMILIES, Family, KeyFacts, Source};
+use crate::render::families::{self, FAMILIES, Family, KeyFacts, ListingFacts, Source};
 use crate::render::format::Format;
 use crate::render::piece::{Chain, Encoding, Piece};
 use crate::render::registry;
@@ -29,6 +31,7 @@ const KEYS_AT_ONCE: usize = 512;
 #[derive(Clone, Debug)]
 pub struct Prepared {
     state: AccountState,
+    settings: Arc<Settings>,
     /// The account's own samples in each of [`Format::ALL`]: pieces for each of [`FAMILIES`], none
     /// where they come from elsewhere.
     account: [Vec<Vec<Piece>>; Format::ALL.len()],
@@ -38,6 +41,11 @@ pub struct Prepared {
 /// The text about one listing's keys; it outlives failed polls. The same in both formats.
 #[derive(Debug, Default)]
 struct PreparedKeys {
+    /// While this text holds: from the one moment on, and before the other.
+    holds: (Option<DateTime<Utc>>, Option<DateTime<Utc>>),
+    census: Census,
+    /// For each entry of the inventory, whether a key matches it.
+    matched: Box<[bool]>,
     /// Pieces for each of [`FAMILIES`], none where they come from elsewhere.
     fixed: Vec<Vec<Piece>>,
     /// The line of each key with a readable end up to its value, all in one string.
@@ -60,9 +68,15 @@ pub struct Exposition {
 pub struct Moving(Vec<Piece>);
 
 impl Prepared {
-    /// Writes the text for `state`. That of the keys is taken over from `previous` where the
-    /// listing is the same.
-    pub fn new(state: AccountState, previous: Option<&Self>, metrics: Metrics) -> Self {
+    /// Writes the text for `state` as of `now`. That of the keys is taken over from `previous`
+    /// where the listing and the settings are the same and it holds now.
+    pub fn new(
+        state: AccountState,
+        previous: Option<&Self>,
+        metrics: Metrics,
+        settings: &Arc<Settings>,
+        now: DateTime<Utc>,
+    ) -> Self {
         let labels = account_labels(&state);
         let account = Format::ALL.map(|format| {
             let pieces = FAMILIES
@@ -75,12 +89,15 @@ impl Prepared {
             (None, None) => true,
             _ => false,
         });
-        let keys = same_listing.map_or_else(
-            || Arc::new(PreparedKeys::new(&state, &labels, metrics)),
+        let same_keys = same_listing
+            .filter(|previous| Arc::ptr_eq(&previous.settings, settings) && previous.holds_at(now));
+        let keys = same_keys.map_or_else(
+            || Arc::new(PreparedKeys::new(&state, &labels, metrics, settings, now)),
             |previous| previous.keys.clone(),
         );
         Self {
             state,
+            settings: settings.clone(),
             account,
             keys,
         }
@@ -91,9 +108,27 @@ impl Prepared {
         &self.state
     }
 
+    /// Whether the text about keys is true at `now`: a mute that ends, or a key that becomes too
+    /// old, changes it between two polls.
+    pub fn holds_at(&self, now: DateTime<Utc>) -> bool {
+        let (from, until) = self.keys.holds;
+        from.is_none_or(|from| from <= now) && until.is_none_or(|until| now < until)
+    }
+
+    /// For each entry of the inventory that the text was written with, whether it matches a key.
+    /// Empty until there is a listing.
+    pub fn matched_entries(&self) -> &[bool] {
+        &self.keys.matched
+    }
+
+    /// The settings that the text was written with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     fn fixed(&self, index: usize, family: &Family, format: Format) -> &[Piece] {
         let pieces = match family.source {
-            Source::Key(_) => self.keys.fixed.get(index),
+            Source::Key(_) | Source::Listing(_) => self.keys.fixed.get(index),
             Source::Account(_) => self
                 .account
                 .get(format as usize)
@@ -105,7 +140,13 @@ impl Prepared {
 }
 
 impl PreparedKeys {
-    fn new(state: &AccountState, account_labels: &str, metrics: Metrics) -> Self {
+    fn new(
+        state: &AccountState,
+        account_labels: &str,
+        metrics: Metrics,
+        settings: &Settings,
+        now: DateTime<Utc>,
+    ) -> Self {
         let mut prepared = Self {
             fixed: FAMILIES.iter().map(|_| Vec::new()).collect(),
             ..Self::default()
@@ -115,34 +156,45 @@ impl PreparedKeys {
         };
         let api_env = listing.api_env().unwrap_or_default();
         let provider = state.account.provider;
-        let superseded = listing.superseded();
+        let judge = |key| settings.judge(&state.account.name, key, now);
+        let verdicts: Vec<Verdict<'_>> = listing.keys().iter().map(judge).collect();
+        let judged = || listing.keys().iter().zip(&verdicts);
+        let names: Vec<Option<&str>> = judged().map(|(key, verdict)| verdict.name(key)).collect();
+        let superseded = listing.superseded(&names);
+        drop(names);
+        let format = Format::Text;
         let mut out = String::new();
-        for (keys, superseded) in listing
+        for ((keys, verdicts), superseded) in listing
             .keys()
             .chunks(KEYS_AT_ONCE)
+            .zip(verdicts.chunks(KEYS_AT_ONCE))
             .zip(superseded.chunks(KEYS_AT_ONCE))
         {
             let labels: Vec<String> = keys
                 .iter()
                 .map(|key| key_labels(account_labels, key))
                 .collect();
+            let facts: Vec<KeyFacts<'_>> = keys
+                .iter()
+                .zip(verdicts)
+                .zip(superseded)
+                .map(|((key, verdict), is_superseded)| KeyFacts {
+                    key,
+                    verdict,
+                    provider,
+                    api_env,
+                    is_superseded: *is_superseded,
+                    metrics,
+                })
+                .collect();
             for (family, pieces) in FAMILIES.iter().zip(&mut prepared.fixed) {
                 let Source::Key(write) = family.source else {
                     continue;
                 };
                 out.clear();
-                for ((key, labels), is_superseded) in keys.iter().zip(&labels).zip(superseded) {
-                    let is_superseded = *is_superseded;
-                    let facts = KeyFacts {
-                        key,
-                        provider,
-                        api_env,
-                        is_superseded,
-                        metrics,
-                    };
-                    let format = Format::Text;
+                for (facts, labels) in facts.iter().zip(&labels) {
                     write(
-                        &facts,
+                        facts,
                         &mut Samples {
                             out: &mut out,
                             name: family.name,
@@ -157,6 +209,34 @@ impl PreparedKeys {
                 prepared.prepare_time_left(keys, &labels);
             }
         }
+        let unmatched = verdicts.iter().filter(|it| it.entry.is_none()).count();
+        let facts = ListingFacts {
+            unmatched: (!settings.inventory.is_empty()).then_some(unmatched),
+        };
+        for (family, pieces) in FAMILIES.iter().zip(&mut prepared.fixed) {
+            let Source::Listing(write) = family.source else {
+                continue;
+            };
+            out.clear();
+            let samples = Samples {
+                out: &mut out,
+                name: family.name,
+                labels: account_labels,
+                format,
+            };
+            write(&facts, samples);
+            pieces.extend(Some(Piece::new(&out)).filter(|piece| !piece.is_empty()));
+        }
+        let mut matched = vec![false; settings.inventory.entries().len()];
+        for index in verdicts.iter().filter_map(|verdict| verdict.entry_index) {
+            if let Some(is_matched) = matched.get_mut(index) {
+                *is_matched = true;
+            }
+        }
+        prepared.matched = matched.into();
+        prepared.census = Census::new(judged().map(|(key, it)| (key, it.notice.warning)));
+        let points = judged().flat_map(|(key, verdict)| settings.turning_points(key, verdict));
+        prepared.holds = holds(points, now);
         prepared.time_left_lines.shrink_to_fit();
         prepared.time_left.shrink_to_fit();
         prepared
@@ -226,9 +306,9 @@ impl Exposition {
                                 labels,
                                 format,
                             };
-                            families::key_states(&account.state, now, samples);
+                            families::key_states(&account.keys.census.at(now), samples);
                         }
-                        Source::Key(_) | Source::Account(_) => {}
+                        Source::Key(_) | Source::Listing(_) | Source::Account(_) => {}
                     }
                 }
                 Piece::new(&out)
@@ -269,7 +349,7 @@ fn fixed_chains(accounts: &[Arc<Prepared>], format: Format) -> Vec<Chain> {
             .flat_map(|account| account.fixed(index, family, format))
             .collect();
         let has_samples = match family.source {
-            Source::Key(_) | Source::Account(_) => !pieces.is_empty(),
+            Source::Key(_) | Source::Listing(_) | Source::Account(_) => !pieces.is_empty(),
             Source::TimeLeft => accounts
                 .iter()
                 .any(|account| !account.keys.time_left.is_empty()),
@@ -313,6 +393,22 @@ fn account_pieces(
         },
     );
     Vec::from_iter(Some(Piece::new(&out)).filter(|piece| !piece.is_empty()))
+}
+
+/// The span around `now` in which none of `turning_points` lies: from the one, until the other.
+fn holds(
+    turning_points: impl Iterator<Item = DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
+    let (mut from, mut until) = (None, None);
+    for point in turning_points {
+        if point <= now {
+            from = from.max(Some(point));
+        } else if until.is_none_or(|until| point < until) {
+            until = Some(point);
+        }
+    }
+    (from, until)
 }
 
 fn account_labels(state: &AccountState) -> String {

@@ -3,18 +3,17 @@
 //! A change here is a change of the public contract. The table in README.md is compared with it by
 //! a test.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use crate::domain::allow_list::Ipv6Count;
-use crate::domain::key::{Expiry, Key, KeyState, Mode};
+use crate::domain::failure::Reason;
+use crate::domain::judge::Verdict;
+use crate::domain::key::{Expiry, Key, KeyState, LastUse, Mode};
 use crate::domain::listing::Reject;
 use crate::domain::state::AccountState;
 use crate::render::Metrics;
 use crate::render::format::Kind;
 use crate::render::samples::{Samples, Value};
-
-/// From when a key counts as expiring.
-pub(super) const WARNING: TimeDelta = TimeDelta::days(30);
 
 /// One metric family.
 pub(super) struct Family {
@@ -27,10 +26,13 @@ pub(super) struct Family {
 /// Where the samples come from, and so how long they hold.
 #[derive(Clone, Copy)]
 pub(super) enum Source {
-    /// One key of the held listing; holds until the next good poll.
+    /// One key of the held listing; holds until the next good poll, or the next moment at which
+    /// what it means to the operator changes.
     Key(fn(&KeyFacts<'_>, &mut Samples<'_>)),
     /// `api_key_expires_in_seconds`; moves with the clock.
     TimeLeft,
+    /// All keys of the held listing together; holds as long.
+    Listing(fn(&ListingFacts, Samples<'_>)),
     /// One account; holds until the next poll.
     Account(fn(&AccountState, &mut Samples<'_>)),
     /// `api_key_account_keys`; moves with the clock.
@@ -47,10 +49,17 @@ impl Family {
 /// A key with what only its listing tells.
 pub(super) struct KeyFacts<'a> {
     pub(super) key: &'a Key,
+    pub(super) verdict: &'a Verdict<'a>,
     pub(super) provider: &'static str,
     pub(super) api_env: &'a str,
     pub(super) is_superseded: bool,
     pub(super) metrics: Metrics,
+}
+
+/// A listing as a whole.
+pub(super) struct ListingFacts {
+    /// Keys that no entry of the inventory matches; `None` where there is no inventory.
+    pub(super) unmatched: Option<usize>,
 }
 
 const fn key(
@@ -170,13 +179,40 @@ pub(super) const FAMILIES: &[Family] = &[
         |facts, samples| samples.sample(facts.key.allow_list.is_unrestricted().into()),
     ),
     key(
+        "api_key_alert_threshold_seconds",
+        "How long before its expiry the key should alert, by severity, from the configuration and the key's lifetime.",
+        |facts, samples| {
+            let notice = facts.verdict.notice;
+            for (severity, time) in [("warning", notice.warning), ("critical", notice.critical)] {
+                samples.labelled(
+                    &[("severity", severity)],
+                    Value::Integer(time.num_seconds()),
+                );
+            }
+        },
+    ),
+    key(
+        "api_key_policy_violation",
+        "One series for each configured policy that the key breaks, as of the last good listing; always 1.",
+        |facts, samples| {
+            for policy in facts.verdict.broken.iter() {
+                samples.labelled(&[("policy", policy.as_str())], Value::Count(1));
+            }
+        },
+    ),
+    key(
         "api_key_superseded",
         "Whether a newer key of the same account and name expires later, as of the last good listing; only for keys with a name.",
         |facts, samples| {
-            if facts.key.label.is_some() {
+            if facts.verdict.name(facts.key).is_some() {
                 samples.sample(facts.is_superseded.into());
             }
         },
+    ),
+    key(
+        "api_key_muted",
+        "Whether the operator's inventory says that alerts about the key are unwanted at the moment.",
+        |facts, samples| samples.sample(facts.verdict.is_muted.into()),
     ),
     key(
         "api_key_own",
@@ -187,6 +223,27 @@ pub(super) const FAMILIES: &[Family] = &[
             }
         },
     ),
+    key(
+        "api_key_last_used_timestamp_seconds",
+        "When the key was last used, as of the last reading of its details; absent for a key that never was.",
+        |facts, samples| {
+            let details = facts.key.details.as_ref();
+            if let Some(LastUse::At(moment)) = details.map(|details| details.last_use) {
+                samples.sample(Value::Time(moment));
+            }
+        },
+    ),
+    Family {
+        name: "api_key_requests_total",
+        kind: Kind::Counter,
+        help: "Requests made with the key so far, as of the last reading of its details.",
+        source: Source::Key(|facts, samples| {
+            let details = facts.key.details.as_ref();
+            if let Some(requests) = details.and_then(|details| details.requests) {
+                samples.sample(Value::Count(requests));
+            }
+        }),
+    },
     Family {
         name: "api_key_account_info",
         kind: Kind::Info,
@@ -268,6 +325,28 @@ pub(super) const FAMILIES: &[Family] = &[
             }
         },
     ),
+    Family {
+        name: "api_key_account_keys_unmatched",
+        kind: Kind::Gauge,
+        help: "Keys of the last good listing that no entry of the operator's inventory matches.",
+        source: Source::Listing(|facts, mut samples| {
+            if let Some(unmatched) = facts.unmatched {
+                samples.sample(Value::Count(unmatched as u64));
+            }
+        }),
+    },
+    counter(
+        "api_key_account_details_failures_total",
+        "Failed requests for the details of single keys, by reason, as of the last poll.",
+        |state, samples| {
+            for (reason, count) in Reason::ALL
+                .into_iter()
+                .zip(state.details_failures.iter().flatten())
+            {
+                samples.labelled(&[("reason", reason.as_str())], Value::Count(*count));
+            }
+        },
+    ),
     account(
         "api_key_account_clock_skew_seconds",
         "The API's clock minus the exporter's, from the Date header of the API's last answer.",
@@ -279,16 +358,13 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
 ];
 
-/// Writes how many keys of the account are in each state at `now`.
-pub(super) fn key_states(state: &AccountState, now: DateTime<Utc>, mut samples: Samples<'_>) {
-    let mut counts = [0_u64; KeyState::ALL.len()];
-    for key in state.held.iter().flat_map(|listing| listing.keys()) {
-        if let Some(count) = counts.get_mut(key.state(now, WARNING) as usize) {
-            *count += 1;
-        }
-    }
-    for (key_state, count) in KeyState::ALL.into_iter().zip(counts) {
-        samples.labelled(&[("state", key_state.as_str())], Value::Count(count));
+/// Writes how many keys of the account are in each state.
+pub(super) fn key_states(counts: &[(KeyState, usize)], mut samples: Samples<'_>) {
+    for (key_state, count) in counts {
+        samples.labelled(
+            &[("state", key_state.as_str())],
+            Value::Count(*count as u64),
+        );
     }
 }
 
@@ -296,8 +372,8 @@ fn info(facts: &KeyFacts<'_>, samples: &mut Samples<'_>) {
     let key = facts.key;
     let labels = [
         ("provider", facts.provider),
-        ("name", key.label.as_deref().unwrap_or_default()),
-        ("team", ""),
+        ("name", facts.verdict.name(key).unwrap_or_default()),
+        ("team", facts.verdict.team().unwrap_or_default()),
         ("api_env", facts.api_env),
         ("mode", key.mode.map(Mode::as_str).unwrap_or_default()),
         (

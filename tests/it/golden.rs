@@ -8,6 +8,11 @@ use std::time::Duration;
 use api_key_exporter::bitgpt::parse::{self, Rules};
 use api_key_exporter::board::Board;
 use api_key_exporter::domain::failure::{Failure, Reason};
+use api_key_exporter::domain::glob::Glob;
+use api_key_exporter::domain::inventory::{Entry, Inventory};
+use api_key_exporter::domain::judge::Settings;
+use api_key_exporter::domain::key::{Details, KeyId, LastUse};
+use api_key_exporter::domain::policy::Policy;
 use api_key_exporter::domain::state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::text::Line;
 use api_key_exporter::render::{Encoding, Format, Metrics};
@@ -51,8 +56,23 @@ fn states() -> [AccountState; 2] {
         },
     );
     let clock_skew = Some(TimeDelta::seconds(-2));
+    let id = |end| KeyId::parse(&format!("api_key_0197c0ec-0000-7000-8000-{end:012}")).unwrap();
+    let details = |last_use, requests| Details {
+        label: None,
+        last_use,
+        requests,
+        read_at: at("2025-12-31T20:00:00Z"),
+    };
+    let details = [
+        (
+            id(1),
+            details(LastUse::At(at("2025-12-31T09:15:30Z")), Some(1250)),
+        ),
+        (id(2), details(LastUse::Never, Some(0))),
+        (id(3), details(LastUse::Unknown, None)),
+    ];
     let good = Outcome {
-        result: Ok(listing.unwrap().listing),
+        result: Ok(listing.unwrap().listing.with_details(details.into(), None)),
         clock_skew,
     };
     let failure = Failure {
@@ -63,11 +83,34 @@ fn states() -> [AccountState; 2] {
         result: Err(failure),
         clock_skew,
     };
-    let polled = account("main")
+    let mut main = account("main");
+    main.details_failures = Some([0; Reason::COUNT]);
+    let polled = main
         .after(good, at("2025-12-31T23:50:00Z"))
         .after(bad, at("2025-12-31T23:55:00.25Z"))
         .with_next_poll(at("2026-01-01T00:00:00Z"));
     [polled, account("odd \"name\" \\")]
+}
+
+/// An inventory that knows two of the keys, one of them muted and forgiven for a while.
+fn settings() -> Settings {
+    let entry = |pattern: &str| Entry::new(Glob::parse(pattern).unwrap());
+    let checkout = Entry {
+        name: Some("Checkout".into()),
+        team: Some("payments".into()),
+        warning: Some(TimeDelta::days(45)),
+        ..entry("checkout")
+    };
+    let odd = Entry {
+        muted_until: Some(at("2026-01-02T00:00:00Z")),
+        exempt: [Policy::NeverExpires].into_iter().collect(),
+        reason: Some("goes away with the old shop".into()),
+        ..entry("odd *")
+    };
+    Settings {
+        inventory: Inventory::new(vec![checkout, odd]),
+        ..Settings::default()
+    }
 }
 
 /// The exposition about keys and accounts two seconds into 2026.
@@ -77,8 +120,8 @@ pub(crate) fn exposition(metrics: Metrics) -> String {
 
 fn formatted(metrics: Metrics, format: Format) -> String {
     let now = at("2026-01-01T00:00:02Z");
-    let pieces = Board::new(states(), metrics)
-        .read()
+    let pieces = Board::new(states(), metrics, Arc::new(settings()), now)
+        .read(now)
         .scrape(now, &[], format, Encoding::Identity);
     String::from_utf8(pieces.concat()).unwrap()
 }

@@ -11,14 +11,21 @@
     reason = "a panic is how a test fails, and tests live in the real world"
 )]
 
+mod deploy;
+mod details;
+mod end_to_end;
 mod faults;
 mod golden;
 mod http;
+mod inventory;
 mod metrics;
 mod openmetrics;
 mod process;
+mod prometheus;
 mod promtool;
+mod rules;
 mod secrets;
 mod support;
 mod tidy;
 mod tls;
+mod tools;

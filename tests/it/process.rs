@@ -206,6 +206,7 @@ fn help_and_version_exit_0() {
     for flag in [
         "--config.file",
         "--web.listen-address",
+        "--web.systemd-socket",
         "--web.telemetry-path",
         "--log.level",
         "--log.format",

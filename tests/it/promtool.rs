@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use api_key_exporter::domain::policy::Policy;
 use api_key_exporter::fake_api::Reply;
 use serde_json::json;
 
@@ -103,7 +104,19 @@ async fn the_demo_starts_at_once_shows_lively_keys_fails_now_and_then_and_satisf
     ] {
         assert!(log.contains(field), "{field} in {log}");
     }
-    check_metrics("the demo in trouble", &daemon.get("/metrics").await);
+    let text = daemon.get("/metrics").await;
+    check_metrics("the demo in trouble", &text);
+    let scrape = crate::support::Scrape::parse(&text);
+    let broken = scrape.of("api_key_policy_violation{");
+    for policy in Policy::ALL.map(Policy::as_str) {
+        let label = format!("policy=\"{policy}\"");
+        let is_broken = broken.iter().any(|(series, _)| series.contains(&label));
+        assert!(is_broken, "no key breaks {policy}: {broken:?}");
+    }
+    assert!(text.contains("name=\"Checkout\",team=\"payments\""));
+    let muted = scrape.of("api_key_muted{");
+    assert!(muted.iter().any(|(_, value)| *value == 1.0), "{muted:?}");
+    assert!(!scrape.of("api_key_requests_total{").is_empty());
     daemon.signal("-INT");
     assert_eq!(daemon.ended().0, Some(0));
 }

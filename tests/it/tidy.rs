@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use api_key_exporter::config::{Config, Origin, Sources};
+use api_key_exporter::config::{Config, Effective, Origin, Sources};
 use api_key_exporter::telemetry::Telemetry;
 
 use crate::support::{TOKEN, in_repository};
@@ -40,6 +40,7 @@ fn pure_modules_do_no_io() {
     let others = [
         "bitgpt/wire.rs",
         "bitgpt/parse.rs",
+        "bitgpt/details.rs",
         "bitgpt/timestamp.rs",
         "poller/retry.rs",
         "poller/report.rs",
@@ -267,6 +268,9 @@ fn whole_example() -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Options that name a file that has to be there.
+const FILES: [&str; 3] = ["token_file", "ca_file", "inventory_file"];
+
 #[test]
 fn the_example_shows_every_option_at_its_default() {
     let defaults = load("");
@@ -282,7 +286,7 @@ fn the_example_shows_every_option_at_its_default() {
         &whole_example()
             .replace("/etc/api-key-exporter/", "/nonexistent/")
             .lines()
-            .filter(|line| !line.starts_with("token_file") && !line.starts_with("ca_file"))
+            .filter(|line| !FILES.iter().any(|name| line.starts_with(name)))
             .collect::<Vec<_>>()
             .join("\n"),
     );
@@ -298,7 +302,7 @@ fn the_example_shows_every_option_at_its_default() {
         );
         let origin = option.origin != Origin::Default;
         assert!(
-            origin || ["token_file", "ca_file"].contains(&option.name.as_str()),
+            origin || FILES.contains(&option.name.as_str()),
             "{} is not read from the example",
             option.name
         );
@@ -307,18 +311,14 @@ fn the_example_shows_every_option_at_its_default() {
 
 #[test]
 fn the_readme_lists_exactly_the_options_that_there_are() {
-    let config = load("[[accounts]]\ntoken_env = \"BITGPT_API_KEY\"");
-    let options: BTreeSet<String> = config
-        .effective
-        .iter()
-        .map(|option| {
-            format!(
-                "{}.{}",
-                option.section.trim_matches(['[', ']']),
-                option.name
-            )
-        })
-        .collect();
+    let text = "[[accounts]]\ntoken_env = \"BITGPT_API_KEY\"\n[[keys]]\nmatch = \"*\"";
+    let config = load(text);
+    let path = |option: &Effective| {
+        let section = option.section.trim_matches(['[', ']']);
+        let path = format!("{section}.{}", option.name);
+        path.trim_start_matches('.').to_owned()
+    };
+    let options: BTreeSet<String> = config.effective.iter().map(path).collect();
     assert_eq!(readme_names("Configuration", ""), options);
     let readme = read("README.md");
     for option in config
@@ -326,11 +326,7 @@ fn the_readme_lists_exactly_the_options_that_there_are() {
         .iter()
         .filter(|option| option.origin == Origin::Default)
     {
-        let path = format!(
-            "{}.{}",
-            option.section.trim_matches(['[', ']']),
-            option.name
-        );
+        let path = path(option);
         let row = readme
             .lines()
             .find(|line| line.starts_with(&format!("| `{path}` |")))

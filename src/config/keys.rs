@@ -1,0 +1,163 @@
+//! `[[keys]]` and `inventory_file`: the operator's inventory.
+
+use std::path::Path;
+
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use url::Url;
+
+use crate::clock::delta;
+use crate::config::Account;
+use crate::config::judging::NOTICE_RANGE;
+use crate::config::problem::Problem;
+use crate::config::reader::Section;
+use crate::domain::glob::{self, Glob};
+use crate::domain::inventory::Entry;
+use crate::domain::policy::{Policies, Policy};
+use crate::domain::text;
+
+/// Most entries of an inventory: half of the keys that a listing may have by default.
+const ENTRIES_MAX: usize = 10_000;
+
+/// Most entries with `*` or `?`, which each key is compared with one by one: a thousand of them and
+/// twenty thousand keys take some seconds of a poll already.
+const GLOBS_MAX: usize = 1_000;
+
+/// Reads `[[keys]]` of the configuration itself.
+pub(super) fn read(root: &mut Section<'_>, accounts: &[Account]) -> Vec<Entry> {
+    let entries = root.sections("keys", |section| entry(section, accounts));
+    entries.into_iter().flatten().collect()
+}
+
+/// Reads `[[keys]]` of a file that holds nothing else.
+pub(super) fn read_file(
+    path: &Path,
+    accounts: &[Account],
+    problems: &mut Vec<Problem>,
+) -> Vec<Entry> {
+    let values = super::read_file(path).and_then(|text| super::of_file(&text, path));
+    let values = match values {
+        Ok(values) => values,
+        Err(problem) => {
+            problems.push(problem);
+            return Vec::new();
+        }
+    };
+    // What is in force there is not shown with the configuration: the file shows it.
+    let mut unshown = Vec::new();
+    let mut root = Section::root(values, Some(path), problems, &mut unshown);
+    let entries = read(&mut root, accounts);
+    root.finish();
+    entries
+}
+
+/// Notes a problem where there are more entries than a poll can bear.
+pub(super) fn check_number(entries: &[Entry], problems: &mut Vec<Problem>) {
+    let globs = entries.iter().filter(|entry| !entry.pattern.is_exact());
+    for (count, max, what) in [
+        (entries.len(), ENTRIES_MAX, "entries"),
+        (globs.count(), GLOBS_MAX, "entries with * or ? in match"),
+    ] {
+        if count > max {
+            let words = format!("keys: {count} {what}; at most {max} are possible");
+            problems.push(Problem::general(words));
+        }
+    }
+}
+
+fn entry(section: &mut Section<'_>, accounts: &[Account]) -> Option<Entry> {
+    let wanted = format!(
+        "an id or a label of 1 to {} characters, * for any run of them, ? for any one",
+        glob::CHARS_MAX
+    );
+    let had_problems = section.problem_count();
+    let pattern = section.optional_text("match", None, &wanted, Glob::parse);
+    if pattern.is_none() && section.problem_count() == had_problems {
+        section.problem("match", None, &format!("is missing: {wanted}"));
+    }
+    let account = section.optional_text("account", None, "the name of an account", fit);
+    if let Some(name) = &account
+        && !accounts.iter().any(|account| account.name == **name)
+    {
+        let names: Vec<&str> = accounts.iter().map(|it| it.name.as_str()).collect();
+        let words = format!("must be one of the accounts: {}", names.join(", "));
+        section.problem("account", Some(name), &words);
+    }
+    let label = "1 to 255 characters without control characters, and no key";
+    let name = section.optional_text("name", None, label, fit);
+    let team = section.optional_text("team", None, label, fit);
+    let url = "an http:// or https:// URL without a user";
+    let rotate_url = section.optional_text("rotate_url", None, url, parse_url);
+    let runbook_url = section.optional_text("runbook_url", None, url, parse_url);
+    let warning = section.optional_duration("warning", None, NOTICE_RANGE);
+    let critical = section.optional_duration("critical", None, NOTICE_RANGE);
+    if let (Some(warning), Some(critical)) = (warning, critical)
+        && critical > warning
+    {
+        section.problem("critical", None, "must not be longer than warning");
+    }
+    let muted_until = section.optional_text(
+        "muted_until",
+        None,
+        "a day such as 2026-12-31 (its first second, UTC) or a time such as 2026-12-31T08:00:00Z",
+        parse_moment,
+    );
+    let words: Vec<&str> = Policy::ALL.into_iter().map(Policy::as_str).collect();
+    let policy = format!("policies out of {}", words.join(", "));
+    let exempt: Policies = section
+        .any_list("exempt", &[], &policy, parse_policy)
+        .into_iter()
+        .collect();
+    let reason = section.optional_text("reason", None, label, fit);
+    if reason.is_none() && (muted_until.is_some() || !exempt.is_empty()) {
+        section.problem(
+            "reason",
+            None,
+            "is missing: say why the key is muted or exempt",
+        );
+    }
+    Some(Entry {
+        account,
+        name,
+        team,
+        rotate_url,
+        runbook_url,
+        warning: warning.map(delta),
+        critical: critical.map(delta),
+        muted_until,
+        exempt,
+        reason,
+        ..Entry::new(pattern?)
+    })
+}
+
+/// Text that can stand in a label as it is.
+fn fit(text: &str) -> Option<Box<str>> {
+    let is_fit = !text.trim().is_empty() && text::label(text) == text;
+    is_fit.then(|| text.into())
+}
+
+fn parse_url(text: &str) -> Option<Box<str>> {
+    let url = Url::parse(text).ok()?;
+    let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
+    let is_bare = url.username().is_empty() && url.password().is_none();
+    (is_web && is_bare).then_some(text).and_then(fit)
+}
+
+/// A day begins in UTC; a time says its zone, because nobody knows ours.
+fn parse_moment(text: &str) -> Option<DateTime<Utc>> {
+    let day = || {
+        let day: NaiveDate = text.parse().ok()?;
+        Some(day.and_time(NaiveTime::MIN).and_utc())
+    };
+    let moment = DateTime::parse_from_rfc3339(text).ok();
+    moment.map(|moment| moment.to_utc()).or_else(day)
+}
+
+fn parse_policy(text: &str) -> Option<Policy> {
+    Policy::ALL
+        .into_iter()
+        .find(|policy| policy.as_str() == text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! Patterns as people write them for file names: `*` is any run of characters, `?` any one.
+
+use std::fmt;
+
+/// Longest pattern, in characters: as long as the longest label that it could match.
+pub const CHARS_MAX: usize = 255;
+
+/// A pattern for a whole text; everything but `*` and `?` stands for itself, capitals included.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Glob(Box<str>);
+
+impl Glob {
+    /// Takes `text` as a pattern, or `None` where it is empty or longer than [`CHARS_MAX`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=CHARS_MAX).contains(&text.chars().count());
+        fits.then(|| Self(text.into()))
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it matches one text only: itself.
+    pub fn is_exact(&self) -> bool {
+        !self.0.contains(['*', '?'])
+    }
+
+    /// Whether it matches the whole of `text`. At most pattern times text steps.
+    pub fn matches(&self, text: &str) -> bool {
+        let (mut pattern, mut rest) = (self.0.chars(), text.chars());
+        // After the last `*`: what follows it, and the text from which it was tried last. An
+        // earlier `*` never needs another try: what the last one can reach, it can.
+        let mut retry = None;
+        loop {
+            match (pattern.next(), rest.clone().next()) {
+                (None, None) => return true,
+                (Some('*'), _) => {
+                    retry = Some((pattern.clone(), rest.clone()));
+                    continue;
+                }
+                (Some(wanted), Some(found)) if wanted == '?' || wanted == found => {
+                    rest.next();
+                    continue;
+                }
+                (Some(_), _) | (None, Some(_)) => {}
+            }
+            let Some((after_star, from)) = &mut retry else {
+                return false;
+            };
+            if from.next().is_none() {
+                return false;
+            }
+            (pattern, rest) = (after_star.clone(), from.clone());
+        }
+    }
+}
+
+impl fmt::Debug for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glob_matches_the_whole_text() {
+        let cases = [
+            ("checkout", "checkout", true),
+            ("checkout", "checkout2", false),
+            ("checkout", "Checkout", false),
+            ("*", "", true),
+            ("*", "anything", true),
+            ("?", "", false),
+            ("?", "é", true),
+            ("?", "ab", false),
+            ("ci-*", "ci-", true),
+            ("ci-*", "ci-build", true),
+            ("ci-*", "a ci-build", false),
+            ("*.read", "users.sessions.read", true),
+            ("users.*deactivate", "users.deactivate", true),
+            ("users.*deactivate", "users.sessions.deactivate", true),
+            ("users.*deactivate", "users.deactivated", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("*a?", "aaa", true),
+            ("*a?", "a", false),
+            ("**", "x", true),
+            ("[ab]", "a", false),
+            ("[ab]", "[ab]", true),
+        ];
+        for (pattern, text, expected) in cases {
+            let glob = Glob::parse(pattern).unwrap();
+            assert_eq!(glob.matches(text), expected, "{pattern:?} on {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_costs_no_more_than_pattern_times_text() {
+        let glob = Glob::parse(&"*a".repeat(127)).unwrap();
+        assert!(!glob.matches(&format!("{}b", "a".repeat(254))));
+    }
+
+    #[test]
+    fn patterns_are_neither_empty_nor_endless() {
+        assert_eq!(Glob::parse(""), None);
+        assert_eq!(Glob::parse(&"x".repeat(256)), None);
+        assert!(Glob::parse("a-b").unwrap().is_exact());
+        assert!(!Glob::parse("a?b").unwrap().is_exact());
+    }
+}

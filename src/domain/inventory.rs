@@ -1,0 +1,200 @@
+//! The operator's inventory: whose a key is, how much notice it needs, and what is forgiven it.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::glob::Glob;
+use crate::domain::key::Key;
+use crate::domain::policy::Policies;
+
+/// One entry: what the operator says of the keys that it matches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The id or the label of the keys that are meant.
+    pub pattern: Glob,
+    /// The one account whose keys are meant; all of them where `None`.
+    pub account: Option<Box<str>>,
+    /// What people call the key; fit for a label.
+    pub name: Option<Box<str>>,
+    /// Whose it is; fit for a label.
+    pub team: Option<Box<str>>,
+    /// Where the key is replaced.
+    pub rotate_url: Option<Box<str>>,
+    /// What to do in the night.
+    pub runbook_url: Option<Box<str>>,
+    /// How long before its end it becomes urgent; taken as it is, however short its life.
+    pub warning: Option<TimeDelta>,
+    /// How long before its end it becomes critical; likewise.
+    pub critical: Option<TimeDelta>,
+    /// Alerts about it are unwanted before this moment.
+    pub muted_until: Option<DateTime<Utc>>,
+    /// Policies that it may break.
+    pub exempt: Policies,
+    /// Why it is muted or exempt; there wherever it is either.
+    pub reason: Option<Box<str>>,
+}
+
+impl Entry {
+    /// An entry that matches and says nothing.
+    pub fn new(pattern: Glob) -> Self {
+        Self {
+            pattern,
+            account: None,
+            name: None,
+            team: None,
+            rotate_url: None,
+            runbook_url: None,
+            warning: None,
+            critical: None,
+            muted_until: None,
+            exempt: Policies::default(),
+            reason: None,
+        }
+    }
+
+    /// Whether alerts about the key are unwanted at `now`.
+    pub fn is_muted(&self, now: DateTime<Utc>) -> bool {
+        self.muted_until.is_some_and(|until| now < until)
+    }
+
+    fn is_for(&self, account: &str) -> bool {
+        self.account.as_deref().is_none_or(|only| only == account)
+    }
+
+    fn matches(&self, account: &str, key: &Key) -> bool {
+        self.is_for(account) && names(key).any(|name| self.pattern.matches(name))
+    }
+}
+
+/// All entries, in the order in which they are tried.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inventory {
+    entries: Box<[Entry]>,
+    /// The entries for one exact text: thousands of them cost no more than one.
+    exact: HashMap<Box<str>, Vec<usize>>,
+    /// The others, which have to be tried one by one.
+    globs: Box<[usize]>,
+}
+
+impl Inventory {
+    /// An inventory of `entries`; earlier ones go first.
+    pub fn new(entries: Vec<Entry>) -> Self {
+        let mut exact: HashMap<Box<str>, Vec<usize>> = HashMap::new();
+        let mut globs = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            if entry.pattern.is_exact() {
+                let same = exact.entry(entry.pattern.as_str().into()).or_default();
+                same.push(index);
+            } else {
+                globs.push(index);
+            }
+        }
+        Self {
+            entries: entries.into(),
+            exact,
+            globs: globs.into(),
+        }
+    }
+
+    /// All entries, in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Whether nothing was said of any key.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The number of the first entry that matches `key`, a key of `account`.
+    pub fn find(&self, account: &str, key: &Key) -> Option<usize> {
+        let entry = |index: &usize| self.entries.get(*index);
+        let exact = names(key)
+            .filter_map(|name| self.exact.get(name))
+            .flatten()
+            .filter(|index| entry(index).is_some_and(|entry| entry.is_for(account)))
+            .min();
+        let glob = self
+            .globs
+            .iter()
+            .take_while(|index| exact.is_none_or(|exact| *index < exact))
+            .find(|index| entry(index).is_some_and(|entry| entry.matches(account, key)));
+        glob.or(exact).copied()
+    }
+}
+
+/// What a pattern may match: the id, and the label where there is one.
+fn names(key: &Key) -> impl Iterator<Item = &str> {
+    [Some(key.id.as_str()), key.label.as_deref()]
+        .into_iter()
+        .flatten()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::domain::key::tests::{at, key};
+
+    pub(crate) fn entry(pattern: &str) -> Entry {
+        Entry::new(Glob::parse(pattern).unwrap())
+    }
+
+    fn labelled(id: &str, label: &str) -> Key {
+        Key {
+            label: Some(label.into()),
+            ..key(id)
+        }
+    }
+
+    #[test]
+    fn the_first_entry_that_matches_id_or_label_wins() {
+        let within = Entry {
+            account: Some("shop".into()),
+            ..entry("ci-*")
+        };
+        let exact_within = Entry {
+            account: Some("office".into()),
+            ..entry("key_9")
+        };
+        let inventory = Inventory::new(vec![
+            entry("key_1"),           // 0
+            within,                   // 1
+            entry("*-build"),         // 2
+            entry("checkout"),        // 3
+            entry("key_1"),           // 4: never reached
+            exact_within,             // 5
+            entry("check*"),          // 6
+            entry("?ey_9"),           // 7
+            entry("late but *exact"), // 8
+        ]);
+        for (account, key, expected) in [
+            ("shop", key("key_1"), Some(0)),
+            ("office", key("key_1"), Some(0)),
+            ("shop", labelled("key_1", "checkout"), Some(0)),
+            ("shop", labelled("key_2", "ci-build"), Some(1)),
+            ("office", labelled("key_2", "ci-build"), Some(2)),
+            ("shop", labelled("key_2", "checkout"), Some(3)),
+            ("shop", labelled("key_2", "check"), Some(6)),
+            ("office", key("key_9"), Some(5)),
+            ("shop", key("key_9"), Some(7)),
+            ("shop", key("key_2"), None),
+            ("shop", labelled("key_2", "Checkout"), None),
+        ] {
+            assert_eq!(inventory.find(account, &key), expected, "{account} {key:?}");
+        }
+        assert_eq!(Inventory::default().find("shop", &key("key_1")), None);
+    }
+
+    #[test]
+    fn a_mute_ends_at_the_second_that_it_names() {
+        let muted = Entry {
+            muted_until: Some(at(1_000)),
+            ..entry("*")
+        };
+        for (now, expected) in [(-1, true), (999, true), (1_000, false), (1_001, false)] {
+            assert_eq!(muted.is_muted(at(now)), expected, "at {now}");
+        }
+        assert!(!entry("*").is_muted(at(0)));
+    }
+}

@@ -1,0 +1,254 @@
+//! What a key's facts mean to the operator: whose it is, how urgent, and what it breaks.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::inventory::{Entry, Inventory};
+use crate::domain::key::{Expiry, Key};
+use crate::domain::listing::Listing;
+use crate::domain::policy::{Limits, Policies};
+
+/// All that a judgement depends on besides the key and the time: one value, replaced whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// What the operator says of single keys.
+    pub inventory: Inventory,
+    /// How much notice keys need.
+    pub thresholds: Thresholds,
+    /// What keys must not be.
+    pub policy: Limits,
+}
+
+/// `[thresholds]` of the configuration. No time is negative.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    /// From this long before its end a key is urgent.
+    pub warning: TimeDelta,
+    /// And from this long critical; not more than `warning`.
+    pub critical: TimeDelta,
+    /// The same for the key that the exporter itself uses.
+    pub own_warning: TimeDelta,
+    /// Likewise.
+    pub own_critical: TimeDelta,
+    /// Most part of a key's lifetime that `warning` may take, above 0; the other three shrink as
+    /// much as it does.
+    pub lifetime_fraction: f64,
+}
+
+/// How long before its end one key should alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The first time.
+    pub warning: TimeDelta,
+    /// The last time; not more than `warning`.
+    pub critical: TimeDelta,
+}
+
+/// How near a key is to its end, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Far away, or it has no readable end.
+    None,
+    /// Inside the warning threshold.
+    Warning,
+    /// Inside the critical threshold.
+    Critical,
+    /// Past its end.
+    Expired,
+}
+
+/// One key, judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict<'a> {
+    /// The number of the inventory's entry about it.
+    pub entry_index: Option<usize>,
+    /// That entry.
+    pub entry: Option<&'a Entry>,
+    /// How much notice it needs.
+    pub notice: Notice,
+    /// How near its end is.
+    pub urgency: Urgency,
+    /// Whether alerts about it are unwanted.
+    pub is_muted: bool,
+    /// What it breaks, exemptions left out.
+    pub broken: Policies,
+}
+
+/// A key that came nearer to its end than it was when last looked at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Crossing<'a> {
+    /// The key.
+    pub key: &'a Key,
+    /// How it stands now.
+    pub verdict: Verdict<'a>,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            // A month is time for a change that needs a release; a week still has working days in
+            // it.
+            warning: TimeDelta::days(30),
+            critical: TimeDelta::days(7),
+            // Twice that: with this key the exporter goes blind to all others.
+            own_warning: TimeDelta::days(60),
+            own_critical: TimeDelta::days(14),
+            lifetime_fraction: 0.25,
+        }
+    }
+}
+
+impl Thresholds {
+    /// The notice for `key`. What the inventory says of it is taken as it is; one threshold that it
+    /// leaves out never comes before the warning, nor after the critical one, that it names.
+    pub fn notice(&self, key: &Key, entry: Option<&Entry>) -> Notice {
+        let (warning, critical) = if key.is_own {
+            (self.own_warning, self.own_critical)
+        } else {
+            (self.warning, self.critical)
+        };
+        let scale = self.scale(key);
+        let said = (
+            entry.and_then(|entry| entry.warning),
+            entry.and_then(|entry| entry.critical),
+        );
+        let (warning, critical) = (shrink(warning, scale), shrink(critical, scale));
+        let (warning, critical) = match said {
+            (Some(warning), Some(critical)) => (warning, critical),
+            (Some(warning), None) => (warning, critical.min(warning)),
+            (None, Some(critical)) => (warning.max(critical), critical),
+            (None, None) => (warning, critical),
+        };
+        Notice { warning, critical }
+    }
+
+    /// By how much the thresholds shrink for a key that lives a short time: 1 is not at all.
+    fn scale(&self, key: &Key) -> f64 {
+        let Some(lifetime) = key.lifetime() else {
+            return 1.0;
+        };
+        let most = lifetime.num_seconds() as f64 * self.lifetime_fraction;
+        (most / (self.warning.num_seconds().max(1) as f64)).min(1.0)
+    }
+}
+
+impl Notice {
+    /// How near `key` is to its end at `now`.
+    pub fn urgency(self, key: &Key, now: DateTime<Utc>) -> Urgency {
+        let Expiry::At(end) = key.expiry else {
+            return Urgency::None;
+        };
+        let left = end - now;
+        if left <= TimeDelta::zero() {
+            Urgency::Expired
+        } else if left <= self.critical {
+            Urgency::Critical
+        } else if left <= self.warning {
+            Urgency::Warning
+        } else {
+            Urgency::None
+        }
+    }
+}
+
+impl Settings {
+    /// Judges a key of `account` at `now`.
+    pub fn judge(&self, account: &str, key: &Key, now: DateTime<Utc>) -> Verdict<'_> {
+        let entry_index = self.inventory.find(account, key);
+        let entry = entry_index.and_then(|index| self.inventory.entries().get(index));
+        let notice = self.thresholds.notice(key, entry);
+        let exempt = entry.map(|entry| entry.exempt).unwrap_or_default();
+        Verdict {
+            entry_index,
+            entry,
+            notice,
+            urgency: notice.urgency(key, now),
+            is_muted: entry.is_some_and(|entry| entry.is_muted(now)),
+            broken: self.policy.broken(key, now).without(exempt),
+        }
+    }
+
+    /// The moments at which what is muted, or which policies are broken, changes by itself for a
+    /// key with this verdict.
+    pub fn turning_points(
+        &self,
+        key: &Key,
+        verdict: &Verdict<'_>,
+    ) -> impl Iterator<Item = DateTime<Utc>> {
+        let unmuted = verdict.entry.and_then(|entry| entry.muted_until);
+        self.policy.turning_points(key).chain(unmuted)
+    }
+
+    /// The keys of `account` in `listing` that came nearer to their end since they were last looked
+    /// at: those of `before`, as of its time. A key that was not there then was far from its end.
+    /// Depends on nothing else, so that a saved listing and its time are all that has to be kept.
+    pub fn crossings<'a>(
+        &'a self,
+        account: &'a str,
+        before: Option<(&'a Listing, DateTime<Utc>)>,
+        listing: &'a Listing,
+        now: DateTime<Utc>,
+    ) -> impl Iterator<Item = Crossing<'a>> {
+        let longest = self.longest_notice();
+        let is_near = move |key: &&Key| key.time_left(now).is_some_and(|left| left <= longest);
+        // Nearly all keys are far from their end, and need no more than that look.
+        listing
+            .keys()
+            .iter()
+            .filter(is_near)
+            .filter_map(move |key| {
+                let urgency_before = before.and_then(|(listing, then)| {
+                    let key = listing.get(key.id.as_str())?;
+                    Some(self.urgency(account, key, then))
+                });
+                let is_nearer =
+                    self.urgency(account, key, now) > urgency_before.unwrap_or(Urgency::None);
+                is_nearer.then(|| Crossing {
+                    key,
+                    verdict: self.judge(account, key, now),
+                })
+            })
+    }
+
+    fn urgency(&self, account: &str, key: &Key, now: DateTime<Utc>) -> Urgency {
+        let entry = self.inventory.find(account, key);
+        let entry = entry.and_then(|index| self.inventory.entries().get(index));
+        self.thresholds.notice(key, entry).urgency(key, now)
+    }
+
+    /// No key alerts earlier than this before its end.
+    fn longest_notice(&self) -> TimeDelta {
+        let entries = self.inventory.entries().iter();
+        let said = entries.flat_map(|entry| [entry.warning, entry.critical]);
+        let usual = self.thresholds.warning.max(self.thresholds.own_warning);
+        said.flatten().fold(usual, TimeDelta::max)
+    }
+}
+
+impl<'a> Verdict<'a> {
+    /// What people call `key`: the inventory's name, else its label.
+    pub fn name(&self, key: &'a Key) -> Option<&'a str> {
+        let said = self.entry.and_then(|entry| entry.name.as_deref());
+        said.or(key.label.as_deref())
+    }
+
+    /// Whose the key is.
+    pub fn team(&self) -> Option<&'a str> {
+        self.entry.and_then(|entry| entry.team.as_deref())
+    }
+}
+
+/// Whole seconds, rounded down.
+fn shrink(threshold: TimeDelta, scale: f64) -> TimeDelta {
+    if scale >= 1.0 {
+        return threshold;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the product of a threshold and a part of 1 is smaller than the threshold"
+    )]
+    let seconds = (threshold.num_seconds() as f64 * scale).floor() as i64;
+    TimeDelta::seconds(seconds)
+}
+
+#[cfg(test)]
+mod tests;

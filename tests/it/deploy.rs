@@ -1,0 +1,110 @@
+//! What stands under deploy/: units, manifests, chart, image and dashboard, each judged by the tool
+//! that will read it, and held against the program's own defaults.
+
+mod docker;
+mod grafana;
+mod kubernetes;
+mod systemd;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use api_key_exporter::config::{Config, Sources};
+
+use crate::support::{TOKEN, in_repository};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(in_repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The program's defaults, from the program.
+fn defaults() -> Config {
+    let environment = [("BITGPT_API_KEY".to_owned(), TOKEN.to_owned())].into();
+    let sources = Sources {
+        environment,
+        ..Sources::default()
+    };
+    Config::parse("", &sources).unwrap()
+}
+
+/// The port that the program listens on unless told otherwise.
+fn port() -> u16 {
+    defaults().web.listen_addresses[0].port()
+}
+
+/// Every file below `folder`, sorted.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn no_text_about_deployment_names_another_port() {
+    let port = port().to_string();
+    let folders = ["deploy", "docs"].map(in_repository);
+    let mut named = 0;
+    for file in folders.iter().flat_map(|folder| files(folder)) {
+        let text = fs::read_to_string(&file).unwrap();
+        // Only numbers that look like ours: 10120 and its neighbours.
+        for word in text.split(|letter: char| !letter.is_ascii_digit()) {
+            if word.len() == port.len() && word.starts_with("101") {
+                assert_eq!(word, port, "{}", file.display());
+                named += 1;
+            }
+        }
+    }
+    assert!(named >= 3, "{named}");
+}
+
+/// Every word of `text` that is a metric of ours by its form.
+fn metrics(text: &str) -> impl Iterator<Item = &str> {
+    let is_outside =
+        |letter: char| !(letter.is_ascii_lowercase() || "_0123456789".contains(letter));
+    text.split(is_outside)
+        .filter(|word| word.starts_with("api_key_") && !word.ends_with('_'))
+        .filter(|word| !word.starts_with("api_key_0"))
+}
+
+/// Named by rules and runbooks ahead of the program; the contract has them, and a rule about a
+/// series that is not there keeps quiet.
+const AHEAD: [&str; 2] = [
+    "api_key_account_shrink_held",
+    "api_key_exporter_config_last_reload_successful",
+];
+
+#[test]
+fn every_metric_that_deploy_and_docs_name_is_in_the_readme() {
+    let readme = read("README.md");
+    let (_, section) = readme.split_once("\n## Metrics\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    // A test holds this table against the program.
+    let known: BTreeSet<&str> = rows.map(|row| row.split_once('`').unwrap().0).collect();
+    let mut named = BTreeSet::new();
+    for file in ["deploy", "docs"]
+        .iter()
+        .flat_map(|folder| files(&in_repository(folder)))
+    {
+        let text = fs::read_to_string(&file).unwrap();
+        for metric in metrics(&text) {
+            let family = metric.strip_suffix("_bucket").unwrap_or(metric);
+            assert!(
+                known.contains(family) || AHEAD.contains(&family),
+                "{}: no metric {metric}",
+                file.display()
+            );
+            named.insert(family.to_owned());
+        }
+    }
+    assert!(named.len() > 25, "{named:?}");
+}

@@ -1,0 +1,222 @@
+//! The Prometheus rules, the scrape and the Alertmanager configuration, judged by the programs that
+//! will read them; and a runbook for each alert.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::support::in_repository;
+use crate::tools::{ask, debian, demand};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(in_repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The alerts of the shipped rules with their severities, in their order.
+pub(crate) fn alerts() -> Vec<(String, String)> {
+    let rules = read("deploy/prometheus/rules.yml");
+    let alerts = rules.split("- alert: ").skip(1).map(|rule| {
+        let (_, rest) = rule.split_once("severity: ").unwrap();
+        let word = |text: &str| text.lines().next().unwrap().to_owned();
+        (word(rule), word(rest))
+    });
+    alerts.collect()
+}
+
+/// `promtool` in the folder of the rules.
+fn promtool(arguments: &[&str]) -> std::process::Command {
+    let mut command = debian("promtool");
+    command
+        .args(arguments)
+        .current_dir(in_repository("deploy/prometheus"));
+    command
+}
+
+#[test]
+fn promtool_accepts_the_rules_and_the_scrape_configuration() {
+    demand(&mut promtool(&["check", "rules", "rules.yml"]));
+    demand(&mut promtool(&["check", "config", "prometheus.yml"]));
+}
+
+#[test]
+fn the_rules_fire_and_keep_quiet_as_their_tests_say() {
+    demand(&mut promtool(&["test", "rules", "rules.test.yml"]));
+}
+
+#[test]
+fn each_alert_has_a_test_that_reads_its_words() {
+    let tests = read("deploy/prometheus/rules.test.yml");
+    for (alert, _) in alerts() {
+        let is_tested = tests.contains(&format!("- alertname: {alert}\n"));
+        assert!(is_tested, "{alert} has no alert_rule_test");
+    }
+}
+
+#[test]
+fn each_alert_has_what_conventions_ask_for_and_a_runbook() {
+    let rules = read("deploy/prometheus/rules.yml");
+    let mut expected = BTreeSet::new();
+    for rule in rules.split("- alert: ").skip(1) {
+        let name = rule.lines().next().unwrap();
+        for field in ["for: ", "keep_firing_for: ", "summary: ", "description: >-"] {
+            assert!(rule.contains(field), "{name} has no {field}");
+        }
+        let runbook =
+            format!("runbook_url: https://example.com/api-key-exporter/docs/runbooks/{name}.md\n");
+        assert!(rule.contains(&runbook), "{name} has no {runbook}");
+        expected.insert(format!("{name}.md"));
+    }
+    let runbooks: BTreeSet<String> = fs::read_dir(in_repository("docs/runbooks"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(runbooks, expected);
+    for (alert, severity) in alerts() {
+        let page = read(&format!("docs/runbooks/{alert}.md"));
+        assert!(page.starts_with(&format!("# {alert}\n\nSeverity: {severity}.\n")));
+        for heading in ["Meaning", "Impact", "Look", "Do", "If that is not it"] {
+            let has = page.contains(&format!("\n## {heading}\n\n"));
+            assert!(has, "{alert}: no {heading}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_lists_every_alert_with_its_severity_and_its_runbook() {
+    let readme = read("README.md");
+    let (_, section) = readme.split_once("\n## Alerts\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let listed: Vec<&str> = section
+        .lines()
+        .filter(|line| line.starts_with("| [`ApiKey"))
+        .collect();
+    let alerts = alerts();
+    assert_eq!(listed.len(), alerts.len());
+    for (line, (alert, severity)) in listed.iter().zip(alerts) {
+        let start = format!("| [`{alert}`](docs/runbooks/{alert}.md) | {severity} |");
+        assert!(line.starts_with(&start), "{line} is not {start}");
+    }
+}
+
+/// Where the shipped Alertmanager configuration sends an alert of these labels.
+fn receivers(labels: &[&str]) -> String {
+    let file = in_repository("deploy/prometheus/alertmanager.yml");
+    let mut command = debian("amtool");
+    command
+        .args(["config", "routes", "test", "--config.file"])
+        .arg(file)
+        .args(labels);
+    demand(&mut command).trim().to_owned()
+}
+
+#[test]
+fn amtool_accepts_the_alertmanager_configuration_and_can_say_no() {
+    let check = |path: &str| {
+        let mut command = debian("amtool");
+        ask(command.arg("check-config").arg(in_repository(path)))
+    };
+    let said = check("deploy/prometheus/alertmanager.yml");
+    assert!(said.is_content, "{}", said.words);
+    assert!(!check("deploy/prometheus/prometheus.yml").is_content);
+}
+
+#[test]
+fn alerts_go_to_the_team_and_by_severity() {
+    for (labels, receiver) in [
+        (
+            &[
+                "alertname=ApiKeyExpired",
+                "severity=critical",
+                "team=payments",
+            ][..],
+            "payments-pager",
+        ),
+        (
+            &[
+                "alertname=ApiKeyExpiringSoon",
+                "severity=warning",
+                "team=payments",
+            ],
+            "payments-chat",
+        ),
+        (
+            &[
+                "alertname=ApiKeyAboutToExpire",
+                "severity=critical",
+                "team=web",
+            ],
+            "web-pager",
+        ),
+        (
+            &[
+                "alertname=ApiKeyNeverExpires",
+                "severity=warning",
+                "team=web",
+            ],
+            "web-chat",
+        ),
+        // A team without a route, and no team at all.
+        (
+            &[
+                "alertname=ApiKeyExpired",
+                "severity=critical",
+                "team=unheard",
+            ],
+            "platform-pager",
+        ),
+        (
+            &["alertname=ApiKeyExpired", "severity=critical"],
+            "platform-pager",
+        ),
+        (
+            &[
+                "alertname=ApiKeyAccountFailing",
+                "severity=warning",
+                "account=main",
+            ],
+            "platform-chat",
+        ),
+        (
+            &["alertname=ApiKeyExporterAbsent", "severity=critical"],
+            "platform-pager",
+        ),
+        (
+            &[
+                "alertname=ApiKeySupersededNotRemoved",
+                "severity=info",
+                "team=web",
+            ],
+            "reminders",
+        ),
+        (
+            &["alertname=SomebodyElses", "severity=critical", "team=web"],
+            "platform-chat",
+        ),
+    ] {
+        assert_eq!(receivers(labels), receiver, "{labels:?}");
+    }
+    for (alert, severity) in alerts() {
+        let expected = match severity.as_str() {
+            "critical" => "platform-pager",
+            "warning" => "platform-chat",
+            "info" => "reminders",
+            other => panic!("{alert}: {other} is no severity"),
+        };
+        let labels = [format!("alertname={alert}"), format!("severity={severity}")];
+        let labels = labels.each_ref().map(String::as_str);
+        assert_eq!(receivers(&labels), expected, "{alert}");
+    }
+}
+
+#[test]
+fn inhibition_names_only_alerts_that_there_are() {
+    let known: BTreeSet<String> = alerts().into_iter().map(|(name, _)| name).collect();
+    let text = read("deploy/prometheus/alertmanager.yml");
+    let (_, rules) = text.split_once("inhibit_rules:").unwrap();
+    let rules = rules.split("\nreceivers:").next().unwrap();
+    let named: BTreeSet<String> = rules
+        .split(|letter: char| !letter.is_ascii_alphanumeric())
+        .filter(|word| word.starts_with("ApiKey"))
+        .map(str::to_owned)
+        .collect();
+    assert!(named.len() > 5 && named.is_subset(&known), "{named:?}");
+}
