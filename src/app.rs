@@ -20,6 +20,7 @@ use crate::bitgpt::lister::Lister;
 use crate::board::Board;
 use crate::cli::Options;
 use crate::config::{Account, Config, Origin, Problem, Sources, Web};
+use crate::domain::changes::ShrinkGuard;
 use crate::domain::state::{self, AccountState};
 use crate::domain::text::{chain, redact};
 use crate::liveness::Liveness;
@@ -265,7 +266,11 @@ pub fn spawn(
 ) -> Result<JoinSet<&'static str>, prometheus::Error> {
     let telemetry = Telemetry::new()?;
     let liveness = Liveness::new(config.accounts.len());
-    let states: Vec<AccountState> = config.accounts.iter().map(state_of).collect();
+    let states: Vec<AccountState> = config
+        .accounts
+        .iter()
+        .map(|account| state_of(account, config.poll.shrink))
+        .collect();
     let board = Arc::new(Board::new(states.clone(), config.metrics));
     let mut tasks = JoinSet::new();
     for (index, (account, state)) in config.accounts.iter().zip(states).enumerate() {
@@ -338,11 +343,12 @@ fn announce(config: &Config, listeners: &[TcpListener]) {
     }
 }
 
-fn state_of(account: &Account) -> AccountState {
+fn state_of(account: &Account, shrink: ShrinkGuard) -> AccountState {
     AccountState::new(Arc::new(state::Account {
         name: account.name.as_str().into(),
         provider: account.provider,
         interval: account.interval,
+        shrink,
     }))
 }
 

@@ -21,6 +21,7 @@ pub use problem::{Origin, Problem};
 pub use reader::Effective;
 use reader::Section;
 
+use crate::domain::changes::ShrinkGuard;
 use crate::render::Metrics;
 
 /// What all environment variables of the exporter start with.
@@ -75,6 +76,8 @@ pub struct Poll {
     pub max_body_bytes: usize,
     /// Most keys of a listing.
     pub max_keys: usize,
+    /// When a listing that lost many keys is believed.
+    pub shrink: ShrinkGuard,
 }
 
 /// `[log]`: what is logged, and how.
@@ -237,6 +240,10 @@ impl Poll {
     /// A key takes some 400 bytes, so that 20,000 keys fit.
     const MAX_BODY_BYTES: u64 = 8 * 1024 * 1024;
     const MAX_KEYS: u64 = 20_000;
+    /// A second listing an interval later tells a hiccup from the truth.
+    const SHRINK_CONFIRMATIONS: u64 = 2;
+    /// Nobody deletes more than half of the keys in five minutes by hand.
+    const SHRINK_RATIO: f64 = 0.5;
 
     fn read(section: &mut Section<'_>) -> Self {
         Self {
@@ -249,6 +256,14 @@ impl Poll {
             attempts: section.number("attempts", Self::ATTEMPTS, 1..=10),
             max_body_bytes: section.number("max_body_bytes", Self::MAX_BODY_BYTES, 1024..=1 << 30),
             max_keys: section.number("max_keys", Self::MAX_KEYS, 1..=1_000_000),
+            shrink: ShrinkGuard {
+                confirmations: section.number(
+                    "shrink_confirmations",
+                    Self::SHRINK_CONFIRMATIONS,
+                    1..=100,
+                ),
+                ratio: section.fraction("shrink_ratio", Self::SHRINK_RATIO),
+            },
         }
     }
 }

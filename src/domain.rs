@@ -4,6 +4,7 @@
 //! Nothing here knows a provider's JSON, a metric's name or a socket.
 
 pub mod allow_list;
+pub mod changes;
 pub mod failure;
 pub mod key;
 pub mod listing;

@@ -3,8 +3,10 @@
 //!
 //! One loop for each account, so that a slow one delays nobody and never has two polls in flight.
 
+pub mod lines;
 pub mod report;
 pub mod retry;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use crate::domain::text::Line;
 use crate::liveness::Heartbeat;
 use crate::poller::report::{Report, Saying};
 use crate::poller::retry::{Budget, Situation};
+use crate::poller::told::Told;
 
 /// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API,
 /// a test's reads a script.
@@ -62,6 +65,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         let interval = self.state.account.interval;
         let mut budget = Budget::default();
         let mut report = Report::default();
+        let mut told = Told::default();
         let start = Instant::now();
         let mut due = start + retry::first_wait(interval, (self.random)());
         loop {
@@ -86,6 +90,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             self.finish(
                 poll,
                 &mut report,
+                &mut told,
                 ended - start,
                 due.saturating_duration_since(ended),
             );
@@ -119,7 +124,14 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         }
     }
 
-    fn finish(&mut self, poll: Poll, report: &mut Report, uptime: Duration, wait: Duration) {
+    fn finish(
+        &mut self,
+        poll: Poll,
+        report: &mut Report,
+        told: &mut Told,
+        uptime: Duration,
+        wait: Duration,
+    ) {
         let Poll {
             answer: Answer { result, clock_skew },
             attempts,
@@ -133,7 +145,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 let (keys, rejected) = (listing.keys().len(), listing.rejects().total());
                 let support_id = support_id.as_ref().map(Line::as_str);
                 debug!(account, keys, rejected, support_id, attempts, "listed keys");
-                if report.succeeded() == Saying::Recovered {
+                if report.succeeded(uptime) == Saying::Recovered {
                     let failures = self.state.consecutive_failures;
                     info!(account, keys, failures, "listing keys works again");
                 } else if self.state.polls == 0 {
@@ -155,6 +167,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                         id, duplicate, shape, "entries of the listing could not be used"
                     );
                 }
+                told.listing(&self.state, &listing, uptime);
                 Ok(listing)
             }
             Err(failure) => {

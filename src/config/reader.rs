@@ -177,6 +177,16 @@ impl<'a> Section<'a> {
             .unwrap_or_else(|_| unreachable!("the range of {name} fits its type"))
     }
 
+    /// A number from 0 to 1.
+    pub(super) fn fraction(&mut self, name: &'static str, default: f64) -> f64 {
+        let fraction = self.read(name, Some(default), f64::to_string, |value| {
+            value::fraction(value)
+                .filter(|fraction| (0.0..=1.0).contains(fraction))
+                .ok_or_else(|| "must be a number from 0 to 1, such as 0.5".to_owned())
+        });
+        fraction.unwrap_or(default)
+    }
+
     pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
         let flag = self.read(name, Some(default), bool::to_string, |value| {
             value::flag(value).ok_or_else(|| "must be true or false".to_owned())

@@ -47,6 +47,17 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     }
 }
 
+/// A number with a fraction or without; as text only where everything is text.
+pub(super) fn fraction(value: &Value) -> Option<f64> {
+    match &value.kind {
+        ValueKind::Float(number) => Some(*number),
+        ValueKind::I64(0) => Some(0.0),
+        ValueKind::I64(1) => Some(1.0),
+        ValueKind::String(text) if is_text_only(value) => text.parse().ok(),
+        _ => None,
+    }
+}
+
 /// True or false; as text only where everything is text.
 pub(super) fn flag(value: &Value) -> Option<bool> {
     match &value.kind {

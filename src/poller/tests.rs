@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 
 use super::*;
+use crate::domain::changes::ShrinkGuard;
 use crate::domain::failure::Reason;
 use crate::domain::listing::Listing;
 use crate::domain::state::Account;
@@ -59,6 +60,10 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
         name: "a".into(),
         provider: "bitgpt",
         interval: Duration::from_secs(interval),
+        shrink: ShrinkGuard {
+            confirmations: 2,
+            ratio: 0.5,
+        },
     };
     let state = AccountState::new(Arc::new(account));
     let board = Arc::new(Board::new([state.clone()], METRICS));

@@ -229,6 +229,39 @@ async fn fault_b5_data_missing_or_null() {
 }
 
 #[tokio::test]
+async fn fault_b6_a_listing_without_keys_is_believed_when_it_is_confirmed() {
+    let api = Api::start(listing(&["a", "b"])).await;
+    let mut config = config(
+        &api.url(),
+        "poll.attempts = 1\npoll.shrink_confirmations = 5",
+        "",
+    );
+    config.accounts[0].interval = Duration::from_millis(500);
+    let exporter = Exporter::with(&config).await;
+    exporter.up().await;
+    api.reply(listing(&[]));
+    let held = exporter
+        .until("the listing is held back", |scrape| {
+            scrape.account("shrink_held") == Some(1.0)
+        })
+        .await;
+    assert_eq!(held.key_ids(), ["a", "b"]);
+    assert_eq!(held.account("up"), Some(1.0));
+    let believed = exporter
+        .until("the listing is believed", |scrape| {
+            scrape.account("shrink_held") == Some(0.0)
+        })
+        .await;
+    assert_eq!(believed.key_ids().len(), 0);
+    let removed = "api_key_account_changes_total{account=\"default\",change=\"removed\"}";
+    assert_eq!(believed.get(removed), Some(2.0));
+    for state in ["valid", "expiring", "expired", "never_expires", "unknown"] {
+        let keys = format!("api_key_account_keys{{account=\"default\",state=\"{state}\"}}");
+        assert_eq!(believed.get(&keys), Some(0.0), "{state}");
+    }
+}
+
+#[tokio::test]
 async fn fault_b7_html_page() {
     let page = "<html><body>Bad gateway</body></html>";
     keeps("not_json", Reply::body(200, "text/html", page)).await;

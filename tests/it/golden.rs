@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api_key_exporter::bitgpt::parse::{self, Rules};
 use api_key_exporter::board::Board;
+use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::domain::failure::{Failure, Reason};
 use api_key_exporter::domain::state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::text::Line;
@@ -37,6 +38,10 @@ fn states() -> [AccountState; 2] {
             name: name.into(),
             provider: "bitgpt",
             interval,
+            shrink: ShrinkGuard {
+                confirmations: 2,
+                ratio: 0.5,
+            },
         }))
     };
     let token = Token::parse(TOKEN, "test").unwrap();

@@ -42,6 +42,7 @@ fn pure_modules_do_no_io() {
         "bitgpt/parse.rs",
         "bitgpt/timestamp.rs",
         "poller/retry.rs",
+        "poller/lines.rs",
         "poller/report.rs",
         "server/routes.rs",
         "server/negotiate.rs",
