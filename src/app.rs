@@ -27,6 +27,7 @@ use crate::liveness::Liveness;
 use crate::logging::Logging;
 use crate::poller::Poller;
 use crate::server::Server;
+use crate::store::{self, Store};
 use crate::telemetry::Telemetry;
 use crate::{clock, demo};
 
@@ -266,10 +267,12 @@ pub fn spawn(
 ) -> Result<JoinSet<&'static str>, prometheus::Error> {
     let telemetry = Telemetry::new()?;
     let liveness = Liveness::new(config.accounts.len());
+    let store = open_store(config);
     let states: Vec<AccountState> = config
         .accounts
         .iter()
         .map(|account| state_of(account, config.poll.shrink))
+        .map(|state| loaded(state, store.as_ref()))
         .collect();
     let board = Arc::new(Board::new(states.clone(), config.metrics));
     let mut tasks = JoinSet::new();
@@ -290,6 +293,18 @@ pub fn spawn(
         tasks.spawn(async move {
             poller.run(stop).await;
             "poller"
+        });
+    }
+    if let Some(store) = store {
+        let saving = store::save_all(
+            Arc::new(store),
+            board.clone(),
+            telemetry.state_save_failures.clone(),
+            stop.clone(),
+        );
+        tasks.spawn(async move {
+            saving.await;
+            "saver"
         });
     }
     let server = Arc::new(Server {
@@ -347,9 +362,31 @@ fn state_of(account: &Account, shrink: ShrinkGuard) -> AccountState {
     AccountState::new(Arc::new(state::Account {
         name: account.name.as_str().into(),
         provider: account.provider,
+        base_url: account.base_url.as_str().into(),
         interval: account.interval,
         shrink,
     }))
+}
+
+/// The store of snapshots, where one is configured and can be used. Without one the exporter works
+/// as well, and forgets at a restart.
+fn open_store(config: &Config) -> Option<Store> {
+    let directory = config.state.directory.as_deref()?;
+    match Store::open(directory, config.poll.max_body_bytes) {
+        Ok(store) => Some(store),
+        Err(error) => {
+            warn!(error = chain(&error), "no snapshots are saved");
+            None
+        }
+    }
+}
+
+fn loaded(state: AccountState, store: Option<&Store>) -> AccountState {
+    let snapshot = store.and_then(|store| store.load(&store::identity(&state)));
+    match snapshot {
+        Some(snapshot) => state.with_snapshot(snapshot.listing, snapshot.listed_at),
+        None => state,
+    }
 }
 
 fn settings(account: &Account, config: &Config) -> Settings {

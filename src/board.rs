@@ -49,6 +49,11 @@ impl Board {
         self.shown.borrow().clone()
     }
 
+    /// Tells whoever waits on it that something else is shown.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Shown>> {
+        self.shown.subscribe()
+    }
+
     /// Shows `state` in the slot `index`. Readers wait for nothing but the swap.
     pub fn publish(&self, index: usize, state: AccountState) {
         let publishing = self

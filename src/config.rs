@@ -40,6 +40,8 @@ pub struct Config {
     pub poll: Poll,
     /// `[metrics]`
     pub metrics: Metrics,
+    /// `[state]`
+    pub state: StateDirectory,
     /// `[log]`
     pub log: Log,
     /// `[[accounts]]`, at least one, no name twice.
@@ -78,6 +80,13 @@ pub struct Poll {
     pub max_keys: usize,
     /// When a listing that lost many keys is believed.
     pub shrink: ShrinkGuard,
+}
+
+/// `[state]`: what outlives the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateDirectory {
+    /// Where snapshots are saved; `None` saves none.
+    pub directory: Option<PathBuf>,
 }
 
 /// `[log]`: what is logged, and how.
@@ -173,6 +182,9 @@ impl Config {
         let web = root.section("web", Web::read).unwrap_or_default();
         let poll = root.section("poll", Poll::read).unwrap_or_default();
         let metrics = root.section("metrics", Metrics::read).unwrap_or_default();
+        let state = root
+            .section("state", |section| StateDirectory::read(section, sources))
+            .unwrap_or_default();
         let log = root
             .section("log", |section| Log::read(section, sources.is_terminal))
             .unwrap_or_default();
@@ -186,6 +198,7 @@ impl Config {
             web,
             poll,
             metrics,
+            state,
             log,
             accounts,
             warnings,
@@ -282,6 +295,24 @@ impl Metrics {
                 1..=10_000,
             ),
         }
+    }
+}
+
+/// Set by systemd for a unit with `StateDirectory=`; several are separated by colons.
+const STATE_DIRECTORY_VARIABLE: &str = "STATE_DIRECTORY";
+
+impl StateDirectory {
+    fn read(section: &mut Section<'_>, sources: &Sources) -> Self {
+        let of_systemd = sources.environment.get(STATE_DIRECTORY_VARIABLE);
+        let of_systemd = of_systemd.and_then(|paths| paths.split(':').next());
+        let of_systemd = of_systemd.filter(|path| !path.is_empty());
+        let directory = section.path("directory");
+        if directory.is_some() || of_systemd.is_none() {
+            return Self { directory };
+        }
+        let directory = of_systemd.map(PathBuf::from);
+        section.note_environment("directory", STATE_DIRECTORY_VARIABLE, directory.as_deref());
+        Self { directory }
     }
 }
 

@@ -28,6 +28,7 @@
 //! | [`poller`] | when to list; `retry` and `report` decide, purely | shell |
 //! | [`board`] | where pollers publish and the server reads | shell |
 //! | [`server`] | connections and their limits; `routes` answers, purely | shell |
+//! | [`store`] | the saved snapshot; `format` is pure | shell |
 //! | [`config`] | file, environment and flags to checked values; every problem named | shell |
 //! | [`secret`] | the token, which cannot be printed | shell |
 //! | [`logging`] | one clean line an event | shell |
@@ -72,4 +73,5 @@ pub mod poller;
 pub mod render;
 pub mod secret;
 pub mod server;
+pub mod store;
 pub mod telemetry;

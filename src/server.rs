@@ -140,7 +140,7 @@ impl Server {
             is_ready: shown
                 .accounts()
                 .iter()
-                .all(|account| account.state().last_attempt.is_some()),
+                .all(|account| account.state().is_ready()),
             is_alive: self.liveness.is_alive(),
             telemetry_path: &self.telemetry_path,
         };

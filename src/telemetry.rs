@@ -1,7 +1,9 @@
 //! The exporter's metrics about itself: direct instrumentation, in a `prometheus` registry.
 
 use prometheus::proto::MetricFamily;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 
 /// Seconds. From a fast answer to the longest poll, 60 s.
 const POLL_DURATION_BUCKETS: &[f64] =
@@ -16,6 +18,8 @@ pub struct Telemetry {
     /// Connections open now.
     pub http_connections: IntGauge,
     http_rejected: IntCounterVec,
+    /// Snapshots that could not be saved.
+    pub state_save_failures: IntCounter,
 }
 
 /// Why a connection was turned away. The words are label values.
@@ -87,12 +91,18 @@ impl Telemetry {
                 .with_label_values(&[reason.as_str()])
                 .inc_by(0);
         }
+        let state_save_failures = IntCounter::new(
+            "api_key_exporter_state_save_failures_total",
+            "Snapshots of an account's keys that could not be saved.",
+        )?;
+        registry.register(Box::new(state_save_failures.clone()))?;
         Ok(Self {
             registry,
             poll_duration,
             http_requests,
             http_connections,
             http_rejected,
+            state_save_failures,
         })
     }
 

@@ -312,6 +312,21 @@ impl<'a> Section<'a> {
         self.problems.push(problem);
     }
 
+    /// Notes that `name`, which no layer set, is what a variable of the system says.
+    pub(super) fn note_environment(&mut self, name: &str, variable: &str, path: Option<&Path>) {
+        let (section, index) = self.header.clone();
+        self.effective.retain(|option| {
+            (&option.section, option.index, &*option.name) != (&section, index, name)
+        });
+        self.effective.push(Effective {
+            section,
+            index,
+            name: name.to_owned(),
+            value: path.map(|path| shown(&path.display().to_string())),
+            origin: Origin::Environment(variable.to_owned()),
+        });
+    }
+
     /// Notes what is in force for an option that no layer set.
     pub(super) fn note(&mut self, effective: Effective) {
         self.effective.push(effective);

@@ -194,7 +194,7 @@ fn every_problem_is_named_at_once_with_its_value_and_what_would_be_right() {
         "accounts[0].base_url = \"http://api.bitgpt.xyz\" (file a.toml): must be an https:// URL without user, \
          query or fragment (http:// only to a loopback address)",
         "accounts[0].token_file (default): no token: set token_file (a path) or token_env (a variable's name)",
-        "telemetry (file a.toml): unknown option; known here: web, poll, metrics, log, accounts",
+        "telemetry (file a.toml): unknown option; known here: web, poll, metrics, state, log, accounts",
     ];
     assert_eq!(problems(text, &[]), expected);
 }

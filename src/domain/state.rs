@@ -17,6 +17,8 @@ pub struct Account {
     pub name: Box<str>,
     /// Whose API it is; `bitgpt`.
     pub provider: &'static str,
+    /// Where that API is.
+    pub base_url: Box<str>,
     /// How often it is polled.
     pub interval: Duration,
     /// When a listing that lost many keys is believed.
@@ -93,6 +95,23 @@ impl AccountState {
             shrunk_listings: 0,
             changes: [0; Change::COUNT],
         }
+    }
+
+    /// The same with what a saved snapshot tells: keys and their age. Whether the API is up is not
+    /// known before it was asked.
+    #[must_use]
+    pub fn with_snapshot(&self, listing: Listing, listed_at: DateTime<Utc>) -> Self {
+        Self {
+            held: Some(Arc::new(listing)),
+            last_success_at: Some(listed_at),
+            ..self.clone()
+        }
+    }
+
+    /// Whether there is something to serve: a poll has finished, good or bad, or a snapshot was
+    /// loaded.
+    pub fn is_ready(&self) -> bool {
+        self.last_attempt.is_some() || self.held.is_some()
     }
 
     /// What is known after a poll that ended `at`. The only way in which keys come and go.
@@ -184,6 +203,7 @@ mod tests {
         AccountState::new(Arc::new(Account {
             name,
             provider: "bitgpt",
+            base_url: "https://api.bitgpt.xyz/".into(),
             interval: Duration::from_secs(300),
             shrink: ShrinkGuard {
                 confirmations: 2,

@@ -59,6 +59,7 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
     let account = Account {
         name: "a".into(),
         provider: "bitgpt",
+        base_url: "https://api.bitgpt.xyz/".into(),
         interval: Duration::from_secs(interval),
         shrink: ShrinkGuard {
             confirmations: 2,

@@ -17,8 +17,8 @@ const HTML: &str = "text/html; charset=utf-8";
 /// What an answer may depend on, besides the metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// Whether each account has finished a poll, good or bad: an API that is down must not take the
-    /// exporter out of service, when it is needed most.
+    /// Whether each account has finished a poll, good or bad, or a saved snapshot: an API that is
+    /// down must not take the exporter out of service, when it is needed most.
     pub is_ready: bool,
     /// Whether the poll loops live.
     pub is_alive: bool,

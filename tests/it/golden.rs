@@ -37,6 +37,7 @@ fn states() -> [AccountState; 2] {
         AccountState::new(Arc::new(Account {
             name: name.into(),
             provider: "bitgpt",
+            base_url: "https://api.bitgpt.xyz/".into(),
             interval,
             shrink: ShrinkGuard {
                 confirmations: 2,

@@ -96,6 +96,23 @@ impl Daemon {
         assert!(status.success());
     }
 
+    /// Signals whatever the process started, as a tracer does, and else itself.
+    pub(crate) fn signal_all(&self, signal: &str) {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = fs::read_to_string(children).unwrap();
+        let mut pids: Vec<&str> = children.split_whitespace().collect();
+        let own = self.pid().to_string();
+        if pids.is_empty() {
+            pids.push(&own);
+        }
+        let status = Command::new("kill")
+            .arg(signal)
+            .args(pids)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
     /// Waits for the end: exit code, and how long it took.
     pub(crate) fn ended(mut self) -> (Option<i32>, Duration) {
         let start = Instant::now();
