@@ -17,8 +17,23 @@ use crate::render::{Encoding, Format, Metrics};
 pub struct Board {
     shown: watch::Sender<Arc<Shown>>,
     /// Held by whoever publishes, so that two pollers do not undo each other's work.
-    publishing: Mutex<()>,
+    slots: Mutex<Slots>,
+}
+
+/// How the accounts shown are called, in their order, and what is shown of them.
+#[derive(Debug)]
+struct Slots {
+    names: Vec<usize>,
     metrics: Metrics,
+}
+
+/// A change of the accounts shown.
+#[derive(Debug)]
+pub enum Slot {
+    /// A slot that is there stays as it is.
+    Keep(usize),
+    /// A slot, new or not, shows this.
+    Show(usize, Box<AccountState>),
 }
 
 /// What is shown at a moment; stays as it is while it is being read.
@@ -31,16 +46,16 @@ pub struct Shown {
 }
 
 impl Board {
-    /// A board that shows `states`, in their order.
+    /// A board that shows `states`, in their order, in slots numbered from 0.
     pub fn new(states: impl IntoIterator<Item = AccountState>, metrics: Metrics) -> Self {
-        let prepared = states
+        let prepared: Vec<_> = states
             .into_iter()
-            .map(|state| Arc::new(Prepared::new(state, None, metrics)));
-        let shown = watch::Sender::new(Shown::new(prepared.collect()));
+            .map(|state| Arc::new(Prepared::new(state, None, metrics)))
+            .collect();
+        let names = (0..prepared.len()).collect();
         Self {
-            shown,
-            publishing: Mutex::new(()),
-            metrics,
+            shown: watch::Sender::new(Shown::new(prepared)),
+            slots: Mutex::new(Slots { names, metrics }),
         }
     }
 
@@ -54,18 +69,58 @@ impl Board {
         self.shown.subscribe()
     }
 
-    /// Shows `state` in the slot `index`. Readers wait for nothing but the swap.
-    pub fn publish(&self, index: usize, state: AccountState) {
-        let publishing = self
-            .publishing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    /// Shows `state` in its slot, where that is still there. Readers wait for nothing but the swap.
+    pub fn publish(&self, slot: usize, state: AccountState) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let mut accounts = self.read().accounts().to_vec();
-        if let Some(slot) = accounts.get_mut(index) {
-            *slot = Arc::new(Prepared::new(state, Some(slot), self.metrics));
+        let index = slots.names.iter().position(|name| *name == slot);
+        if let Some(shown) = index.and_then(|index| accounts.get_mut(index)) {
+            *shown = Arc::new(Prepared::new(state, Some(shown), slots.metrics));
         }
         self.shown.send_replace(Shown::new(accounts));
-        drop(publishing);
+        drop(slots);
+    }
+
+    /// What the slot shows; `None` where there is no such slot.
+    pub fn state(&self, slot: usize) -> Option<AccountState> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = slots.names.iter().position(|name| *name == slot)?;
+        let shown = self.read();
+        let account = shown.accounts().get(index)?;
+        Some(account.state().clone())
+    }
+
+    /// Shows exactly these accounts from now on, in this order, all at once.
+    pub fn rearrange(&self, plan: Vec<Slot>, metrics: Metrics) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = self.read();
+        let at = |slot: usize| {
+            let index = slots.names.iter().position(|name| *name == slot)?;
+            shown.accounts().get(index)
+        };
+        let same_text = slots.metrics == metrics;
+        let (mut names, mut accounts) = (Vec::new(), Vec::new());
+        for change in plan {
+            let (slot, prepared) = match change {
+                Slot::Keep(slot) => match at(slot) {
+                    Some(kept) if same_text => (slot, kept.clone()),
+                    Some(kept) => {
+                        let state = kept.state().clone();
+                        (slot, Arc::new(Prepared::new(state, None, metrics)))
+                    }
+                    None => continue,
+                },
+                Slot::Show(slot, state) => {
+                    let before = at(slot).filter(|_| same_text).map(Arc::as_ref);
+                    (slot, Arc::new(Prepared::new(*state, before, metrics)))
+                }
+            };
+            names.push(slot);
+            accounts.push(prepared);
+        }
+        *slots = Slots { names, metrics };
+        self.shown.send_replace(Shown::new(accounts));
+        drop(slots);
     }
 }
 

@@ -61,12 +61,14 @@ pub struct Web {
     pub telemetry_path: String,
     /// Most connections at a time; one more is closed at once.
     pub max_connections: usize,
+    /// Whether `/-/reload` works.
+    pub enable_lifecycle: bool,
     /// Longest time from a signal to the end.
     pub shutdown_grace: Duration,
 }
 
 /// `[poll]`: how the API is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Poll {
     /// Time between two polls of an account, 5 s to 24 h.
     pub interval: Duration,
@@ -138,6 +140,11 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// A variable of the environment that belongs to no option.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.get(name).map(String::as_str)
+    }
+
     /// The file and flags given, and the environment as it is. Variables that are not Unicode are
     /// left out: no option of ours can hold one.
     #[expect(
@@ -232,6 +239,7 @@ impl Web {
                 parse_telemetry_path,
             ),
             max_connections: section.number("max_connections", Self::MAX_CONNECTIONS, 1..=100_000),
+            enable_lifecycle: section.flag("enable_lifecycle", false),
             shutdown_grace: section.duration(
                 "shutdown_grace",
                 Self::SHUTDOWN_GRACE,

@@ -1,5 +1,6 @@
 //! Accepts connections, limits them, answers from the board, and drains at the end.
 
+mod lifecycle;
 pub mod negotiate;
 pub mod routes;
 mod segments;
@@ -25,9 +26,10 @@ use tracing::{debug, warn};
 
 use crate::board::Board;
 use crate::liveness::Liveness;
+use crate::reload::Reloads;
 use crate::server::routes::View;
 use crate::server::segments::Segments;
-use crate::telemetry::{Rejected, Telemetry};
+use crate::telemetry::{Rejected, Task, Telemetry};
 
 /// How long a request's head may take. Prometheus sends it in one packet.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,6 +58,8 @@ pub struct Server {
     pub liveness: Liveness,
     /// The path of the metrics.
     pub telemetry_path: String,
+    /// Where a reload is asked for; `None` where `web.enable_lifecycle` is off.
+    pub reloads: Option<Reloads>,
     /// Places for connections.
     pub places: Arc<Semaphore>,
     /// The wall clock.
@@ -102,6 +106,7 @@ impl Server {
         };
         let (server, stop) = (self.clone(), stop.clone());
         connections.spawn(async move {
+            let _counted = server.telemetry.panic_guard(Task::Connection);
             server.telemetry.http_connections.inc();
             server.connection(stream, stop).await;
             server.telemetry.http_connections.dec();
@@ -115,7 +120,7 @@ impl Server {
             debug!(error = error.to_string(), "cannot set TCP_NODELAY");
         }
         let answer = service_fn(async |request: Request<Incoming>| {
-            Ok::<_, Infallible>(self.answer(&request))
+            Ok::<_, Infallible>(self.answer(request).await)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -134,7 +139,15 @@ impl Server {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Segments> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Segments> {
+        // Its body, if any, is not read.
+        let (request, _) = request.into_parts();
+        if request.uri.path() == lifecycle::PATH {
+            let response = lifecycle::reload(&request.method, self.reloads.as_ref()).await;
+            let code = response.status().as_u16();
+            self.telemetry.count_request(lifecycle::PATH, code);
+            return response.map(Segments::new);
+        }
         let shown = self.board.read();
         let view = View {
             is_ready: shown
@@ -147,7 +160,7 @@ impl Server {
         let metrics = |format, encoding| {
             shown.scrape((self.now)(), &self.telemetry.gather(), format, encoding)
         };
-        let request = (request.method(), request.uri(), request.headers());
+        let request = (&request.method, &request.uri, &request.headers);
         let (handler, response) = routes::respond(request, view, metrics);
         self.telemetry
             .count_request(handler, response.status().as_u16());

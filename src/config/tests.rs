@@ -183,7 +183,7 @@ fn every_problem_is_named_at_once_with_its_value_and_what_would_be_right() {
         "web.telemetry_path = \"metrics\" (file a.toml): must be a path of its own such as \"/metrics\"",
         "web.max_connections = 0 (file a.toml): must be a whole number from 1 to 100000",
         "web.port (file a.toml): unknown option; known here: listen_addresses, telemetry_path, \
-         max_connections, shutdown_grace",
+         max_connections, enable_lifecycle, shutdown_grace",
         "poll.interval = \"1s\" (file a.toml): must be a duration from 5s to 24h, such as \"90s\"",
         "poll.timeout = 15 (file a.toml): has no unit; write \"15s\"",
         "poll.attempts = \"3\" (file a.toml): must be a whole number from 1 to 10",

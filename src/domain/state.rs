@@ -108,6 +108,15 @@ impl AccountState {
         }
     }
 
+    /// The same knowledge under other settings of the account.
+    #[must_use]
+    pub fn of(&self, account: Arc<Account>) -> Self {
+        Self {
+            account,
+            ..self.clone()
+        }
+    }
+
     /// Whether there is something to serve: a poll has finished, good or bad, or a snapshot was
     /// loaded.
     pub fn is_ready(&self) -> bool {

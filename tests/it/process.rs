@@ -428,6 +428,8 @@ async fn fault_f1_a_full_disk_behind_stderr_hurts_nothing() {
     .spawn()
     .unwrap();
     let scrape = until_up(&address).await;
+    let dropped = scrape.get("api_key_exporter_log_lines_dropped_total");
+    assert!(dropped > Some(0.0), "{dropped:?}");
     assert_eq!(scrape.key_ids(), ["a"]);
     assert!(child.try_wait().unwrap().is_none(), "it ended");
     child.kill().unwrap();
