@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_breaks_escapes_or_secrets_come_through() {
+    fn fault_f4_no_line_breaks_escapes_or_secrets_come_through() {
         for format in [LogFormat::Text, LogFormat::Json] {
             let line = logged(format, Level::INFO, || {
                 tracing::info!(
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn dependencies_are_heard_from_warnings_on_only() {
+    fn fault_f6_dependencies_are_heard_from_warnings_on_only() {
         let lines = logged(LogFormat::Text, Level::TRACE, || {
             tracing::trace!(target: "hyper", "wire");
             tracing::warn!(target: "hyper", "trouble");

@@ -156,7 +156,7 @@ fn the_environment_goes_before_the_file_and_flags_before_both() {
 }
 
 #[test]
-fn every_problem_is_named_at_once_with_its_value_and_what_would_be_right() {
+fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
     let text = r#"
         telemetry = 1
         [web]
@@ -200,7 +200,7 @@ fn every_problem_is_named_at_once_with_its_value_and_what_would_be_right() {
 }
 
 #[test]
-fn durations_out_of_range_or_without_a_unit_are_refused_by_name() {
+fn fault_d9_durations_out_of_range_or_without_a_unit_are_refused() {
     for given in [
         "0s",
         "1ns",
@@ -274,7 +274,7 @@ fn a_syntax_error_is_told_by_its_place_without_the_line() {
 }
 
 #[test]
-fn tokens_that_cannot_be_read_are_problems() {
+fn fault_g7_tokens_that_cannot_be_read_are_problems() {
     for (lines, expected) in [
         (
             "token_env = \"NONE\"",
@@ -334,7 +334,7 @@ fn accounts_need_names_of_their_own() {
 }
 
 #[test]
-fn base_urls_are_https_or_loopback() {
+fn fault_a14_base_urls_are_https_or_loopback() {
     for (url, is_good) in [
         ("https://api.bitgpt.xyz", true),
         ("https://api.bitgpt.xyz/base/", true),
@@ -360,7 +360,7 @@ fn base_urls_are_https_or_loopback() {
 }
 
 #[test]
-fn no_problem_and_no_value_in_force_shows_a_secret() {
+fn fault_g3_no_problem_and_no_value_in_force_shows_a_secret() {
     let text = format!(
         "token = \"{TOKEN}\"\n\"{TOKEN}\" = 1\npoll.interval = \"{TOKEN}\"\nlog.level = [\"{TOKEN}\"]\n\
          [[accounts]]\nname = \"{TOKEN}\"\ntoken = \"{TOKEN}\"\ntoken_env = \"{TOKEN}\"\n\

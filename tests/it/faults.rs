@@ -6,6 +6,7 @@
 mod process;
 mod reload;
 mod state;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use serde_json::json;
 use crate::support::{Api, Exporter, Scrape, any_port, config, key, listing};
 
 /// Polls once well, then meets `fault`: the keys must stay and the failure must be of `reason`.
-async fn keeps(reason: &str, fault: Reply) -> (Api, Exporter, Scrape) {
+pub(crate) async fn keeps(reason: &str, fault: Reply) -> (Api, Exporter, Scrape) {
     let api = Api::start(listing(&["a", "b"])).await;
     let exporter = Exporter::start(&api).await;
     exporter.up().await;
@@ -26,7 +27,7 @@ async fn keeps(reason: &str, fault: Reply) -> (Api, Exporter, Scrape) {
     (api, exporter, scrape)
 }
 
-fn assert_kept(scrape: &Scrape) {
+pub(crate) fn assert_kept(scrape: &Scrape) {
     assert_eq!(scrape.key_ids(), ["a", "b"]);
     assert_eq!(scrape.account("up"), Some(0.0));
 }
