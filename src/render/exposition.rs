@@ -21,8 +21,8 @@ use crate::render::piece::{Chain, Encoding, Piece};
 use crate::render::registry;
 use crate::render::samples::{Samples, Value, push_label, push_value};
 
-/// Keys written at once. A family's text of so many is some 64 KiB, what a processor's nearer caches
-/// hold, and nothing larger is ever allocated to write a listing of any size.
+/// Keys written at once. A family's text of so many is some 64 KiB, what a processor's nearer
+/// caches hold, and nothing larger is ever allocated to write a listing of any size.
 const KEYS_AT_ONCE: usize = 512;
 
 /// One account's state with all of its text that holds until the next poll.
