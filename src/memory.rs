@@ -2,8 +2,9 @@
 //!
 //! A poll replaces everything, in whichever thread it ran. glibc keeps a pool for each thread, and
 //! learns from each large block that is freed to keep the next one: after a hundred polls of ten
-//! thousand keys it held half as much again as was in use. One pool, and a fixed limit from which on
-//! blocks go back to the system, keep an exporter that runs for years as small as on its first day.
+//! thousand keys it held half as much again as was in use. One pool, and a fixed limit from which
+//! on blocks go back to the system, keep an exporter that runs for years as small as on its first
+//! day.
 
 /// Blocks from this size on are the system's own pages; glibc's default before it learns otherwise.
 #[cfg(target_env = "gnu")]

@@ -140,7 +140,8 @@ impl AccountState {
             }
             Ok(listing) => {
                 next.shrunk_listings = 0;
-                // Most polls bring nothing new. What was made from the old listing then still holds.
+                // Most polls bring nothing new. What was made from the old listing then still
+                // holds.
                 if self.held.as_deref() != Some(&listing) {
                     next.count_changes(&listing);
                     next.held = Some(Arc::new(listing));

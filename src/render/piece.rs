@@ -21,8 +21,8 @@ pub enum Encoding {
 /// bytes. The kernel takes some 16 KiB about as fast as one byte.
 const SMALL_BYTES: usize = 16 * 1024;
 
-/// Bytes from which on a piece gets pages of its own. What allocators give back is their affair; pages
-/// go back to the system when the last reader lets go, so that a poll leaves no holes behind.
+/// Bytes from which on a piece gets pages of its own. What allocators give back is their affair;
+/// pages go back to the system when the last reader lets go, so that a poll leaves no holes behind.
 const LARGE_BYTES: usize = 32 * 1024;
 
 /// Text with its compressed form and its checksum.
