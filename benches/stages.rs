@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api_key_exporter::bitgpt::parse::{self, Rules};
+use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::domain::state::{Account, AccountState, Outcome};
 use api_key_exporter::render::exposition::{Exposition, Prepared};
 use api_key_exporter::render::{Encoding, Format, Metrics};
@@ -50,6 +51,11 @@ fn stages(count: usize) {
     let account = Account {
         name: "default".into(),
         provider: "bitgpt",
+        base_url: "https://api.bitgpt.xyz/".into(),
+        shrink: ShrinkGuard {
+            confirmations: 2,
+            ratio: 0.5,
+        },
         interval: Duration::from_secs(300),
     };
     let empty = AccountState::new(Arc::new(account));

@@ -15,22 +15,17 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::bitgpt::client::Settings;
-use crate::bitgpt::lister::Lister;
-use crate::board::Board;
 use crate::cli::Options;
-use crate::config::{Account, Config, Origin, Problem, Sources, Web};
-use crate::domain::state::{self, AccountState};
+use crate::config::{Config, Origin, Problem, Sources, Web};
 use crate::domain::text::{chain, redact};
-use crate::liveness::Liveness;
+use crate::fleet::Fleet;
 use crate::logging::Logging;
-use crate::poller::Poller;
-use crate::poller::details::{Ask, Reader};
-use crate::poller::watch::{Unmatched, Watch};
+use crate::reload::{Load, Reloader, Reloads};
 use crate::server::Server;
 use crate::socket_activation::{self, SocketError};
+use crate::systemd::Unit;
 use crate::telemetry::Telemetry;
-use crate::{clock, demo};
+use crate::{clock, demo, store, systemd};
 
 /// Threads that serve and poll. Two: one may be busy with a large listing while the other answers.
 /// More would only cost memory, and a 128-core host would get 128.
@@ -77,34 +72,53 @@ enum RunError {
 
 /// `run`: the daemon.
 pub fn run(options: &Options) -> Exit {
-    let config = match Config::load(&sources(options)) {
+    let sources = sources(options);
+    let unit = Unit::new(&sources);
+    let load: Load = Arc::new(move || Config::load(&sources));
+    serve(&load, unit, options.systemd_socket)
+}
+
+/// Runs the daemon with the configuration that `load` reads, now and at each reload; on systemd's
+/// sockets instead of its own where `systemd_socket` says so.
+pub fn serve(load: &Load, unit: Unit, systemd_socket: bool) -> Exit {
+    // Before anything else: an early SIGHUP must not kill, and an early SIGTERM is not lost.
+    let (runtime, signals) = match runtime().and_then(with_signals) {
+        Ok(both) => both,
+        Err(error) => return ended(Err(error)),
+    };
+    let config = match load() {
         Ok(config) => config,
         Err(problems) => return misconfigured(&problems),
     };
-    // Declared before the runtime, so that it outlives the tasks that log.
+    // Dropped last, so that it outlives the tasks that log.
     let logging = Logging::start(config.log);
-    let exit = ended(run_daemon(&config, options.systemd_socket));
+    let result = handed_over(systemd_socket).and_then(|sockets| {
+        runtime.block_on(async {
+            let listeners = match sockets {
+                Some(sockets) => adopt(sockets)?,
+                None => bind(&config.web.listen_addresses)?,
+            };
+            let daemon = Daemon {
+                listeners,
+                signals,
+                logging: &logging,
+                unit,
+            };
+            daemon.run(&config, load.clone()).await
+        })
+    });
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    let exit = ended(result);
     drop(logging);
     exit
 }
 
-/// Listens, and runs the daemon on a runtime of its own.
-fn run_daemon(config: &Config, systemd_socket: bool) -> Result<(), RunError> {
-    let handed_over = if systemd_socket {
-        Some(socket_activation::take()?)
-    } else {
-        None
-    };
-    let runtime = runtime()?;
-    let result = runtime.block_on(async {
-        let listeners = match handed_over {
-            Some(sockets) => adopt(sockets)?,
-            None => bind(&config.web.listen_addresses)?,
-        };
-        daemon(config, listeners).await
-    });
-    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
-    result
+/// The sockets that systemd opened, where they were asked for.
+fn handed_over(is_asked_for: bool) -> Result<Option<Vec<std::net::TcpListener>>, RunError> {
+    if !is_asked_for {
+        return Ok(None);
+    }
+    Ok(Some(socket_activation::take()?))
 }
 
 /// Makes handed over sockets tokio's; must be called within the runtime.
@@ -123,35 +137,44 @@ pub fn demo(options: &Options, print: &dyn Fn(&str)) -> Exit {
             "api-key-exporter: demo takes no --config.file ({path}); it brings its own\n"
         ));
     }
+    let (runtime, signals) = match runtime().and_then(with_signals) {
+        Ok(both) => both,
+        Err(error) => return ended(Err(error)),
+    };
     let mut misconfigured_exit = None;
     let mut logging = None;
-    let result = runtime().and_then(|runtime| {
-        let result = runtime.block_on(async {
-            let api = demo::start_api()
-                .await
-                .map_err(|error| RunError::Bind(demo::API_ADDRESS, error))?;
-            let sources = demo::sources(&sources(options));
-            let config = match Config::parse(&demo::config_text(api.address()), &sources) {
-                Ok(config) => config,
-                Err(problems) => {
-                    misconfigured_exit = Some(misconfigured(&problems));
-                    return Ok(());
-                }
-            };
-            logging = Some(Logging::start(config.log));
-            let listeners = bind(&config.web.listen_addresses)?;
-            let addresses: Vec<SocketAddr> = listeners
-                .iter()
-                .filter_map(|listener| listener.local_addr().ok())
-                .collect();
-            print(&demo::welcome(&addresses, &config.web.telemetry_path));
-            daemon(&config, listeners).await
-        });
-        runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
-        result
+    let result = runtime.block_on(async {
+        let api = demo::start_api()
+            .await
+            .map_err(|error| RunError::Bind(demo::API_ADDRESS, error))?;
+        let sources = demo::sources(&sources(options));
+        let address = api.address();
+        let load: Load = Arc::new(move || Config::parse(&demo::config_text(address), &sources));
+        let config = match load() {
+            Ok(config) => config,
+            Err(problems) => {
+                misconfigured_exit = Some(misconfigured(&problems));
+                return Ok(());
+            }
+        };
+        let listeners = bind(&config.web.listen_addresses)?;
+        let addresses: Vec<SocketAddr> = listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect();
+        print(&demo::welcome(&addresses, &config.web.telemetry_path));
+        let daemon = Daemon {
+            listeners,
+            signals,
+            logging: logging.insert(Logging::start(config.log)),
+            unit: Unit::default(),
+        };
+        daemon.run(&config, load).await
     });
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    let exit = misconfigured_exit.unwrap_or_else(|| ended(result));
     drop(logging);
-    misconfigured_exit.unwrap_or_else(|| ended(result))
+    exit
 }
 
 /// `config check`: names every problem, without any network.
@@ -253,91 +276,129 @@ fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, RunError> {
     bound.collect()
 }
 
-/// Polls and serves until a signal says stop, or a task dies.
-async fn daemon(config: &Config, listeners: Vec<TcpListener>) -> Result<(), RunError> {
-    let mut signals = Signals::register().map_err(RunError::Runtime)?;
-    let stop = CancellationToken::new();
-    let mut tasks = spawn(config, listeners, &stop).map_err(RunError::Telemetry)?;
-    let signal = tokio::select! {
-        Some(ended) = tasks.join_next() => {
-            stop.cancel();
-            return Err(ended.map_or(RunError::TaskPanicked, RunError::TaskEnded));
-        }
-        signal = signals.next() => signal,
-    };
-    info!(signal, "stopping");
-    stop.cancel();
-    let grace = config.web.shutdown_grace;
-    let drained = async { while tasks.join_next().await.is_some() {} };
-    tokio::select! {
-        drained = timeout_at(Instant::now() + grace.saturating_sub(RUNTIME_SHUTDOWN), drained) => {
-            if drained.is_err() {
-                // Clients that do not read, or do not finish asking, do not make a stop a failure.
-                warn!("leaving open connections behind, web.shutdown_grace is over");
-            }
-        }
-        signal = signals.next() => info!(signal, "stopping at once"),
-    }
-    info!("stopped");
-    Ok(())
+/// All that a daemon needs besides its configuration.
+struct Daemon<'a> {
+    listeners: Vec<TcpListener>,
+    signals: Signals,
+    logging: &'a Logging,
+    unit: Unit,
 }
 
-/// Starts a poller for each account and a server for each listener; says so in one line.
+impl Daemon<'_> {
+    /// Polls and serves until a signal says stop, or a task dies.
+    async fn run(self, config: &Config, load: Load) -> Result<(), RunError> {
+        let Self {
+            listeners,
+            mut signals,
+            logging,
+            unit,
+        } = self;
+        let stop = CancellationToken::new();
+        let telemetry = Telemetry::new().map_err(RunError::Telemetry)?;
+        telemetry.watch_log(logging.dropped());
+        let (reloads, reloader) = Reloads::new(load);
+        let notifier = unit.notifier.clone();
+        let parts = Parts {
+            telemetry,
+            reloads: reloads.clone(),
+            reloader,
+            unit,
+        };
+        let mut tasks = start(config, listeners, parts, &stop);
+        notifier.ready();
+        let signal = loop {
+            tokio::select! {
+                Some(ended) = tasks.join_next() => {
+                    stop.cancel();
+                    return Err(ended.map_or(RunError::TaskPanicked, RunError::TaskEnded));
+                }
+                signal = signals.next() => match signal {
+                    "SIGHUP" => reloads.ask(),
+                    signal => break signal,
+                }
+            }
+        };
+        info!(signal, "stopping");
+        notifier.stopping();
+        stop.cancel();
+        let grace = config.web.shutdown_grace;
+        let ends = Instant::now() + grace.saturating_sub(RUNTIME_SHUTDOWN);
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        tokio::select! {
+            drained = timeout_at(ends, drained) => {
+                if drained.is_err() {
+                    // Clients that do not read, or do not finish asking, are no failure.
+                    warn!("leaving open connections behind, web.shutdown_grace is over");
+                }
+            }
+            signal = signals.end() => info!(signal, "stopping at once"),
+        }
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// Starts everything, for a caller that neither reloads nor has a supervisor: a poller for each
+/// account and a server for each listener. Says so in one line.
 pub fn spawn(
     config: &Config,
     listeners: Vec<TcpListener>,
     stop: &CancellationToken,
 ) -> Result<JoinSet<&'static str>, prometheus::Error> {
-    let telemetry = Telemetry::new()?;
-    let liveness = Liveness::new(config.accounts.len());
-    let states: Vec<AccountState> = config
-        .accounts
-        .iter()
-        .map(|account| state_of(account, config))
-        .collect();
-    let board = Arc::new(Board::new(
-        states.clone(),
-        config.metrics,
-        config.judging.clone(),
-        clock::now(),
-    ));
-    let unmatched = Arc::new(Unmatched::default());
+    let unchanged = config.clone();
+    let (reloads, reloader) = Reloads::new(Arc::new(move || Ok(unchanged.clone())));
+    let parts = Parts {
+        telemetry: Telemetry::new()?,
+        reloads,
+        reloader,
+        unit: Unit::default(),
+    };
+    Ok(start(config, listeners, parts, stop))
+}
+
+/// What the tasks of a daemon share.
+struct Parts {
+    telemetry: Telemetry,
+    reloads: Reloads,
+    reloader: Reloader,
+    unit: Unit,
+}
+
+fn start(
+    config: &Config,
+    listeners: Vec<TcpListener>,
+    parts: Parts,
+    stop: &CancellationToken,
+) -> JoinSet<&'static str> {
+    let telemetry = parts.telemetry;
+    let fleet = Fleet::start(config, telemetry.clone(), clock::now, stop);
     let mut tasks = JoinSet::new();
-    for (index, (account, state)) in config.accounts.iter().zip(states).enumerate() {
-        let lister = Lister::new(account.token.clone(), settings(account, config), clock::now);
-        let lister = Arc::new(lister);
-        let details = config
-            .details
-            .enabled
-            .then(|| reader(lister.clone(), config));
-        let poller = Poller {
-            attempt: async move |deadline| lister.attempt(deadline).await,
-            details,
-            watch: Watch::new(&state, unmatched.clone()),
-            state,
-            attempts_max: config.poll.attempts,
-            board: board.clone(),
-            index,
-            heartbeat: liveness.heartbeat(index),
-            poll_duration: telemetry.poll_duration(&account.name),
-            now: clock::now,
-            random: fastrand::f64,
-        };
-        let stop = stop.clone();
+    if let Some(store) = &fleet.store {
+        let failures = telemetry.state_save_failures.clone();
+        let saving = store::save_all(store.clone(), fleet.board.clone(), failures, stop.clone());
         tasks.spawn(async move {
-            poller.run(stop).await;
-            "poller"
+            saving.await;
+            "saver"
         });
     }
     let server = Arc::new(Server {
-        board,
+        board: fleet.board.clone(),
         telemetry,
-        liveness,
+        liveness: fleet.liveness.clone(),
         telemetry_path: config.web.telemetry_path.clone(),
+        reloads: config.web.enable_lifecycle.then_some(parts.reloads),
         places: Arc::new(Semaphore::new(config.web.max_connections)),
         now: clock::now,
     });
     announce(config, &listeners);
+    let own = listeners.first().and_then(|first| first.local_addr().ok());
+    let (board, liveness) = (fleet.board.clone(), fleet.liveness.clone());
+    let reporting = systemd::report(parts.unit.clone(), board, liveness, own, stop.clone());
+    tasks.spawn(async move {
+        reporting.await;
+        "systemd"
+    });
+    tasks.spawn(fleet.run(parts.reloader, parts.unit.notifier));
     for listener in listeners {
         let (server, stop) = (server.clone(), stop.clone());
         tasks.spawn(async move {
@@ -345,7 +406,7 @@ pub fn spawn(
             "server"
         });
     }
-    Ok(tasks)
+    tasks
 }
 
 fn announce(config: &Config, listeners: &[TcpListener]) {
@@ -377,46 +438,19 @@ fn announce(config: &Config, listeners: &[TcpListener]) {
     }
 }
 
-fn state_of(account: &Account, config: &Config) -> AccountState {
-    let mut state = AccountState::new(Arc::new(state::Account {
-        name: account.name.as_str().into(),
-        provider: account.provider,
-        interval: account.interval,
-    }));
-    state.details_failures = config.details.enabled.then(Default::default);
-    state
+fn with_signals(runtime: Runtime) -> Result<(Runtime, Signals), RunError> {
+    let signals = {
+        let _within = runtime.enter();
+        Signals::register().map_err(RunError::Runtime)?
+    };
+    Ok((runtime, signals))
 }
 
-fn reader(lister: Arc<Lister>, config: &Config) -> Reader {
-    let ask: Ask = Box::new(move |id, time_left| {
-        let lister = lister.clone();
-        Box::pin(async move { lister.details(&id, time_left).await })
-    });
-    let details = config.details;
-    Reader::new(
-        ask,
-        details.interval,
-        details.requests_per_minute,
-        clock::now,
-    )
-}
-
-fn settings(account: &Account, config: &Config) -> Settings {
-    Settings {
-        base_url: account.base_url.clone(),
-        ca_file: account.ca_file.clone(),
-        proxy_url: account.proxy_url.clone(),
-        timeout: config.poll.timeout,
-        body_bytes_max: config.poll.max_body_bytes,
-        keys_max: config.poll.max_keys,
-        expected_env: account.expected_env.clone(),
-    }
-}
-
-/// The signals that end the daemon.
+/// The signals that the daemon hears.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -424,6 +458,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
@@ -431,6 +466,17 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+
+    /// The next one that ends the daemon.
+    async fn end(&mut self) -> &'static str {
+        loop {
+            match self.next().await {
+                "SIGHUP" => {}
+                signal => return signal,
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where pollers put what they know and the server finds it: the exposition of all accounts,
 //! swapped whole.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -18,9 +18,24 @@ use crate::render::{Encoding, Format, Metrics};
 pub struct Board {
     shown: watch::Sender<Arc<Shown>>,
     /// Held by whoever publishes, so that two pollers do not undo each other's work.
-    publishing: Mutex<()>,
+    slots: Mutex<Slots>,
+}
+
+/// How the accounts shown are called, in their order, and what is shown of them.
+#[derive(Debug)]
+struct Slots {
+    names: Vec<usize>,
     metrics: Metrics,
     settings: Arc<Settings>,
+}
+
+/// A change of the accounts shown.
+#[derive(Debug)]
+pub enum Slot {
+    /// A slot that is there stays as it is.
+    Keep(usize),
+    /// A slot, new or not, shows this.
+    Show(usize, Box<AccountState>),
 }
 
 /// What is shown at a moment; stays as it is while it is being read.
@@ -33,22 +48,26 @@ pub struct Shown {
 }
 
 impl Board {
-    /// A board that shows `states`, in their order, judged by `settings`, as of `now`.
+    /// A board that shows `states`, in their order, in slots numbered from 0, judged by `settings`,
+    /// as of `now`.
     pub fn new(
         states: impl IntoIterator<Item = AccountState>,
         metrics: Metrics,
         settings: Arc<Settings>,
         now: DateTime<Utc>,
     ) -> Self {
-        let prepared = states
+        let prepared: Vec<_> = states
             .into_iter()
-            .map(|state| Arc::new(Prepared::new(state, None, metrics, &settings, now)));
-        let shown = watch::Sender::new(Shown::new(prepared.collect()));
+            .map(|state| Arc::new(Prepared::new(state, None, metrics, &settings, now)))
+            .collect();
+        let names = (0..prepared.len()).collect();
         Self {
-            shown,
-            publishing: Mutex::new(()),
-            metrics,
-            settings,
+            shown: watch::Sender::new(Shown::new(prepared)),
+            slots: Mutex::new(Slots {
+                names,
+                metrics,
+                settings,
+            }),
         }
     }
 
@@ -59,51 +78,116 @@ impl Board {
         if shown.accounts().iter().all(|account| account.holds_at(now)) {
             return shown;
         }
-        let publishing = self
-            .publishing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let slots = self.slots();
         let mut accounts = self.shown().accounts().to_vec();
         for account in accounts.iter_mut().filter(|account| !account.holds_at(now)) {
-            *account = self.prepare(account.state().clone(), account, now);
+            *account = slots.prepare(account.state().clone(), Some(account), now);
         }
         let shown = Shown::new(accounts);
         self.shown.send_replace(shown.clone());
-        drop(publishing);
+        drop(slots);
         shown
     }
 
     /// What keys are judged by.
     pub fn settings(&self) -> Arc<Settings> {
-        self.settings.clone()
+        self.slots().settings.clone()
     }
 
-    /// Shows `state` in the slot `index`. Readers wait for nothing but the swap.
-    pub fn publish(&self, index: usize, state: AccountState, now: DateTime<Utc>) {
-        let publishing = self
-            .publishing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    /// Tells whoever waits on it that something else is shown.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Shown>> {
+        self.shown.subscribe()
+    }
+
+    /// Shows `state` in its slot, where that is still there. Readers wait for nothing but the swap.
+    pub fn publish(&self, slot: usize, state: AccountState, now: DateTime<Utc>) {
+        let slots = self.slots();
         let mut accounts = self.shown().accounts().to_vec();
-        if let Some(slot) = accounts.get_mut(index) {
-            *slot = self.prepare(state, slot, now);
+        let index = slots.names.iter().position(|name| *name == slot);
+        if let Some(shown) = index.and_then(|index| accounts.get_mut(index)) {
+            *shown = slots.prepare(state, Some(shown), now);
         }
         self.shown.send_replace(Shown::new(accounts));
-        drop(publishing);
+        drop(slots);
     }
 
-    fn shown(&self) -> Arc<Shown> {
+    /// What the slot shows; `None` where there is no such slot.
+    pub fn state(&self, slot: usize) -> Option<AccountState> {
+        let slots = self.slots();
+        let index = slots.names.iter().position(|name| *name == slot)?;
+        let shown = self.shown();
+        let account = shown.accounts().get(index)?;
+        Some(account.state().clone())
+    }
+
+    /// Shows exactly these accounts from now on, in this order, judged by `settings`, all at once.
+    pub fn rearrange(
+        &self,
+        plan: Vec<Slot>,
+        metrics: Metrics,
+        settings: Arc<Settings>,
+        now: DateTime<Utc>,
+    ) {
+        let mut slots = self.slots();
+        let shown = self.shown();
+        let before = std::mem::replace(
+            &mut *slots,
+            Slots {
+                names: Vec::new(),
+                metrics,
+                settings,
+            },
+        );
+        let at = |slot: usize| {
+            let index = before.names.iter().position(|name| *name == slot)?;
+            shown.accounts().get(index)
+        };
+        // Text that other settings made is of no use.
+        let same_text = before.metrics == metrics && Arc::ptr_eq(&before.settings, &slots.settings);
+        let mut accounts = Vec::new();
+        for change in plan {
+            let (slot, prepared) = match change {
+                Slot::Keep(slot) => match at(slot) {
+                    Some(kept) if same_text => (slot, kept.clone()),
+                    Some(kept) => (slot, slots.prepare(kept.state().clone(), None, now)),
+                    None => continue,
+                },
+                Slot::Show(slot, state) => {
+                    let previous = at(slot).filter(|_| same_text).map(Arc::as_ref);
+                    (slot, slots.prepare(*state, previous, now))
+                }
+            };
+            slots.names.push(slot);
+            accounts.push(prepared);
+        }
+        self.shown.send_replace(Shown::new(accounts));
+        drop(slots);
+    }
+
+    /// What was published last, for whoever looks at states and not at text.
+    pub fn shown(&self) -> Arc<Shown> {
         self.shown.borrow().clone()
     }
 
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slots {
     fn prepare(
         &self,
         state: AccountState,
-        previous: &Prepared,
+        previous: Option<&Prepared>,
         now: DateTime<Utc>,
     ) -> Arc<Prepared> {
-        let (metrics, settings) = (self.metrics, &self.settings);
-        Arc::new(Prepared::new(state, Some(previous), metrics, settings, now))
+        Arc::new(Prepared::new(
+            state,
+            previous,
+            self.metrics,
+            &self.settings,
+            now,
+        ))
     }
 }
 
@@ -166,7 +250,12 @@ mod tests {
         let account = Arc::new(Account {
             name: "a".into(),
             provider: "bitgpt",
+            base_url: "https://api.bitgpt.xyz/".into(),
             interval: Duration::from_secs(60),
+            shrink: crate::domain::changes::ShrinkGuard {
+                confirmations: 2,
+                ratio: 0.5,
+            },
         });
         let key = Key {
             created_at: Some(at(0)),

@@ -23,8 +23,9 @@ pub use accounts::Account;
 pub use judging::Details;
 pub use problem::{Origin, Problem};
 pub use reader::Effective;
-use reader::Section;
+use reader::{Least, Section};
 
+use crate::domain::changes::ShrinkGuard;
 use crate::domain::inventory::Inventory;
 use crate::domain::judge::Settings;
 use crate::domain::policy::Limits;
@@ -50,6 +51,8 @@ pub struct Config {
     pub judging: Arc<Settings>,
     /// `[metrics]`
     pub metrics: Metrics,
+    /// `[state]`
+    pub state: StateDirectory,
     /// `[log]`
     pub log: Log,
     /// `[[accounts]]`, at least one, no name twice.
@@ -69,12 +72,14 @@ pub struct Web {
     pub telemetry_path: String,
     /// Most connections at a time; one more is closed at once.
     pub max_connections: usize,
+    /// Whether `/-/reload` works.
+    pub enable_lifecycle: bool,
     /// Longest time from a signal to the end.
     pub shutdown_grace: Duration,
 }
 
 /// `[poll]`: how the API is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Poll {
     /// Time between two polls of an account, 5 s to 24 h.
     pub interval: Duration,
@@ -86,6 +91,15 @@ pub struct Poll {
     pub max_body_bytes: usize,
     /// Most keys of a listing.
     pub max_keys: usize,
+    /// When a listing that lost many keys is believed.
+    pub shrink: ShrinkGuard,
+}
+
+/// `[state]`: what outlives the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateDirectory {
+    /// Where snapshots are saved; `None` saves none.
+    pub directory: Option<PathBuf>,
 }
 
 /// `[log]`: what is logged, and how.
@@ -137,6 +151,11 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// A variable of the environment that belongs to no option.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.get(name).map(String::as_str)
+    }
+
     /// The file and flags given, and the environment as it is. Variables that are not Unicode are
     /// left out: no option of ours can hold one.
     #[expect(
@@ -186,6 +205,9 @@ impl Config {
         let thresholds = root.section("thresholds", judging::read_thresholds);
         let policy = root.section("policy", judging::read_limits);
         let metrics = root.section("metrics", Metrics::read).unwrap_or_default();
+        let state = root
+            .section("state", |section| StateDirectory::read(section, sources))
+            .unwrap_or_default();
         let log = root
             .section("log", |section| Log::read(section, sources.is_terminal))
             .unwrap_or_default();
@@ -212,6 +234,7 @@ impl Config {
             details,
             judging,
             metrics,
+            state,
             log,
             accounts,
             warnings,
@@ -245,6 +268,7 @@ impl Web {
                 parse_telemetry_path,
             ),
             max_connections: section.number("max_connections", Self::MAX_CONNECTIONS, 1..=100_000),
+            enable_lifecycle: section.flag("enable_lifecycle", false),
             shutdown_grace: section.duration(
                 "shutdown_grace",
                 Self::SHUTDOWN_GRACE,
@@ -266,6 +290,10 @@ impl Poll {
     /// A key takes some 400 bytes, so that 20,000 keys fit.
     const MAX_BODY_BYTES: u64 = 8 * 1024 * 1024;
     const MAX_KEYS: u64 = 20_000;
+    /// A second listing an interval later tells a hiccup from the truth.
+    const SHRINK_CONFIRMATIONS: u64 = 2;
+    /// Nobody deletes more than half of the keys in five minutes by hand.
+    const SHRINK_RATIO: f64 = 0.5;
 
     fn read(section: &mut Section<'_>) -> Self {
         Self {
@@ -278,6 +306,14 @@ impl Poll {
             attempts: section.number("attempts", Self::ATTEMPTS, 1..=10),
             max_body_bytes: section.number("max_body_bytes", Self::MAX_BODY_BYTES, 1024..=1 << 30),
             max_keys: section.number("max_keys", Self::MAX_KEYS, 1..=1_000_000),
+            shrink: ShrinkGuard {
+                confirmations: section.number(
+                    "shrink_confirmations",
+                    Self::SHRINK_CONFIRMATIONS,
+                    1..=100,
+                ),
+                ratio: section.fraction("shrink_ratio", Self::SHRINK_RATIO, Least::Zero),
+            },
         }
     }
 }
@@ -296,6 +332,24 @@ impl Metrics {
                 1..=10_000,
             ),
         }
+    }
+}
+
+/// Set by systemd for a unit with `StateDirectory=`; several are separated by colons.
+const STATE_DIRECTORY_VARIABLE: &str = "STATE_DIRECTORY";
+
+impl StateDirectory {
+    fn read(section: &mut Section<'_>, sources: &Sources) -> Self {
+        let of_systemd = sources.environment.get(STATE_DIRECTORY_VARIABLE);
+        let of_systemd = of_systemd.and_then(|paths| paths.split(':').next());
+        let of_systemd = of_systemd.filter(|path| !path.is_empty());
+        let directory = section.path("directory");
+        if directory.is_some() || of_systemd.is_none() {
+            return Self { directory };
+        }
+        let directory = of_systemd.map(PathBuf::from);
+        section.note_environment("directory", STATE_DIRECTORY_VARIABLE, directory.as_deref());
+        Self { directory }
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod allow_list;
 pub mod census;
+pub mod changes;
 pub mod failure;
 pub mod glob;
 pub mod inventory;

@@ -28,12 +28,16 @@
 //! | [`poller`] | when to list and what to tell; `retry` and `report` decide, purely | shell |
 //! | [`board`] | where pollers publish and the server reads | shell |
 //! | [`server`] | connections and their limits; `routes` answers, purely | shell |
+//! | [`fleet`] | the pollers of all accounts, replaced at a reload | shell |
+//! | [`reload`], [`supervisor`] | asking for a reload; starting again what panicked | shell |
+//! | [`store`] | the saved snapshot; `format` is pure | shell |
 //! | [`config`] | file, environment and flags to checked values; every problem named | shell |
 //! | [`secret`] | the token, which cannot be printed | shell |
 //! | [`logging`] | one clean line an event | shell |
 //! | [`telemetry`], `process` | the exporter's metrics about itself | shell |
 //! | [`liveness`] | whether the poll loops live | shell |
 //! | [`socket_activation`] | sockets that systemd hands over | shell |
+//! | [`systemd`] | readiness, status and watchdog for systemd | shell |
 //! | [`clock`] | the only reader of the wall clock | shell |
 //! | [`memory`] | makes the allocator give memory back | shell |
 //! | [`app`] | puts all of it together, and takes it apart at the end | shell |
@@ -67,13 +71,18 @@ pub mod config;
 pub mod demo;
 pub mod domain;
 pub mod fake_api;
+pub mod fleet;
 pub mod liveness;
 pub mod logging;
 pub mod memory;
 pub mod poller;
 mod process;
+pub mod reload;
 pub mod render;
 pub mod secret;
 pub mod server;
 pub mod socket_activation;
+pub mod store;
+pub mod supervisor;
+pub mod systemd;
 pub mod telemetry;

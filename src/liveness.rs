@@ -1,8 +1,8 @@
 //! Whether the poll loops are alive. Each promises when it will report next; a loop that breaks its
 //! promise is stuck, whatever the API does.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,54 +14,61 @@ const SLACK: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Liveness {
     start: Instant,
-    /// Milliseconds from `start` until each loop is overdue.
-    overdue: Arc<[AtomicU64]>,
+    /// Milliseconds from `start` until each loop is overdue; gone with the loop.
+    overdue: Arc<Mutex<Vec<Weak<AtomicU64>>>>,
 }
 
-/// One loop's promise.
+/// One loop's promise. A loop that ends and drops it is watched no longer.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
-    liveness: Liveness,
-    index: usize,
+    start: Instant,
+    overdue: Arc<AtomicU64>,
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Liveness {
-    /// Watches `loops` loops, each of which has 30 s for its first promise.
-    pub fn new(loops: usize) -> Self {
-        let first = u64::try_from(SLACK.as_millis()).unwrap_or(u64::MAX);
+    /// Watches nobody yet.
+    pub fn new() -> Self {
         Self {
             start: Instant::now(),
-            overdue: (0..loops).map(|_| AtomicU64::new(first)).collect(),
+            overdue: Arc::default(),
         }
     }
 
-    /// The handle for loop number `index`.
-    pub fn heartbeat(&self, index: usize) -> Heartbeat {
-        Heartbeat {
-            liveness: self.clone(),
-            index,
-        }
+    /// The handle for one more loop, which has 30 s for its first promise.
+    pub fn heartbeat(&self) -> Heartbeat {
+        let heartbeat = Heartbeat {
+            start: self.start,
+            overdue: Arc::default(),
+        };
+        heartbeat.promise(Instant::now());
+        let mut all = self.overdue.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|overdue| overdue.strong_count() > 0);
+        all.push(Arc::downgrade(&heartbeat.overdue));
+        heartbeat
     }
 
     /// Whether every loop has kept its promise so far.
     pub fn is_alive(&self) -> bool {
         let now = millis(self.start.elapsed());
-        self.overdue
-            .iter()
-            .all(|overdue| now <= overdue.load(Ordering::Relaxed))
+        let all = self.overdue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = all.iter().filter_map(Weak::upgrade);
+        watched.all(|overdue| now <= overdue.load(Ordering::Relaxed))
     }
 }
 
 impl Heartbeat {
     /// Promises to be back by `at`.
     pub fn promise(&self, at: Instant) {
-        let overdue = millis(
-            at.saturating_duration_since(self.liveness.start)
-                .saturating_add(SLACK),
-        );
-        if let Some(slot) = self.liveness.overdue.get(self.index) {
-            slot.store(overdue, Ordering::Relaxed);
-        }
+        let overdue = at
+            .saturating_duration_since(self.start)
+            .saturating_add(SLACK);
+        self.overdue.store(millis(overdue), Ordering::Relaxed);
     }
 }
 
@@ -75,8 +82,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_breaks_its_promise_is_dead_and_may_come_back() {
-        let liveness = Liveness::new(2);
-        let (first, second) = (liveness.heartbeat(0), liveness.heartbeat(1));
+        let liveness = Liveness::new();
+        let (first, second) = (liveness.heartbeat(), liveness.heartbeat());
         first.promise(Instant::now() + Duration::from_secs(60));
         second.promise(Instant::now() + Duration::from_secs(3600));
         tokio::time::advance(Duration::from_secs(90)).await;
@@ -85,5 +92,9 @@ mod tests {
         assert!(!liveness.is_alive());
         first.promise(Instant::now());
         assert!(liveness.is_alive());
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert!(!liveness.is_alive());
+        drop(first);
+        assert!(liveness.is_alive(), "nobody waits for a loop that is gone");
     }
 }

@@ -4,11 +4,13 @@
 //! One loop for each account, so that a slow one delays nobody and never has two polls in flight.
 
 pub mod details;
+pub mod lines;
 pub mod report;
 pub mod retry;
+mod told;
 pub mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -29,6 +31,7 @@ use crate::domain::text::Line;
 use crate::liveness::Heartbeat;
 use crate::poller::report::{Report, Saying};
 use crate::poller::retry::{Budget, Situation};
+use crate::poller::told::Told;
 use crate::poller::watch::Watch;
 
 /// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API,
@@ -44,11 +47,13 @@ pub struct Poller<A> {
     /// Where states are published, and in which slot.
     pub board: Arc<Board>,
     /// The slot.
-    pub index: usize,
+    pub slot: usize,
     /// Reads keys' own pages, where details are on.
     pub details: Option<details::Reader>,
     /// What is said of single keys.
     pub watch: Watch,
+    /// What outlives this poller, where another one takes over.
+    pub memory: Arc<Mutex<Memory>>,
     /// Where this loop shows that it lives.
     pub heartbeat: Heartbeat,
     /// Where durations go.
@@ -57,6 +62,32 @@ pub struct Poller<A> {
     pub now: fn() -> DateTime<Utc>,
     /// Numbers from 0 to 1.
     pub random: fn() -> f64,
+}
+
+/// What a poller knows besides its account's state. The next poller of the account takes it over,
+/// after a reload or a panic, so that neither makes the API forget what it asked for.
+#[derive(Debug)]
+pub struct Memory {
+    /// When the account was first polled.
+    start: Instant,
+    budget: Budget,
+    report: Report,
+    told: Told,
+    /// Until when the API asked to be left alone.
+    not_before: Instant,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let start = Instant::now();
+        Self {
+            start,
+            budget: Budget::default(),
+            report: Report::default(),
+            told: Told::default(),
+            not_before: start,
+        }
+    }
 }
 
 /// A whole poll: the last attempt's answer, and how it was come by.
@@ -69,10 +100,8 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     /// Polls until `stop`; a poll under way is abandoned.
     pub async fn run(mut self, stop: CancellationToken) {
         let interval = self.state.account.interval;
-        let mut budget = Budget::default();
-        let mut report = Report::default();
-        let start = Instant::now();
-        let mut due = start + retry::first_wait(interval, (self.random)());
+        let first = Instant::now() + retry::first_wait(interval, (self.random)());
+        let mut due = first.max(self.memory().not_before);
         loop {
             self.publish_next_poll(due);
             self.heartbeat.promise(due + retry::poll_limit(interval));
@@ -80,7 +109,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 return;
             }
             let started = Instant::now();
-            let Some(poll) = stop.run_until_cancelled(self.poll(&mut budget)).await else {
+            let Some(poll) = stop.run_until_cancelled(self.poll()).await else {
                 return;
             };
             let ended = Instant::now();
@@ -90,14 +119,11 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 && let Some(asked) = failure.retry_after
             {
                 let backoff = retry::backoff(poll.attempts, (self.random)());
-                due = due.max(ended + retry::obeyed(asked, backoff));
+                let not_before = ended + retry::obeyed(asked, backoff);
+                self.memory().not_before = not_before;
+                due = due.max(not_before);
             }
-            self.finish(
-                poll,
-                &mut report,
-                ended - start,
-                due.saturating_duration_since(ended),
-            );
+            self.finish(poll, ended, due);
         }
     }
 
@@ -110,14 +136,14 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     }
 
     /// Attempts until one succeeds or another makes no sense.
-    async fn poll(&self, budget: &mut Budget) -> Poll {
+    async fn poll(&self) -> Poll {
         let ends = Instant::now() + retry::poll_limit(self.state.account.interval);
         let mut attempts = 1;
         loop {
             let time_left = ends.saturating_duration_since(Instant::now());
             let answer = (self.attempt)(time_left).await;
             let Err(failure) = &answer.result else {
-                budget.earn();
+                self.memory().budget.earn();
                 return Poll { answer, attempts };
             };
             let situation = Situation {
@@ -126,7 +152,8 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 time_left: ends.saturating_duration_since(Instant::now()),
                 random: (self.random)(),
             };
-            let Some(wait) = situation.next_attempt(failure, budget) else {
+            let wait = situation.next_attempt(failure, &mut self.memory().budget);
+            let Some(wait) = wait else {
                 return Poll { answer, attempts };
             };
             let account = &*self.state.account.name;
@@ -136,12 +163,14 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         }
     }
 
-    fn finish(&mut self, poll: Poll, report: &mut Report, uptime: Duration, wait: Duration) {
+    fn finish(&mut self, poll: Poll, ended: Instant, due: Instant) {
         let Poll {
             answer: Answer { result, clock_skew },
             attempts,
         } = poll;
         let account = &*self.state.account.name;
+        let mut memory = self.memory();
+        let uptime = ended - memory.start;
         let result = match result {
             Ok(Parsed {
                 listing,
@@ -150,7 +179,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 let (keys, rejected) = (listing.keys().len(), listing.rejects().total());
                 let support_id = support_id.as_ref().map(Line::as_str);
                 debug!(account, keys, rejected, support_id, attempts, "listed keys");
-                if report.succeeded() == Saying::Recovered {
+                if memory.report.succeeded(uptime) == Saying::Recovered {
                     let failures = self.state.consecutive_failures;
                     info!(account, keys, failures, "listing keys works again");
                 } else if self.state.polls == 0 {
@@ -164,6 +193,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 if rejected > 0 && rejected != rejected_before {
                     say_rejects(account, &listing);
                 }
+                memory.told.listing(&self.state, &listing, uptime);
                 Ok(listing)
             }
             Err(failure) => {
@@ -171,12 +201,13 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                     account,
                     &failure,
                     attempts,
-                    wait,
-                    report.failed(failure.reason, uptime),
+                    due.saturating_duration_since(ended),
+                    memory.report.failed(failure.reason, uptime),
                 );
                 Err(failure)
             }
         };
+        drop(memory);
         let held = self.state.held.as_deref();
         let result = result.map(|listing| match &mut self.details {
             Some(reader) => reader.enrich(listing, held),
@@ -190,6 +221,11 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             .look(before.as_deref(), &self.state, &settings, now);
     }
 
+    /// Never held while waiting. A panic while it was held has left whole values behind.
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn publish_next_poll(&mut self, due: Instant) {
         let wait = delta(due.saturating_duration_since(Instant::now()));
         let at = (self.now)()
@@ -197,7 +233,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             .unwrap_or(DateTime::<Utc>::MAX_UTC);
         self.state = self.state.with_next_poll(at);
         let now = (self.now)();
-        self.board.publish(self.index, self.state.clone(), now);
+        self.board.publish(self.slot, self.state.clone(), now);
         self.watch
             .look_at_inventory(self.board.read(now).accounts());
     }

@@ -1,5 +1,6 @@
 //! Accepts connections, limits them, answers from the board, and drains at the end.
 
+mod lifecycle;
 pub mod negotiate;
 pub mod routes;
 mod segments;
@@ -10,6 +11,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::{DateTime, Datelike, Utc};
 use hyper::body::Incoming;
 use hyper::header::{DATE, HeaderValue};
@@ -26,9 +28,10 @@ use tracing::{debug, warn};
 
 use crate::board::Board;
 use crate::liveness::Liveness;
+use crate::reload::Reloads;
 use crate::server::routes::View;
 use crate::server::segments::Segments;
-use crate::telemetry::{Rejected, Telemetry};
+use crate::telemetry::{Rejected, Task, Telemetry};
 
 /// How long a request's head may take. Prometheus sends it in one packet.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,6 +60,8 @@ pub struct Server {
     pub liveness: Liveness,
     /// The path of the metrics.
     pub telemetry_path: String,
+    /// Where a reload is asked for; `None` where `web.enable_lifecycle` is off.
+    pub reloads: Option<Reloads>,
     /// Places for connections.
     pub places: Arc<Semaphore>,
     /// The wall clock.
@@ -103,6 +108,7 @@ impl Server {
         };
         let (server, stop) = (self.clone(), stop.clone());
         connections.spawn(async move {
+            let _counted = server.telemetry.panic_guard(Task::Connection);
             server.telemetry.http_connections.inc();
             server.connection(stream, stop).await;
             server.telemetry.http_connections.dec();
@@ -116,7 +122,7 @@ impl Server {
             debug!(error = error.to_string(), "cannot set TCP_NODELAY");
         }
         let answer = service_fn(async |request: Request<Incoming>| {
-            Ok::<_, Infallible>(self.answer(&request))
+            Ok::<_, Infallible>(self.answer(request).await)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -137,27 +143,42 @@ impl Server {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Segments> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Segments> {
+        // Its body, if any, is not read.
+        let (request, _) = request.into_parts();
         let now = (self.now)();
+        let mut response = if request.uri.path() == lifecycle::PATH {
+            let response = lifecycle::reload(&request.method, self.reloads.as_ref()).await;
+            let code = response.status().as_u16();
+            self.telemetry.count_request(lifecycle::PATH, code);
+            response
+        } else {
+            self.look_up(&request, now)
+        };
+        if let Some(date) = http_date(now) {
+            response.headers_mut().insert(DATE, date);
+        }
+        response.map(Segments::new)
+    }
+
+    /// Answers what needs nothing but looking.
+    fn look_up(&self, request: &http::request::Parts, now: DateTime<Utc>) -> Response<Vec<Bytes>> {
         let shown = self.board.read(now);
         let view = View {
             is_ready: shown
                 .accounts()
                 .iter()
-                .all(|account| account.state().last_attempt.is_some()),
+                .all(|account| account.state().is_ready()),
             is_alive: self.liveness.is_alive(),
             telemetry_path: &self.telemetry_path,
         };
         let metrics =
             |format, encoding| shown.scrape(now, &self.telemetry.gather(now), format, encoding);
-        let request = (request.method(), request.uri(), request.headers());
-        let (handler, mut response) = routes::respond(request, view, metrics);
-        if let Some(date) = http_date(now) {
-            response.headers_mut().insert(DATE, date);
-        }
+        let request = (&request.method, &request.uri, &request.headers);
+        let (handler, response) = routes::respond(request, view, metrics);
         self.telemetry
             .count_request(handler, response.status().as_u16());
-        response.map(Segments::new)
+        response
     }
 }
 

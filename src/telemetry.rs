@@ -1,10 +1,16 @@
 //! The exporter's metrics about itself: direct instrumentation, in a `prometheus` registry.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use chrono::{DateTime, Utc};
+use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry,
+};
+
+use crate::logging::DroppedLines;
 
 use crate::process;
 
@@ -23,6 +29,45 @@ pub struct Telemetry {
     /// Connections open now.
     pub http_connections: IntGauge,
     http_rejected: IntCounterVec,
+    /// Snapshots that could not be saved.
+    pub state_save_failures: IntCounter,
+    task_panics: IntCounterVec,
+    config_reload_successful: IntGauge,
+    config_reload_success_at: Gauge,
+    log: Arc<OnceLock<DroppedLines>>,
+}
+
+/// Tasks whose panics are survived. The words are label values.
+#[derive(Clone, Copy, Debug)]
+pub enum Task {
+    /// Polls one account.
+    Poller,
+    /// Serves one connection.
+    Connection,
+}
+
+impl Task {
+    const ALL: [Self; 2] = [Self::Poller, Self::Connection];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Poller => "poller",
+            Self::Connection => "connection",
+        }
+    }
+}
+
+/// Counts a panic of whatever holds it.
+#[derive(Debug)]
+pub struct PanicGuard(IntCounter);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.inc();
+        }
+    }
 }
 
 /// The second of a reading, and what was read.
@@ -95,6 +140,34 @@ impl Telemetry {
                 .inc_by(0);
         }
         let process = Arc::default();
+        let state_save_failures = IntCounter::new(
+            "api_key_exporter_state_save_failures_total",
+            "Snapshots of an account's keys that could not be saved.",
+        )?;
+        registry.register(Box::new(state_save_failures.clone()))?;
+        let task_panics = IntCounterVec::new(
+            Opts::new(
+                "api_key_exporter_task_panics_total",
+                "Tasks that panicked, by task; each is started again.",
+            ),
+            &["task"],
+        )?;
+        registry.register(Box::new(task_panics.clone()))?;
+        for task in Task::ALL {
+            task_panics.with_label_values(&[task.as_str()]).inc_by(0);
+        }
+        let config_reload_successful = IntGauge::new(
+            "api_key_exporter_config_last_reload_successful",
+            "Whether the last attempt to load the configuration succeeded.",
+        )?;
+        registry.register(Box::new(config_reload_successful.clone()))?;
+        let config_reload_success_at = Gauge::new(
+            "api_key_exporter_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was loaded.",
+        )?;
+        registry.register(Box::new(config_reload_success_at.clone()))?;
+        let log = Arc::new(OnceLock::new());
+        registry.register(Box::new(LogCollector::new(log.clone())?))?;
         Ok(Self {
             registry,
             process,
@@ -102,7 +175,46 @@ impl Telemetry {
             http_requests,
             http_connections,
             http_rejected,
+            state_save_failures,
+            task_panics,
+            config_reload_successful,
+            config_reload_success_at,
+            log,
         })
+    }
+
+    /// Shows how many lines the log has lost. The first log is the process's.
+    pub fn watch_log(&self, dropped: DroppedLines) {
+        drop(self.log.set(dropped));
+    }
+
+    /// Where panics of `task` are counted.
+    pub fn panics(&self, task: Task) -> IntCounter {
+        self.task_panics.with_label_values(&[task.as_str()])
+    }
+
+    /// Counts a panic of `task` where it happens before this is dropped.
+    pub fn panic_guard(&self, task: Task) -> PanicGuard {
+        PanicGuard(self.panics(task))
+    }
+
+    /// A configuration is in force since `now`.
+    pub fn config_loaded(&self, now: DateTime<Utc>) {
+        self.config_reload_successful.set(1);
+        // Exact to the millisecond for 285,000 years.
+        self.config_reload_success_at
+            .set(now.timestamp_millis() as f64 / 1000.0);
+    }
+
+    /// A configuration could not be loaded.
+    pub fn config_refused(&self) {
+        self.config_reload_successful.set(0);
+    }
+
+    /// Forgets an account that is polled no longer.
+    pub fn forget_account(&self, account: &str) {
+        // It may never have been polled.
+        drop(self.poll_duration.remove_label_values(&[account]));
     }
 
     /// Where the polls of `account` put their duration.
@@ -138,5 +250,37 @@ impl Telemetry {
             .iter()
             .flat_map(|(_, families)| families.iter().cloned());
         self.registry.gather().into_iter().chain(process).collect()
+    }
+}
+
+/// Shows a count that the log keeps itself.
+struct LogCollector {
+    /// At 0; what is shown is a copy.
+    empty: IntCounter,
+    log: Arc<OnceLock<DroppedLines>>,
+}
+
+impl LogCollector {
+    const NAME: &str = "api_key_exporter_log_lines_dropped_total";
+    const HELP: &str =
+        "Lines of the log that could not be written: the reader was too slow, or the disk full.";
+
+    fn new(log: Arc<OnceLock<DroppedLines>>) -> Result<Self, prometheus::Error> {
+        let empty = IntCounter::new(Self::NAME, Self::HELP)?;
+        Ok(Self { empty, log })
+    }
+}
+
+impl Collector for LogCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.empty.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Ok(counter) = IntCounter::new(Self::NAME, Self::HELP) else {
+            return Vec::new();
+        };
+        counter.inc_by(self.log.get().map_or(0, DroppedLines::count));
+        counter.collect()
     }
 }

@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_that_is_no_time_is_unknown_and_the_key_stays() {
+    fn fault_c12_an_expiry_that_is_no_time_is_unknown_and_the_key_stays() {
         for expires_at in [
             "\"0000-00-00 00:00:00\"",
             "\"\"",
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_utf8_spoil_only_their_field() {
+    fn fault_c3_bytes_that_are_not_utf8_spoil_only_their_field() {
         let body = b"{\"status\":200,\"error\":null,\"log\":\"\xff\",\"data\":[{\"id\":\"a\",\"label\":\"x\xff\"},{\"id\":\"\xfe\"}]}";
         let listing = judge(200, body).unwrap().listing;
         assert_eq!(listing.keys()[0].label.as_deref(), Some("x\u{fffd}"));
@@ -672,7 +672,7 @@ mod tests {
     }
 
     #[test]
-    fn the_support_id_is_found_whatever_the_log_holds() {
+    fn fault_b2_the_support_id_is_found_whatever_the_log_holds() {
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
         let long = format!("\"{}\"", "x".repeat(1_000_000));
         for log in [&deep, &long, "null", "{\"a\":[1e400]}"] {

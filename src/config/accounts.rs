@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use crate::config::problem::{Origin, Problem};
@@ -46,6 +46,31 @@ pub struct Account {
     pub proxy_url: Option<SecretString>,
     /// Time between two polls.
     pub interval: Duration,
+}
+
+impl Account {
+    /// Whether the account is polled in the same way as `other`: from the same place, with a token
+    /// from the same source.
+    pub fn is_polled_like(&self, other: &Self) -> bool {
+        // Taken apart, so that a new field is not forgotten here.
+        let Self {
+            name,
+            provider,
+            base_url,
+            token,
+            expected_env,
+            ca_file,
+            proxy_url,
+            interval,
+        } = self;
+        let exposed =
+            |url: &Option<SecretString>| url.as_ref().map(|url| url.expose_secret().to_owned());
+        (name, *provider, base_url) == (&other.name, other.provider, &other.base_url)
+            && token.describe() == other.token.describe()
+            && (expected_env, ca_file) == (&other.expected_env, &other.ca_file)
+            && exposed(proxy_url) == exposed(&other.proxy_url)
+            && *interval == other.interval
+    }
 }
 
 /// Accounts come in a list, which the environment cannot write: names the variables that try.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use crate::clock::delta;
-use crate::config::reader::Section;
+use crate::config::reader::{Least, Section};
 use crate::domain::glob::Glob;
 use crate::domain::judge::Thresholds;
 use crate::domain::policy::Limits;
@@ -64,7 +64,11 @@ pub(super) fn read_thresholds(section: &mut Section<'_>) -> Thresholds {
         critical: read("critical", default.critical),
         own_warning: read("own_warning", default.own_warning),
         own_critical: read("own_critical", default.own_critical),
-        lifetime_fraction: section.fraction("lifetime_fraction", default.lifetime_fraction),
+        lifetime_fraction: section.fraction(
+            "lifetime_fraction",
+            default.lifetime_fraction,
+            Least::AboveZero,
+        ),
     };
     if thresholds.critical > thresholds.warning {
         section.problem("critical", None, "must not be longer than warning");

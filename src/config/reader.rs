@@ -14,6 +14,13 @@ use crate::config::problem::{Origin, Problem, shown};
 use crate::config::{ENV_PREFIX, value};
 use crate::domain::text;
 
+/// The least that a fraction may be.
+#[derive(Clone, Copy)]
+pub(super) enum Least {
+    Zero,
+    AboveZero,
+}
+
 /// One option's value in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
@@ -173,12 +180,22 @@ impl<'a> Section<'a> {
             .unwrap_or_else(|_| unreachable!("the range of {name} fits its type"))
     }
 
-    /// A part of a whole, above 0.
-    pub(super) fn fraction(&mut self, name: &'static str, default: f64) -> f64 {
+    /// A part of a whole: 0 to 1, or above 0.
+    pub(super) fn fraction(&mut self, name: &'static str, default: f64, least: Least) -> f64 {
+        let (is_in, wanted): (fn(f64) -> bool, _) = match least {
+            Least::Zero => (
+                |part| (0.0..=1.0).contains(&part),
+                "must be a number from 0 to 1, such as 0.5",
+            ),
+            Least::AboveZero => (
+                |part| part > 0.0 && part <= 1.0,
+                "must be a number above 0, at most 1, such as 0.25",
+            ),
+        };
         let fraction = self.read(name, Some(default), f64::to_string, |value| {
             value::fraction(value)
-                .filter(|fraction| *fraction > 0.0 && *fraction <= 1.0)
-                .ok_or_else(|| "must be a number above 0, at most 1, such as 0.25".to_owned())
+                .filter(|part| is_in(*part))
+                .ok_or_else(|| wanted.to_owned())
         });
         fraction.unwrap_or(default)
     }
@@ -347,6 +364,21 @@ impl<'a> Section<'a> {
             words,
         );
         self.problems.push(problem);
+    }
+
+    /// Notes that `name`, which no layer set, is what a variable of the system says.
+    pub(super) fn note_environment(&mut self, name: &str, variable: &str, path: Option<&Path>) {
+        let (section, index) = self.header.clone();
+        self.effective.retain(|option| {
+            (&option.section, option.index, &*option.name) != (&section, index, name)
+        });
+        self.effective.push(Effective {
+            section,
+            index,
+            name: name.to_owned(),
+            value: path.map(|path| shown(&path.display().to_string())),
+            origin: Origin::Environment(variable.to_owned()),
+        });
     }
 
     /// How many problems were noted so far, in this section and all others.

@@ -159,7 +159,7 @@ fn the_environment_goes_before_the_file_and_flags_before_both() {
 }
 
 #[test]
-fn every_problem_is_named_at_once_with_its_value_and_what_would_be_right() {
+fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
     let text = r#"
         telemetry = 1
         [web]
@@ -186,7 +186,7 @@ fn every_problem_is_named_at_once_with_its_value_and_what_would_be_right() {
         "web.telemetry_path = \"metrics\" (file a.toml): must be a path of its own such as \"/metrics\"",
         "web.max_connections = 0 (file a.toml): must be a whole number from 1 to 100000",
         "web.port (file a.toml): unknown option; known here: listen_addresses, telemetry_path, \
-         max_connections, shutdown_grace",
+         max_connections, enable_lifecycle, shutdown_grace",
         "poll.interval = \"1s\" (file a.toml): must be a duration from 5s to 24h, such as \"90s\"",
         "poll.timeout = 15 (file a.toml): has no unit; write \"15s\"",
         "poll.attempts = \"3\" (file a.toml): must be a whole number from 1 to 10",
@@ -198,13 +198,13 @@ fn every_problem_is_named_at_once_with_its_value_and_what_would_be_right() {
          query or fragment (http:// only to a loopback address)",
         "accounts[0].token_file: no token: set token_file (a path) or token_env (a variable's name)",
         "telemetry (file a.toml): unknown option; known here: inventory_file, web, poll, \
-         details, thresholds, policy, metrics, log, accounts, keys",
+         details, thresholds, policy, metrics, state, log, accounts, keys",
     ];
     assert_eq!(problems(text, &[]), expected);
 }
 
 #[test]
-fn durations_out_of_range_or_without_a_unit_are_refused_by_name() {
+fn fault_d9_durations_out_of_range_or_without_a_unit_are_refused() {
     for given in [
         "0s",
         "1ns",
@@ -254,7 +254,7 @@ fn what_stands_in_the_place_of_a_section_is_a_problem() {
 fn unknown_variables_of_ours_are_problems_too() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"";
     let expected = "poll.intervall (environment API_KEY_EXPORTER__POLL__INTERVALL): unknown option; known here: \
-                    interval, timeout, attempts, max_body_bytes, max_keys";
+                    interval, timeout, attempts, max_body_bytes, max_keys, shrink_confirmations, shrink_ratio";
     assert_eq!(
         problems(account, &[("API_KEY_EXPORTER__POLL__INTERVALL", "1m")]),
         [expected]
@@ -278,7 +278,7 @@ fn a_syntax_error_is_told_by_its_place_without_the_line() {
 }
 
 #[test]
-fn tokens_that_cannot_be_read_are_problems() {
+fn fault_g7_tokens_that_cannot_be_read_are_problems() {
     for (lines, expected) in [
         (
             "token_env = \"NONE\"",
@@ -384,7 +384,7 @@ fn a_token_that_does_not_look_like_one_is_warned_of() {
 }
 
 #[test]
-fn base_urls_are_https_or_loopback() {
+fn fault_a14_base_urls_are_https_or_loopback() {
     for (url, is_good) in [
         ("https://api.bitgpt.xyz", true),
         ("https://api.bitgpt.xyz/base/", true),
@@ -410,7 +410,7 @@ fn base_urls_are_https_or_loopback() {
 }
 
 #[test]
-fn no_problem_and_no_value_in_force_shows_a_secret() {
+fn fault_g3_no_problem_and_no_value_in_force_shows_a_secret() {
     let text = format!(
         "token = \"{TOKEN}\"\n\"{TOKEN}\" = 1\npoll.interval = \"{TOKEN}\"\nlog.level = [\"{TOKEN}\"]\n\
          [[accounts]]\nname = \"{TOKEN}\"\ntoken = \"{TOKEN}\"\ntoken_env = \"{TOKEN}\"\n\

@@ -84,6 +84,28 @@ impl AllowList {
         self.ipv6
     }
 
+    /// Whether every address that `other` lets in may use this key too.
+    pub fn covers(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.ranges(), other.ranges());
+        ours.into_iter().zip(theirs).all(|(ours, theirs)| {
+            // Ranges that are merged never touch, so each of theirs must fit into one of ours.
+            theirs
+                .iter()
+                .all(|(from, to)| ours.iter().any(|(first, last)| first <= from && to <= last))
+        })
+    }
+
+    /// The addresses let in, as merged ranges: of IPv4, then of IPv6.
+    fn ranges(&self) -> [Vec<(u128, u128)>; 2] {
+        if self.networks.is_empty() && self.is_unrestricted {
+            return [vec![(0, u32::MAX.into())], vec![(0, u128::MAX)]];
+        }
+        [
+            merge(ranges_v4(&self.networks)),
+            merge(ranges_v6(&self.networks)),
+        ]
+    }
+
     /// Whether the list is empty, or lets in all of IPv4 or all of IPv6.
     pub fn is_unrestricted(&self) -> bool {
         self.is_unrestricted
@@ -114,11 +136,7 @@ fn network(entry: &str) -> Option<IpNet> {
 }
 
 fn count_ipv4(networks: &[IpNet]) -> u64 {
-    let ranges = networks.iter().filter_map(|network| match network {
-        IpNet::V4(v4) => Some((as_number(v4.network()), as_number(v4.broadcast()))),
-        IpNet::V6(_) => None,
-    });
-    let merged = merge(ranges);
+    let merged = merge(ranges_v4(networks));
     merged
         .iter()
         .map(|(first, last)| u64::try_from(last - first).unwrap_or(u64::MAX) + 1)
@@ -126,16 +144,26 @@ fn count_ipv4(networks: &[IpNet]) -> u64 {
 }
 
 fn count_ipv6(networks: &[IpNet]) -> Ipv6Count {
-    let ranges = networks.iter().filter_map(|network| match network {
-        IpNet::V6(v6) => Some((number_v6(v6.network()), number_v6(v6.broadcast()))),
-        IpNet::V4(_) => None,
-    });
-    let merged = merge(ranges);
+    let merged = merge(ranges_v6(networks));
     if merged.first() == Some(&(0, u128::MAX)) {
         return Ipv6Count::All;
     }
     // Short of everything, the sum fits: the ranges are disjoint.
     Ipv6Count::Some(merged.iter().map(|(first, last)| last - first + 1).sum())
+}
+
+fn ranges_v4(networks: &[IpNet]) -> impl Iterator<Item = (u128, u128)> {
+    networks.iter().filter_map(|network| match network {
+        IpNet::V4(v4) => Some((as_number(v4.network()), as_number(v4.broadcast()))),
+        IpNet::V6(_) => None,
+    })
+}
+
+fn ranges_v6(networks: &[IpNet]) -> impl Iterator<Item = (u128, u128)> {
+    networks.iter().filter_map(|network| match network {
+        IpNet::V6(v6) => Some((number_v6(v6.network()), number_v6(v6.broadcast()))),
+        IpNet::V4(_) => None,
+    })
 }
 
 fn as_number(address: Ipv4Addr) -> u128 {

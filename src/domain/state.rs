@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::domain::changes::{self, Change, ShrinkGuard};
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::listing::Listing;
 use crate::domain::text::Line;
@@ -16,8 +17,12 @@ pub struct Account {
     pub name: Box<str>,
     /// Whose API it is; `bitgpt`.
     pub provider: &'static str,
+    /// Where that API is.
+    pub base_url: Box<str>,
     /// How often it is polled.
     pub interval: Duration,
+    /// When a listing that lost many keys is believed.
+    pub shrink: ShrinkGuard,
 }
 
 /// The outcome of one finished poll.
@@ -52,11 +57,11 @@ pub struct Attempt {
 pub struct AccountState {
     /// Whose knowledge this is.
     pub account: Arc<Account>,
-    /// The last good listing; a failed poll leaves it as it is.
+    /// The last good listing that was not held back; a failed poll leaves it as it is.
     pub held: Option<Arc<Listing>>,
     /// The last finished poll; `None` until there is one.
     pub last_attempt: Option<Attempt>,
-    /// The end of the last successful poll.
+    /// The end of the last successful poll whose listing was believed: how old the keys are.
     pub last_success_at: Option<DateTime<Utc>>,
     /// When the next poll is due.
     pub next_poll_at: Option<DateTime<Utc>>,
@@ -71,6 +76,10 @@ pub struct AccountState {
     /// Requests for details that failed since the start, in the order of [`Reason::ALL`]; `None`
     /// where details are off.
     pub details_failures: Option<[u64; Reason::COUNT]>,
+    /// Listings in a row that lost suspiciously many keys and were held back; 0 else.
+    pub shrunk_listings: u32,
+    /// Changes seen between listings since the start, in the order of [`Change::ALL`].
+    changes: [u64; Change::COUNT],
 }
 
 impl AccountState {
@@ -87,7 +96,35 @@ impl AccountState {
             consecutive_failures: 0,
             clock_skew: None,
             details_failures: None,
+            shrunk_listings: 0,
+            changes: [0; Change::COUNT],
         }
+    }
+
+    /// The same with what a saved snapshot tells: keys and their age. Whether the API is up is not
+    /// known before it was asked.
+    #[must_use]
+    pub fn with_snapshot(&self, listing: Listing, listed_at: DateTime<Utc>) -> Self {
+        Self {
+            held: Some(Arc::new(listing)),
+            last_success_at: Some(listed_at),
+            ..self.clone()
+        }
+    }
+
+    /// The same knowledge under other settings of the account.
+    #[must_use]
+    pub fn of(&self, account: Arc<Account>) -> Self {
+        Self {
+            account,
+            ..self.clone()
+        }
+    }
+
+    /// Whether there is something to serve: a poll has finished, good or bad, or a snapshot was
+    /// loaded.
+    pub fn is_ready(&self) -> bool {
+        self.last_attempt.is_some() || self.held.is_some()
     }
 
     /// What is known after a poll that ended `at`. The only way in which keys come and go.
@@ -101,16 +138,24 @@ impl AccountState {
             is_success: outcome.result.is_ok(),
         });
         match outcome.result {
+            Ok(listing) if self.holds_back(&listing) => {
+                next.shrunk_listings += 1;
+                next.consecutive_failures = 0;
+            }
             Ok(listing) => {
+                next.shrunk_listings = 0;
                 // Most polls bring nothing new. What was made from the old listing then still
                 // holds.
                 if self.held.as_deref() != Some(&listing) {
+                    next.count_changes(&listing);
                     next.held = Some(Arc::new(listing));
                 }
                 next.last_success_at = Some(at);
                 next.consecutive_failures = 0;
             }
             Err(failure) => {
+                // An API in trouble is less to be believed, so that confirming starts anew.
+                next.shrunk_listings = 0;
                 next.consecutive_failures += 1;
                 if let Some(entry) = next.failures.get_mut(failure.reason as usize) {
                     entry.count += 1;
@@ -132,6 +177,29 @@ impl AccountState {
         }
     }
 
+    /// Whether `listing` would be held back, because it lost suspiciously many keys.
+    pub fn holds_back(&self, listing: &Listing) -> bool {
+        let held = self.held.as_ref().map_or(0, |held| held.keys().len());
+        let keys = listing.keys().len();
+        self.account
+            .shrink
+            .holds_back(held, keys, self.shrunk_listings)
+    }
+
+    fn count_changes(&mut self, listing: &Listing) {
+        let Some(held) = &self.held else { return };
+        for change in changes::between(held, listing) {
+            if let Some(count) = self.changes.get_mut(change.change as usize) {
+                *count += 1;
+            }
+        }
+    }
+
+    /// Changes between listings by kind, every kind once.
+    pub fn changes(&self) -> impl Iterator<Item = (Change, u64)> {
+        Change::ALL.into_iter().zip(self.changes)
+    }
+
     /// Failed polls by reason, every reason once.
     pub fn failures(&self) -> impl Iterator<Item = (Reason, &FailureCount)> {
         Reason::ALL.into_iter().zip(&self.failures)
@@ -149,7 +217,12 @@ mod tests {
         AccountState::new(Arc::new(Account {
             name,
             provider: "bitgpt",
+            base_url: "https://api.bitgpt.xyz/".into(),
             interval: Duration::from_secs(300),
+            shrink: ShrinkGuard {
+                confirmations: 2,
+                ratio: 0.5,
+            },
         }))
     }
 
@@ -226,6 +299,38 @@ mod tests {
         assert!(Arc::ptr_eq(&held(&first), &held(&same)));
         assert!(!Arc::ptr_eq(&held(&first), &held(&other)));
         assert_eq!(same.last_success_at, Some(at(20)));
+    }
+
+    #[test]
+    fn a_listing_that_lost_most_keys_is_held_back_until_it_is_confirmed() {
+        let good = account().after(success(&["a", "b", "c"]), at(10));
+        let held = good.after(success(&["a"]), at(20));
+        assert_eq!((ids(&held), held.shrunk_listings), (vec!["a", "b", "c"], 1));
+        // The poll succeeded, but what is said of keys is as old as before.
+        assert!(held.last_attempt.unwrap().is_success);
+        assert_eq!((held.last_success_at, held.polls), (Some(at(10)), 2));
+        let recovered = held.after(success(&["a", "b", "c"]), at(30));
+        assert_eq!((ids(&recovered).len(), recovered.shrunk_listings), (3, 0));
+        let confirmed = held.after(success(&[]), at(30));
+        assert_eq!((ids(&confirmed).len(), confirmed.shrunk_listings), (0, 0));
+        assert_eq!(confirmed.last_success_at, Some(at(30)));
+        let failed = held.after(failure(Reason::Timeout, None), at(30));
+        let again = failed.after(success(&["a"]), at(40));
+        assert_eq!((ids(&again).len(), again.shrunk_listings), (3, 1));
+    }
+
+    #[test]
+    fn changes_between_listings_are_counted_and_the_first_listing_is_none() {
+        let state = account()
+            .after(success(&["a", "b"]), at(10))
+            .after(failure(Reason::Dns, None), at(20))
+            .after(success(&["b", "c", "d"]), at(30));
+        let counts: Vec<(&str, u64)> = state
+            .changes()
+            .map(|(change, count)| (change.as_str(), count))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        assert_eq!(counts, [("added", 2), ("removed", 1)]);
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Reader {
         let failure = match result {
             Ok(details) => {
                 debug!(account, key_id = id.as_str(), "read the details of a key");
-                self.report.succeeded();
+                self.report.succeeded(self.start.elapsed());
                 self.unreadable.remove(&id);
                 self.fresh.insert(id, details);
                 return;

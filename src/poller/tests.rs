@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 
 use super::*;
+use crate::domain::changes::ShrinkGuard;
 use crate::domain::failure::Reason;
 use crate::domain::listing::Listing;
 use crate::domain::state::Account;
@@ -62,7 +63,12 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
     let account = Account {
         name: "a".into(),
         provider: "bitgpt",
+        base_url: "https://api.bitgpt.xyz/".into(),
         interval: Duration::from_secs(interval),
+        shrink: ShrinkGuard {
+            confirmations: 2,
+            ratio: 0.5,
+        },
     };
     let state = AccountState::new(Arc::new(account));
     let board = Arc::new(Board::new([state.clone()], METRICS, Arc::default(), now()));
@@ -99,8 +105,9 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
         state,
         attempts_max: 3,
         board: board.clone(),
-        index: 0,
-        heartbeat: Liveness::new(1).heartbeat(0),
+        slot: 0,
+        memory: Arc::default(),
+        heartbeat: Liveness::new().heartbeat(),
         poll_duration: Telemetry::new().unwrap().poll_duration("a"),
         now,
         random: || 0.5,
@@ -167,7 +174,7 @@ async fn a_lasting_failure_is_not_tried_again_before_the_next_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_uses_up_the_budget_and_then_costs_one_request_a_poll() {
+async fn fault_b11_an_outage_uses_up_the_budget_and_then_costs_one_request_a_poll() {
     let run = run(
         Script {
             steps: vec![],
@@ -212,7 +219,7 @@ async fn an_api_that_asks_for_a_year_is_asked_again_after_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_api_never_has_two_requests_at_a_time_and_each_poll_ends_in_time() {
+async fn fault_b13_a_slow_api_never_has_two_requests_at_a_time() {
     let run = run(
         Script {
             steps: vec![],

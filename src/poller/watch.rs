@@ -290,7 +290,12 @@ mod tests {
         let mut state = AccountState::new(Arc::new(Account {
             name: name.into(),
             provider: "bitgpt",
+            base_url: "https://api.bitgpt.xyz/".into(),
             interval: Duration::from_secs(60),
+            shrink: crate::domain::changes::ShrinkGuard {
+                confirmations: 2,
+                ratio: 0.5,
+            },
         }));
         if let Some(ids) = ids {
             let keys = ids.iter().map(|id| key(id)).collect();

@@ -347,6 +347,20 @@ pub(super) const FAMILIES: &[Family] = &[
             }
         },
     ),
+    counter(
+        "api_key_account_changes_total",
+        "Changes seen between two good listings of the account's API, by kind.",
+        |state, samples| {
+            for (change, count) in state.changes() {
+                samples.labelled(&[("change", change.as_str())], Value::Count(count));
+            }
+        },
+    ),
+    account(
+        "api_key_account_shrink_held",
+        "Whether a listing that lost suspiciously many keys is held back until it is confirmed.",
+        |state, samples| samples.sample((state.shrunk_listings > 0).into()),
+    ),
     account(
         "api_key_account_clock_skew_seconds",
         "The API's clock minus the exporter's, from the Date header of the API's last answer.",

@@ -17,8 +17,8 @@ const HTML: &str = "text/html; charset=utf-8";
 /// What an answer may depend on, besides the metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// Whether each account has finished a poll, good or bad: an API that is down must not take the
-    /// exporter out of service, when it is needed most.
+    /// Whether each account has finished a poll, good or bad, or a saved snapshot: an API that is
+    /// down must not take the exporter out of service, when it is needed most.
     pub is_ready: bool,
     /// Whether the poll loops live.
     pub is_alive: bool,
@@ -109,18 +109,28 @@ fn exposition(
 }
 
 fn method_not_allowed() -> Response<Vec<Bytes>> {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    only("GET, HEAD", "Method Not Allowed\n")
+}
+
+/// 405, naming the methods that are allowed.
+pub(super) fn only(methods: &'static str, words: &'static str) -> Response<Vec<Bytes>> {
+    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, words.into());
     response
         .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    // A body may follow, of any length; nobody is going to read it.
+        .insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+/// An answer to a request that may have a body, of any length; nobody is going to read it.
+pub(super) fn refusal(status: StatusCode, words: Bytes) -> Response<Vec<Bytes>> {
+    let mut response = response(status, PLAIN, vec![words]);
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-fn text(status: StatusCode, words: &'static str) -> Response<Vec<Bytes>> {
+pub(super) fn text(status: StatusCode, words: &'static str) -> Response<Vec<Bytes>> {
     response(status, PLAIN, vec![Bytes::from_static(words.as_bytes())])
 }
 

@@ -3,6 +3,11 @@
 //! "Keeps" means: the keys stay as after the last good poll, `up` is 0, the failure is counted
 //! under its reason, and the exporter goes on.
 
+mod process;
+mod reload;
+mod state;
+mod upstream;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -12,7 +17,7 @@ use serde_json::json;
 use crate::support::{Api, Exporter, Scrape, any_port, config, key, listing};
 
 /// Polls once well, then meets `fault`: the keys must stay and the failure must be of `reason`.
-async fn keeps(reason: &str, fault: Reply) -> (Api, Exporter, Scrape) {
+pub(crate) async fn keeps(reason: &str, fault: Reply) -> (Api, Exporter, Scrape) {
     let api = Api::start(listing(&["a", "b"])).await;
     let exporter = Exporter::start(&api).await;
     exporter.up().await;
@@ -22,7 +27,7 @@ async fn keeps(reason: &str, fault: Reply) -> (Api, Exporter, Scrape) {
     (api, exporter, scrape)
 }
 
-fn assert_kept(scrape: &Scrape) {
+pub(crate) fn assert_kept(scrape: &Scrape) {
     assert_eq!(scrape.key_ids(), ["a", "b"]);
     assert_eq!(scrape.account("up"), Some(0.0));
 }
@@ -226,6 +231,39 @@ async fn fault_b5_data_missing_or_null() {
         Reply::json(200, &json!({ "status": 200, "error": null })),
     )
     .await;
+}
+
+#[tokio::test]
+async fn fault_b6_a_listing_without_keys_is_believed_when_it_is_confirmed() {
+    let api = Api::start(listing(&["a", "b"])).await;
+    let mut config = config(
+        &api.url(),
+        "poll.attempts = 1\npoll.shrink_confirmations = 5",
+        "",
+    );
+    config.accounts[0].interval = Duration::from_millis(500);
+    let exporter = Exporter::with(&config).await;
+    exporter.up().await;
+    api.reply(listing(&[]));
+    let held = exporter
+        .until("the listing is held back", |scrape| {
+            scrape.account("shrink_held") == Some(1.0)
+        })
+        .await;
+    assert_eq!(held.key_ids(), ["a", "b"]);
+    assert_eq!(held.account("up"), Some(1.0));
+    let believed = exporter
+        .until("the listing is believed", |scrape| {
+            scrape.account("shrink_held") == Some(0.0)
+        })
+        .await;
+    assert_eq!(believed.key_ids().len(), 0);
+    let removed = "api_key_account_changes_total{account=\"default\",change=\"removed\"}";
+    assert_eq!(believed.get(removed), Some(2.0));
+    for state in ["valid", "expiring", "expired", "never_expires", "unknown"] {
+        let keys = format!("api_key_account_keys{{account=\"default\",state=\"{state}\"}}");
+        assert_eq!(believed.get(&keys), Some(0.0), "{state}");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api_key_exporter::bitgpt::parse::{self, Rules};
 use api_key_exporter::board::Board;
+use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::domain::failure::{Failure, Reason};
 use api_key_exporter::domain::glob::Glob;
 use api_key_exporter::domain::inventory::{Entry, Inventory};
@@ -41,7 +42,12 @@ fn states() -> [AccountState; 2] {
         AccountState::new(Arc::new(Account {
             name: name.into(),
             provider: "bitgpt",
+            base_url: "https://api.bitgpt.xyz/".into(),
             interval,
+            shrink: ShrinkGuard {
+                confirmations: 2,
+                ratio: 0.5,
+            },
         }))
     };
     let token = Token::parse(TOKEN, "test").unwrap();

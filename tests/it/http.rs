@@ -153,7 +153,7 @@ async fn requests_are_counted_by_handler_never_by_what_was_asked() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed_and_counted() {
+async fn fault_e2_one_connection_too_many_is_closed_and_counted() {
     let api = Api::start(listing(&["a"])).await;
     let exporter = Exporter::with(&config(&api.url(), "web.max_connections = 3", "")).await;
     let mut held = Vec::new();
@@ -185,7 +185,7 @@ async fn one_connection_too_many_is_closed_and_counted() {
 }
 
 #[tokio::test]
-async fn a_request_that_never_ends_is_closed_and_others_are_served_meanwhile() {
+async fn fault_e1_a_request_that_never_ends_is_closed_and_others_are_served() {
     let (_api, exporter) = exporter().await;
     let mut slow = TcpStream::connect(exporter.address).await.unwrap();
     slow.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
@@ -208,7 +208,7 @@ async fn a_request_that_never_ends_is_closed_and_others_are_served_meanwhile() {
 }
 
 #[tokio::test]
-async fn garbage_gets_an_error_or_a_closed_connection_and_the_next_request_an_answer() {
+async fn fault_e6_garbage_gets_an_error_or_a_closed_connection() {
     let (_api, exporter) = exporter().await;
     let long_uri = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(1_000_000));
     let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "X-A: b\r\n".repeat(500));
@@ -240,7 +240,7 @@ async fn garbage_gets_an_error_or_a_closed_connection_and_the_next_request_an_an
 }
 
 #[tokio::test]
-async fn scrapes_while_the_state_is_swapped_are_never_torn() {
+async fn fault_e10_scrapes_while_the_state_is_swapped_are_never_torn() {
     let api = Api::start(listing(&["a"])).await;
     let mut config = config(&api.url(), "", "");
     config.accounts[0].interval = Duration::from_millis(10);

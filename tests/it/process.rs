@@ -96,6 +96,23 @@ impl Daemon {
         assert!(status.success());
     }
 
+    /// Signals whatever the process started, as a tracer does, and else itself.
+    pub(crate) fn signal_all(&self, signal: &str) {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = fs::read_to_string(children).unwrap();
+        let mut pids: Vec<&str> = children.split_whitespace().collect();
+        let own = self.pid().to_string();
+        if pids.is_empty() {
+            pids.push(&own);
+        }
+        let status = Command::new("kill")
+            .arg(signal)
+            .args(pids)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
     /// Waits for the end: exit code, and how long it took.
     pub(crate) fn ended(mut self) -> (Option<i32>, Duration) {
         let start = Instant::now();
@@ -145,7 +162,7 @@ fn a_bad_configuration_is_told_word_for_word_and_exits_2() {
         "api-key-exporter: the configuration cannot be used:\n\
          \x20 poll.interval = \"1s\" (file {path}): must be a duration from 5s to 24h, such as \"90s\"\n\
          \x20 poll.intervall (file {path}): unknown option; known here: interval, timeout, \
-         attempts, max_body_bytes, max_keys\n\
+         attempts, max_body_bytes, max_keys, shrink_confirmations, shrink_ratio\n\
          \x20 no account: set BITGPT_API_KEY_FILE or BITGPT_API_KEY in the environment, or write \
          [[accounts]] into the file named by --config.file\n"
     );
@@ -410,6 +427,8 @@ async fn fault_f1_a_full_disk_behind_stderr_hurts_nothing() {
     .spawn()
     .unwrap();
     let scrape = until_up(&address).await;
+    let dropped = scrape.get("api_key_exporter_log_lines_dropped_total");
+    assert!(dropped > Some(0.0), "{dropped:?}");
     assert_eq!(scrape.key_ids(), ["a"]);
     assert!(child.try_wait().unwrap().is_none(), "it ended");
     child.kill().unwrap();

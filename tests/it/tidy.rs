@@ -43,6 +43,8 @@ fn pure_modules_do_no_io() {
         "bitgpt/details.rs",
         "bitgpt/timestamp.rs",
         "poller/retry.rs",
+        "poller/lines.rs",
+        "store/format.rs",
         "poller/report.rs",
         "server/routes.rs",
         "server/negotiate.rs",

@@ -132,9 +132,9 @@ fn every_problem_of_an_inventory_is_named() {
         "keys[1].owner (file a.toml): unknown option; known here: match, account, name, team, \
          rotate_url, runbook_url, warning, critical, muted_until, exempt, reason"
             .to_owned(),
-        format!("keys[2].reason (default): {why}"),
+        format!("keys[2].reason: {why}"),
         format!("keys[3].reason = \" \" (file a.toml): {label}"),
-        format!("keys[3].reason (default): {why}"),
+        format!("keys[3].reason: {why}"),
     ];
     assert_eq!(refused(text), expected);
 }

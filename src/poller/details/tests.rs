@@ -34,7 +34,12 @@ fn state(listing: Listing) -> AccountState {
     let account = Account {
         name: "a".into(),
         provider: "bitgpt",
+        base_url: "https://api.bitgpt.xyz/".into(),
         interval: Duration::from_secs(300),
+        shrink: crate::domain::changes::ShrinkGuard {
+            confirmations: 2,
+            ratio: 0.5,
+        },
     };
     let outcome = Outcome {
         result: Ok(listing),

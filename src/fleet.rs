@@ -1,0 +1,363 @@
+//! The pollers of all accounts: started, supervised, and replaced when the configuration changes,
+//! all or nothing.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+
+use crate::bitgpt::client::Settings;
+use crate::bitgpt::lister::Lister;
+use crate::board::{Board, Slot};
+use crate::config::{Account, Config, Details, Effective};
+use crate::domain::state::{self, AccountState};
+use crate::domain::text::chain;
+use crate::liveness::Liveness;
+use crate::poller::details::{Ask, Reader};
+use crate::poller::watch::{Unmatched, Watch};
+use crate::poller::{Memory, Poller};
+use crate::reload::Reloader;
+use crate::store::{self, Store};
+use crate::supervisor::{Ended, supervise};
+use crate::systemd::Notifier;
+use crate::telemetry::{Task, Telemetry};
+
+/// Sections whose options are read once, when sockets, log and files are opened.
+const FIXED_AT_START: [&str; 3] = ["[web]", "[log]", "[state]"];
+
+/// All pollers, with what they share.
+#[derive(Debug)]
+pub struct Fleet {
+    /// Where they publish.
+    pub board: Arc<Board>,
+    /// Whether they live.
+    pub liveness: Liveness,
+    /// The saved snapshots, where there are any.
+    pub store: Option<Arc<Store>>,
+    telemetry: Telemetry,
+    /// What is in force.
+    config: Config,
+    pollers: Vec<Running>,
+    next_slot: usize,
+    /// Inventory entries that match nothing are a matter of all accounts together.
+    unmatched: Arc<Unmatched>,
+    /// Cancelled when a poller keeps dying.
+    dead: CancellationToken,
+    stop: CancellationToken,
+    now: fn() -> DateTime<Utc>,
+}
+
+/// One account's poller.
+#[derive(Debug)]
+struct Running {
+    account: Account,
+    slot: usize,
+    memory: Arc<Mutex<Memory>>,
+    stop: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Fleet {
+    /// Starts a poller for each account, with what is saved of it. They stop with `stop`.
+    pub fn start(
+        config: &Config,
+        telemetry: Telemetry,
+        now: fn() -> DateTime<Utc>,
+        stop: &CancellationToken,
+    ) -> Self {
+        let mut fleet = Self {
+            board: Arc::new(Board::new(
+                [],
+                config.metrics,
+                config.judging.clone(),
+                now(),
+            )),
+            liveness: Liveness::new(),
+            store: open_store(config).map(Arc::new),
+            telemetry,
+            config: config.clone(),
+            pollers: Vec::new(),
+            next_slot: 0,
+            unmatched: Arc::default(),
+            dead: CancellationToken::new(),
+            stop: stop.clone(),
+            now,
+        };
+        let mut new = Vec::new();
+        let mut plan = Vec::new();
+        for account in &config.accounts {
+            let state = fleet.first_state(account, config);
+            plan.push(Slot::Show(fleet.next_slot, state.into()));
+            new.push((account.clone(), fleet.next_slot, Arc::default()));
+            fleet.next_slot += 1;
+        }
+        fleet
+            .board
+            .rearrange(plan, config.metrics, config.judging.clone(), now());
+        for (account, slot, memory) in new {
+            let poller = fleet.spawn(account, slot, memory);
+            fleet.pollers.push(poller);
+        }
+        fleet.telemetry.config_loaded(now());
+        fleet
+    }
+
+    /// Reloads whenever somebody asks; ends when it is stopped, or with the name of the task that
+    /// keeps dying.
+    pub async fn run(mut self, mut reloader: Reloader, notifier: Notifier) -> &'static str {
+        loop {
+            let waiting = tokio::select! {
+                () = self.stop.cancelled() => break,
+                () = self.dead.cancelled() => return "poller",
+                waiting = reloader.asked() => waiting,
+            };
+            notifier.reloading();
+            let outcome = match reloader.load().await {
+                Ok(config) => {
+                    self.apply(config).await;
+                    Ok(())
+                }
+                Err(problems) => {
+                    self.telemetry.config_refused();
+                    error!(
+                        problems,
+                        "the configuration cannot be used; the old one stays in force"
+                    );
+                    Err(problems)
+                }
+            };
+            notifier.ready();
+            for one in waiting {
+                // Whoever asked may be gone.
+                drop(one.send(outcome.clone()));
+            }
+        }
+        for poller in self.pollers {
+            poller.end().await;
+        }
+        "fleet"
+    }
+
+    /// Puts a checked configuration in force. What an account knows stays, where its name and
+    /// `base_url` do; its poller too, where nothing about polling has changed.
+    async fn apply(&mut self, config: Config) {
+        let mut before = std::mem::take(&mut self.pollers);
+        let same_polling =
+            (&self.config.poll, self.config.details) == (&config.poll, config.details);
+        let (mut kept, mut new, mut plan) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut changed, mut added) = (0, 0);
+        for account in &config.accounts {
+            let is_known = |known: &Running| {
+                known.account.name == account.name && known.account.base_url == account.base_url
+            };
+            let Some(at) = before.iter().position(is_known) else {
+                added += 1;
+                plan.push(Slot::Show(
+                    self.next_slot,
+                    self.first_state(account, &config).into(),
+                ));
+                new.push((account.clone(), self.next_slot, Arc::default()));
+                self.next_slot += 1;
+                continue;
+            };
+            let running = before.swap_remove(at);
+            if same_polling && running.account.is_polled_like(account) {
+                plan.push(Slot::Keep(running.slot));
+                kept.push(running);
+                continue;
+            }
+            changed += 1;
+            let (slot, memory) = (running.slot, running.memory.clone());
+            running.end().await;
+            let known = self.board.state(slot);
+            let state = known.map_or_else(
+                || self.first_state(account, &config),
+                |known| with_details(known.of(facts(account, &config)), &config),
+            );
+            plan.push(Slot::Show(slot, state.into()));
+            new.push((account.clone(), slot, memory));
+        }
+        let removed = before.len();
+        for running in before {
+            let name = running.account.name.clone();
+            running.end().await;
+            if !config.accounts.iter().any(|account| account.name == name) {
+                self.telemetry.forget_account(&name);
+            }
+        }
+        warn_of_what_needs_a_restart(&self.config.effective, &config.effective);
+        self.board
+            .rearrange(plan, config.metrics, config.judging.clone(), (self.now)());
+        self.config = config;
+        self.pollers = kept;
+        for (account, slot, memory) in new {
+            let poller = self.spawn(account, slot, memory);
+            self.pollers.push(poller);
+        }
+        self.telemetry.config_loaded((self.now)());
+        let accounts = self.pollers.len();
+        info!(
+            accounts,
+            added, removed, changed, "reloaded the configuration"
+        );
+        for warning in &self.config.warnings {
+            warn!(warning, "questionable configuration");
+        }
+    }
+
+    /// What is known of an account that is new: what is saved of it, or nothing.
+    fn first_state(&self, account: &Account, config: &Config) -> AccountState {
+        let state = with_details(AccountState::new(facts(account, config)), config);
+        let saved = self.store.as_ref();
+        match saved.and_then(|store| store.load(&store::identity(&state))) {
+            Some(snapshot) => state.with_snapshot(snapshot.listing, snapshot.listed_at),
+            None => state,
+        }
+    }
+
+    fn spawn(&self, account: Account, slot: usize, memory: Arc<Mutex<Memory>>) -> Running {
+        let stop = self.stop.child_token();
+        let settings = settings(&account, &self.config);
+        let (token, now) = (account.token.clone(), self.now);
+        let (board, remembered, stopping) = (self.board.clone(), memory.clone(), stop.clone());
+        let heartbeat = self.liveness.heartbeat();
+        let poll_duration = self.telemetry.poll_duration(&account.name);
+        let panics = self.telemetry.panics(Task::Poller);
+        let attempts_max = self.config.poll.attempts;
+        let first_state = with_details(
+            AccountState::new(facts(&account, &self.config)),
+            &self.config,
+        );
+        let (details, unmatched) = (self.config.details, self.unmatched.clone());
+        let start = {
+            let stop = stop.clone();
+            move || {
+                let lister = Arc::new(Lister::new(token.clone(), settings.clone(), now));
+                // As it was left, where an earlier life was cut short.
+                let state = board.state(slot).unwrap_or_else(|| first_state.clone());
+                let poller = Poller {
+                    details: details
+                        .enabled
+                        .then(|| reader(lister.clone(), details, now)),
+                    watch: Watch::new(&state, unmatched.clone()),
+                    attempt: async move |deadline| lister.attempt(deadline).await,
+                    state,
+                    attempts_max,
+                    board: board.clone(),
+                    slot,
+                    memory: remembered.clone(),
+                    heartbeat: heartbeat.clone(),
+                    poll_duration: poll_duration.clone(),
+                    now,
+                    random: fastrand::f64,
+                };
+                let stop = stop.clone();
+                async move { poller.run(stop).await }
+            }
+        };
+        let dead = self.dead.clone();
+        let task = tokio::spawn(async move {
+            if supervise(Task::Poller.as_str(), start, &panics, &stopping).await
+                == Ended::KeepsDying
+            {
+                dead.cancel();
+            }
+        });
+        Running {
+            account,
+            slot,
+            memory,
+            stop,
+            task: AbortOnDropHandle::new(task),
+        }
+    }
+}
+
+impl Running {
+    /// Stops the poller and waits until it has published its last word.
+    async fn end(self) {
+        self.stop.cancel();
+        // It ends at its next wait; that it died instead comes to the same.
+        drop(self.task.await);
+    }
+}
+
+/// The store of snapshots, where one is configured and can be used. Without one the exporter works
+/// as well, and forgets at a restart.
+fn open_store(config: &Config) -> Option<Store> {
+    let directory = config.state.directory.as_deref()?;
+    match Store::open(directory, config.poll.max_body_bytes) {
+        Ok(store) => Some(store),
+        Err(error) => {
+            warn!(error = chain(&error), "no snapshots are saved");
+            None
+        }
+    }
+}
+
+/// Names the options whose new value is not in force.
+fn warn_of_what_needs_a_restart(before: &[Effective], now: &[Effective]) {
+    let fixed = |all: &[Effective]| -> BTreeSet<(String, Option<String>)> {
+        let fixed = all
+            .iter()
+            .filter(|option| FIXED_AT_START.contains(&option.section.as_str()));
+        fixed
+            .map(|option| {
+                let section = option.section.trim_matches(['[', ']']);
+                (format!("{section}.{}", option.name), option.value.clone())
+            })
+            .collect()
+    };
+    let (before, now) = (fixed(before), fixed(now));
+    let differing: Vec<&str> = now
+        .difference(&before)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if !differing.is_empty() {
+        let options = differing.join(", ");
+        warn!(options, "changed options need a restart to be in force");
+    }
+}
+
+/// Failures of details are counted from the start where details are on, and not told elsewhere.
+fn with_details(mut state: AccountState, config: &Config) -> AccountState {
+    state.details_failures = match state.details_failures {
+        Some(known) if config.details.enabled => Some(known),
+        _ => config.details.enabled.then(Default::default),
+    };
+    state
+}
+
+/// Asks for single keys in the same way as for all.
+fn reader(lister: Arc<Lister>, details: Details, now: fn() -> DateTime<Utc>) -> Reader {
+    let ask: Ask = Box::new(move |id, time_left| {
+        let lister = lister.clone();
+        Box::pin(async move { lister.details(&id, time_left).await })
+    });
+    Reader::new(ask, details.interval, details.requests_per_minute, now)
+}
+
+fn facts(account: &Account, config: &Config) -> Arc<state::Account> {
+    Arc::new(state::Account {
+        name: account.name.as_str().into(),
+        provider: account.provider,
+        base_url: account.base_url.as_str().into(),
+        interval: account.interval,
+        shrink: config.poll.shrink,
+    })
+}
+
+fn settings(account: &Account, config: &Config) -> Settings {
+    Settings {
+        base_url: account.base_url.clone(),
+        ca_file: account.ca_file.clone(),
+        proxy_url: account.proxy_url.clone(),
+        timeout: config.poll.timeout,
+        body_bytes_max: config.poll.max_body_bytes,
+        keys_max: config.poll.max_keys,
+        expected_env: account.expected_env.clone(),
+    }
+}

@@ -1,0 +1,138 @@
+//! Keeps a task alive that may panic: counts each death, starts it again after a pause, and gives
+//! up on one that keeps dying.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, warn};
+
+/// So many deaths within the window are no accident: a fresh process, with an empty memory, has
+/// better odds, and its supervisor sees that something is wrong.
+const DEATHS_MAX: usize = 5;
+const WINDOW: Duration = Duration::from_mins(10);
+
+/// The pause before a task is started again, doubling with each death in the window.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// How a supervised task ended for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, as it was asked to.
+    Stopped,
+    /// It panicked again and again.
+    KeepsDying,
+}
+
+/// Runs what `start` makes until it ends by itself, or has panicked five times in ten minutes.
+pub async fn supervise<F: Future<Output = ()> + Send + 'static>(
+    task: &str,
+    mut start: impl FnMut() -> F,
+    panics: &IntCounter,
+    stop: &CancellationToken,
+) -> Ended {
+    let born = Instant::now();
+    let mut deaths = Deaths::default();
+    loop {
+        let running = AbortOnDropHandle::new(tokio::spawn(start()));
+        match running.await {
+            Err(error) if error.is_panic() => panics.inc(),
+            Ok(()) | Err(_) => return Ended::Stopped,
+        }
+        let Some(pause) = deaths.another(born.elapsed()) else {
+            error!(task, deaths = DEATHS_MAX, "a task keeps dying");
+            return Ended::KeepsDying;
+        };
+        let restart_in = humantime::format_duration(pause).to_string();
+        warn!(task, restart_in, "a task died and is started again");
+        if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+            return Ended::Stopped;
+        }
+    }
+}
+
+/// When a task died lately, by any clock that only goes forward.
+#[derive(Debug, Default)]
+struct Deaths(VecDeque<Duration>);
+
+impl Deaths {
+    /// Counts a death at `uptime`: the pause before the next life, or `None` where there is none.
+    fn another(&mut self, uptime: Duration) -> Option<Duration> {
+        self.0.push_back(uptime);
+        self.0.retain(|at| uptime.saturating_sub(*at) < WINDOW);
+        let earlier = u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX);
+        (self.0.len() < DEATHS_MAX).then(|| PAUSE_MIN * 2_u32.saturating_pow(earlier))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn five_deaths_in_ten_minutes_are_too_many() {
+        let mut deaths = Deaths::default();
+        let seconds = Duration::from_secs;
+        for (at, pause) in [
+            (0, Some(1)),
+            (1, Some(2)),
+            (300, Some(4)),
+            (599, Some(8)),
+            // The first two are forgotten.
+            (601, Some(4)),
+            (602, Some(8)),
+            (603, None),
+        ] {
+            assert_eq!(deaths.another(seconds(at)), pause.map(seconds), "at {at}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fault_i3_a_task_that_panics_is_counted_restarted_and_given_up_on() {
+        let panics = IntCounter::new("panics", "Panics.").unwrap();
+        let lives = Arc::new(AtomicU64::new(0));
+        let stop = CancellationToken::new();
+        let start = Instant::now();
+        let dying = || {
+            let lives = lives.clone();
+            async move {
+                lives.fetch_add(1, Ordering::Relaxed);
+                panic!("as the test wants it");
+            }
+        };
+        let ended = supervise("test", dying, &panics, &stop).await;
+        assert_eq!(ended, Ended::KeepsDying);
+        assert_eq!((panics.get(), lives.load(Ordering::Relaxed)), (5, 5));
+        assert_eq!(start.elapsed().as_secs(), 1 + 2 + 4 + 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_recovers_or_is_stopped_ends_well() {
+        let panics = IntCounter::new("panics", "Panics.").unwrap();
+        let stop = CancellationToken::new();
+        let mut lives = 0;
+        let once = || {
+            lives += 1;
+            let is_first = lives == 1;
+            async move { assert!(!is_first, "as the test wants it") }
+        };
+        assert_eq!(
+            supervise("test", once, &panics, &stop).await,
+            Ended::Stopped
+        );
+        assert_eq!(panics.get(), 1);
+        stop.cancel();
+        let dying = || async { panic!("as the test wants it") };
+        assert_eq!(
+            supervise("test", dying, &panics, &stop).await,
+            Ended::Stopped
+        );
+        assert_eq!(panics.get(), 2);
+    }
+}

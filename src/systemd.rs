@@ -1,0 +1,193 @@
+//! Tells systemd how things are: ready, status, reloading, stopping, and, as long as the poll loops
+//! live and the server answers, alive. Protocol: `sd_notify(3)`.
+//!
+//! Nothing here may hurt: without systemd it does nothing, and what systemd does not take is lost.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::board::Board;
+use crate::config::Sources;
+use crate::liveness::Liveness;
+
+/// How long our own server may take to answer itself.
+const SELF_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The shortest watchdog period that is believed; it is the unit's to choose, and a ping costs a
+/// connection.
+const WATCHDOG_MIN: Duration = Duration::from_millis(100);
+
+/// How often the status is looked at where there is no watchdog.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// Where systemd listens, if it does.
+#[derive(Clone, Debug, Default)]
+pub struct Notifier(Option<Arc<(UnixDatagram, UnixAddress)>>);
+
+/// What systemd put into the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Unit {
+    /// The way to systemd.
+    pub notifier: Notifier,
+    /// Without a ping for so long it kills the process.
+    pub watchdog: Option<Duration>,
+}
+
+impl Unit {
+    /// Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`.
+    pub fn new(sources: &Sources) -> Self {
+        let number = |name| sources.variable(name).and_then(|text| text.parse().ok());
+        let is_ours =
+            number("WATCHDOG_PID").is_none_or(|pid: u64| pid == u64::from(std::process::id()));
+        let watchdog = number("WATCHDOG_USEC").map(Duration::from_micros);
+        Self {
+            notifier: Notifier::new(sources.variable("NOTIFY_SOCKET")),
+            watchdog: watchdog.filter(|period| is_ours && *period >= WATCHDOG_MIN),
+        }
+    }
+}
+
+impl Notifier {
+    /// `socket` is a path, or a name in the abstract namespace after an `@`.
+    pub fn new(socket: Option<&str>) -> Self {
+        let connect = |name: &str| {
+            let address = match name.strip_prefix('@') {
+                Some(name) => UnixAddress::from_abstract_name(name)?,
+                None => UnixAddress::from_pathname(name)?,
+            };
+            let socket = UnixDatagram::unbound()?;
+            // A supervisor that does not read must not hold us up.
+            socket.set_nonblocking(true)?;
+            std::io::Result::Ok(Arc::new((socket, address)))
+        };
+        let socket = socket.filter(|name| !name.is_empty());
+        Self(socket.and_then(|name| connect(name).ok()))
+    }
+
+    /// The sockets are bound, or a reload is over.
+    pub fn ready(&self) {
+        self.send("READY=1");
+    }
+
+    /// A reload begins.
+    pub fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+    }
+
+    /// The end begins.
+    pub fn stopping(&self) {
+        self.send("STOPPING=1\nSTATUS=Stopping.");
+    }
+
+    fn status(&self, words: &str) {
+        self.send(&format!("STATUS={words}"));
+    }
+
+    fn alive(&self) {
+        self.send("WATCHDOG=1");
+    }
+
+    fn send(&self, message: &str) {
+        let Some(socket) = &self.0 else { return };
+        let (socket, address) = &**socket;
+        if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
+            debug!(error = error.to_string(), "systemd does not listen");
+        }
+    }
+}
+
+/// Keeps the status current and feeds the watchdog until `stop`. `own` is one of our addresses.
+pub async fn report(
+    unit: Unit,
+    board: Arc<Board>,
+    liveness: Liveness,
+    own: Option<SocketAddr>,
+    stop: CancellationToken,
+) {
+    if unit.notifier.0.is_none() {
+        return stop.cancelled().await;
+    }
+    // Half of the period, as `sd_watchdog_enabled(3)` advises.
+    let period = unit.watchdog.map_or(STATUS_EVERY, |period| period / 2);
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = String::new();
+    let mut is_silent = false;
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let status = status(&board);
+        if status != told {
+            unit.notifier.status(&status);
+            told = status;
+        }
+        if unit.watchdog.is_none() {
+            continue;
+        }
+        let loops_live = liveness.is_alive();
+        let answers = match own {
+            Some(own) if loops_live => timeout(SELF_CONNECT_TIMEOUT.min(period), answers(own))
+                .await
+                .unwrap_or(false),
+            _ => own.is_none(),
+        };
+        if loops_live && answers {
+            is_silent = false;
+            unit.notifier.alive();
+        } else if !std::mem::replace(&mut is_silent, true) {
+            warn!(
+                loops_live,
+                answers, "not fit to tell systemd that all is well"
+            );
+        }
+    }
+}
+
+/// Whether our own server takes connections. One that it turns away because it is full is as good
+/// as an answer: whoever fills it should not get it killed too.
+async fn answers(own: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(reachable(own)).await else {
+        return false;
+    };
+    // What cannot be written or read was turned away.
+    let request = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    if stream.write_all(request).await.is_ok() {
+        drop(stream.read(&mut [0; 64]).await);
+    }
+    true
+}
+
+/// Every address of the machine is reached by the loopback one.
+fn reachable(mut own: SocketAddr) -> SocketAddr {
+    if own.ip().is_unspecified() {
+        own.set_ip(match own.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    own
+}
+
+fn status(board: &Board) -> String {
+    let shown = board.shown();
+    let states = || shown.accounts().iter().map(|account| account.state());
+    let keys: usize = states()
+        .filter_map(|state| state.held.as_ref())
+        .map(|held| held.keys().len())
+        .sum();
+    let failing = states()
+        .filter(|state| state.consecutive_failures > 0)
+        .count();
+    let accounts = shown.accounts().len();
+    format!("{keys} keys of {accounts} accounts; {failing} accounts failing")
+}

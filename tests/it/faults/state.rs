@@ -1,0 +1,242 @@
+//! The saved snapshot (section H): restarts in the middle of an outage, damaged files, bad disks.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use api_key_exporter::config::Config;
+use api_key_exporter::fake_api::Reply;
+
+use crate::process::{Daemon, binary, config_file};
+use crate::support::{Api, Exporter, Folder, Scrape, TOKEN, config, listing};
+
+fn saving_in(folder: &Folder, api: &Api) -> Config {
+    let directory = folder.0.join("state");
+    let line = format!(
+        "poll.attempts = 1\nstate.directory = {:?}",
+        directory.display().to_string()
+    );
+    config(&api.url(), &line, "")
+}
+
+/// The one snapshot in the folder's state directory.
+fn snapshot(folder: &Folder) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder.0.join("state")).ok()?;
+    let mut paths = entries.map(|entry| entry.unwrap().path());
+    paths.find(|path| path.extension().is_some_and(|end| end == "snapshot"))
+}
+
+async fn saved(folder: &Folder) -> PathBuf {
+    let start = Instant::now();
+    loop {
+        if let Some(path) = snapshot(folder) {
+            return path;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "nothing is saved"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn down() -> Reply {
+    Reply::error(500, "no", "support_1")
+}
+
+/// Lists once with a state directory, and stops.
+async fn first_life(name: &str) -> (Folder, Api, f64) {
+    let folder = Folder::new(name);
+    let api = Api::start(listing(&["a", "b"])).await;
+    let exporter = Exporter::with(&saving_in(&folder, &api)).await;
+    let scrape = exporter.up().await;
+    saved(&folder).await;
+    exporter.stop().await;
+    let listed_at = scrape.account("last_success_timestamp_seconds").unwrap();
+    (folder, api, listed_at)
+}
+
+#[tokio::test]
+async fn fault_h5_a_restart_in_an_outage_keeps_the_keys_and_their_age() {
+    let (folder, api, listed_at) = first_life("restart").await;
+    api.reply(down());
+    let mut config = saving_in(&folder, &api);
+    // The first poll comes within two seconds: time to look before it.
+    config.accounts[0].interval = Duration::from_secs(20);
+    let exporter = Exporter::with(&config).await;
+    let before = exporter.scrape().await;
+    assert_eq!(before.key_ids(), ["a", "b"]);
+    if before.account("polls_total") == Some(0.0) {
+        assert_eq!(before.account("up"), None);
+        assert_eq!(exporter.get("/-/ready").await.0, 200);
+    }
+    let during = exporter.fails("server_error").await;
+    assert_eq!(during.key_ids(), ["a", "b"]);
+    assert_eq!(during.account("up"), Some(0.0));
+    let age = during.account("last_success_timestamp_seconds").unwrap() - listed_at;
+    // What was saved may be of a later poll of the first life than the one that was seen.
+    assert!((-0.001..5.0).contains(&age), "{age}");
+    exporter.stop().await;
+}
+
+#[tokio::test]
+async fn what_changed_while_the_exporter_was_down_is_counted() {
+    let (folder, api, _) = first_life("changed").await;
+    api.reply(listing(&["b", "c"]));
+    let exporter = Exporter::with(&saving_in(&folder, &api)).await;
+    let scrape = exporter.up().await;
+    for change in ["added", "removed"] {
+        let changes =
+            format!("api_key_account_changes_total{{account=\"default\",change=\"{change}\"}}");
+        assert_eq!(scrape.get(&changes), Some(1.0), "{change}");
+    }
+    exporter.stop().await;
+}
+
+#[tokio::test]
+async fn fault_h1_a_damaged_file_is_ignored_and_replaced() {
+    let (folder, api, _) = first_life("damaged").await;
+    let path = snapshot(&folder).unwrap();
+    let good = fs::read(&path).unwrap();
+    let half = good[..good.len() / 2].to_vec();
+    for bytes in [half, vec![], vec![0; good.len()], b"{}".to_vec()] {
+        fs::write(&path, &bytes).unwrap();
+        api.reply(down());
+        let exporter = Exporter::with(&saving_in(&folder, &api)).await;
+        assert_eq!(exporter.scrape().await.key_ids().len(), 0);
+        exporter.fails("server_error").await;
+        api.reply(listing(&["a", "b"]));
+        exporter.up().await;
+        let start = Instant::now();
+        while fs::read(&path).unwrap() == bytes {
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "it is not replaced"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        exporter.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn fault_h4_a_file_of_another_api_is_ignored() {
+    let (folder, _api, _) = first_life("foreign").await;
+    let other = Api::start(down()).await;
+    let exporter = Exporter::with(&saving_in(&folder, &other)).await;
+    let scrape = exporter.fails("server_error").await;
+    assert_eq!(scrape.key_ids().len(), 0);
+    exporter.stop().await;
+}
+
+#[tokio::test]
+async fn fault_h6_the_file_is_private_and_no_link_is_followed() {
+    let (folder, api, _) = first_life("private").await;
+    let path = snapshot(&folder).unwrap();
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let directory = fs::metadata(folder.0.join("state")).unwrap();
+    assert_eq!(directory.permissions().mode() & 0o777, 0o700);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(
+        !text.contains("sk_live_") && !text.contains(&TOKEN[8..20]),
+        "{text}"
+    );
+    let victim = folder.file("victim", "precious");
+    fs::remove_file(&path).unwrap();
+    symlink(&victim, &path).unwrap();
+    symlink(&victim, path.with_extension("new")).unwrap();
+    let exporter = Exporter::with(&saving_in(&folder, &api)).await;
+    exporter.up().await;
+    let start = Instant::now();
+    while fs::symlink_metadata(&path).unwrap().is_symlink() {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "it is not replaced"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    exporter.stop().await;
+}
+
+#[tokio::test]
+async fn fault_h7_a_second_exporter_saves_nothing() {
+    let (folder, api, _) = first_life("second").await;
+    let first = Exporter::with(&saving_in(&folder, &api)).await;
+    first.up().await;
+    let path = saved(&folder).await;
+    let other = Api::start(listing(&["z"])).await;
+    let second = Exporter::with(&saving_in(&folder, &other)).await;
+    second.up().await;
+    assert!(!fs::read_to_string(path).unwrap().contains("\"z\""));
+    second.stop().await;
+    first.stop().await;
+}
+
+/// A daemon with a state directory, started by strace with these arguments.
+fn traced(folder: &Folder, api: &Api, arguments: &[&str]) -> Daemon {
+    let daemon = binary(&["--config.file", &config_file(folder, &api.url())]);
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-o", "/dev/null"])
+        .args(arguments)
+        .arg(daemon.get_program())
+        .args(daemon.get_args())
+        .env_clear()
+        .env("STATE_DIRECTORY", folder.0.join("state"))
+        .stdin(Stdio::null());
+    Daemon::start(command, folder)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_h3_a_full_disk_costs_a_count_and_no_poll() {
+    let (folder, api, _) = first_life("full-disk").await;
+    let path = snapshot(&folder).unwrap();
+    let before = fs::read(&path).unwrap();
+    for (call, error) in [
+        ("fsync", "ENOSPC"),
+        ("fsync", "EIO"),
+        ("rename", "EROFS"),
+        ("rename", "EDQUOT"),
+        ("unlink", "EACCES"),
+    ] {
+        let inject = format!("inject={call}:error={error}");
+        let daemon = traced(&folder, &api, &["-e", &inject]);
+        daemon.logs("cannot save the snapshot").await;
+        let scrape = Scrape::parse(&daemon.get("/metrics").await);
+        assert_eq!(scrape.account("up"), Some(1.0), "{call} {error}");
+        let failures = scrape.get("api_key_exporter_state_save_failures_total");
+        assert!(failures >= Some(1.0), "{call} {error}: {failures:?}");
+        assert_eq!(fs::read(&path).unwrap(), before, "{call} {error}");
+        daemon.signal_all("-TERM");
+        let (code, _) = daemon.ended();
+        assert_eq!(code, Some(0), "{call} {error}");
+        let unfinished = path.with_extension("new").exists();
+        assert!(!unfinished || call == "unlink", "{call} {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_h2_killed_anywhere_in_a_save_it_finds_the_old_or_the_new_state() {
+    let (folder, api, _) = first_life("killed").await;
+    // The calls of a save, in order; whatever happens between two of them is one of these cases.
+    for call in ["unlink", "fsync", "rename", "close"] {
+        api.reply(listing(&["c", "d"]));
+        let path = snapshot(&folder).unwrap();
+        let inject = format!("inject={call}:signal=KILL");
+        let only = format!("-P{}", path.display());
+        let unfinished = format!("-P{}", path.with_extension("new").display());
+        let daemon = traced(&folder, &api, &["-e", &inject, &only, &unfinished]);
+        daemon.ended();
+        api.reply(down());
+        let exporter = Exporter::with(&saving_in(&folder, &api)).await;
+        let ids = exporter.scrape().await.key_ids();
+        assert!(ids == ["a", "b"] || ids == ["c", "d"], "{call}: {ids:?}");
+        exporter.stop().await;
+    }
+}
