@@ -244,3 +244,38 @@ async fn the_log_tells_of_the_own_key_of_crossings_and_of_idle_entries() {
         assert!(line.ends_with("rotate_url=https://wiki/rotate"), "{line}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inventory_is_reloaded_with_the_configuration_all_or_nothing() {
+    let api = Api::start(listing(&["a"])).await;
+    let folder = Folder::new("inventory-reload");
+    let entry = |name: &str| format!("[[keys]]\nmatch = \"a\"\nname = \"{name}\"\n");
+    folder.file("inventory.toml", &entry("before"));
+    let path = config_file(&folder, &api.url());
+    let text = std::fs::read_to_string(&path).unwrap();
+    folder.file(
+        "config.toml",
+        &format!("inventory_file = \"inventory.toml\"\n{text}"),
+    );
+    let daemon = Daemon::start(binary(&["--config.file", &path]), &folder);
+    daemon.logs("listed keys for the first time").await;
+    assert!(daemon.get("/metrics").await.contains("name=\"before\""));
+    folder.file("inventory.toml", "[[keys]]\nname = \"no match\"\n");
+    daemon.signal("-HUP");
+    daemon.logs("the configuration cannot be used").await;
+    let text = daemon.get("/metrics").await;
+    assert!(
+        text.contains("name=\"before\""),
+        "the old inventory should stay in force"
+    );
+    assert!(text.contains("api_key_exporter_config_last_reload_successful 0"));
+    folder.file("inventory.toml", &entry("after"));
+    daemon.signal("-HUP");
+    daemon.logs("reloaded the configuration").await;
+    let text = daemon.get("/metrics").await;
+    assert!(
+        text.contains("name=\"after\"") && !text.contains("name=\"before\""),
+        "{text}"
+    );
+    assert_eq!(api.requests().len(), 1, "judging anew needs no poll");
+}

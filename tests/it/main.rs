@@ -11,6 +11,7 @@
     reason = "a panic is how a test fails, and tests live in the real world"
 )]
 
+mod allocations;
 mod deploy;
 mod details;
 mod end_to_end;
