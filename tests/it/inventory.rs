@@ -279,3 +279,48 @@ async fn an_inventory_is_reloaded_with_the_configuration_all_or_nothing() {
     );
     assert_eq!(api.requests().len(), 1, "judging anew needs no poll");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crossing_is_told_once_across_a_restart_where_state_is_saved() {
+    let mut expired = key("gone");
+    expired["expires_at"] = json!(plain(Utc::now() - TimeDelta::hours(1)));
+    let api = Api::start(Reply::listing(&[expired])).await;
+    let folder = Folder::new("told-once");
+    let path = config_file(&folder, &api.url());
+    let text = std::fs::read_to_string(&path).unwrap();
+    folder.file(
+        "config.toml",
+        &format!("state.directory = {:?}\n{text}", folder.0),
+    );
+    for life in ["first", "second"] {
+        let asked = api.requests().len();
+        let daemon = Daemon::start(
+            binary(&["--config.file", &path, "--log.level", "debug"]),
+            &folder,
+        );
+        daemon.logs("listed keys account=default").await;
+        let start = std::time::Instant::now();
+        // The poll is over and published, and so saved at the end.
+        while !daemon
+            .get("/metrics")
+            .await
+            .contains("api_key_account_up{account=\"default\"} 1")
+        {
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "{}",
+                daemon.log()
+            );
+        }
+        let told = daemon.log().matches("a key expired").count();
+        assert_eq!(
+            told,
+            usize::from(life == "first"),
+            "{life}: {}",
+            daemon.log()
+        );
+        assert!(api.requests().len() > asked);
+        daemon.signal("-TERM");
+        assert_eq!(daemon.ended().0, Some(0));
+    }
+}
