@@ -4,6 +4,7 @@
 //! Nothing but this file sees the token's text, and it hands it out once: as a header value marked
 //! sensitive.
 
+use std::borrow::Cow;
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -125,12 +126,12 @@ impl Token {
     }
 
     /// `text` with this token blacked out, for a token that does not look like one.
-    pub fn scrub(&self, text: &str) -> String {
+    pub fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let token = self.0.expose_secret();
-        if token.len() < SCRUBBED_CHARS_MIN {
-            return text.to_owned();
+        if token.len() < SCRUBBED_CHARS_MIN || !text.contains(token) {
+            return Cow::Borrowed(text);
         }
-        text.replace(token, REDACTED)
+        Cow::Owned(text.replace(token, REDACTED))
     }
 
     /// As [`Token::scrub`], and every part of the token too: for text in which the API may explain

@@ -344,7 +344,8 @@ impl<'a> Visitor<'a> for TextsVisitor {
     tolerate!('a, Texts::Absent, Texts::Other, str, map);
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Texts<'a>, A::Error> {
-        let mut texts = Vec::new();
+        // What most keys have.
+        let mut texts = Vec::with_capacity(8);
         while let Some(text) = seq.next_element::<Text<'a>>()? {
             if texts.len() == LIST_ENTRIES_MAX {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}

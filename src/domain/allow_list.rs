@@ -39,7 +39,7 @@ impl AllowList {
     pub fn parse<'a>(entries: impl Iterator<Item = Option<&'a str>>) -> Self {
         let mut invalid_entries = 0;
         let mut is_empty = true;
-        let mut networks = Vec::new();
+        let mut networks = Vec::with_capacity(entries.size_hint().0);
         for entry in entries {
             is_empty = false;
             match entry.and_then(network) {
@@ -101,8 +101,8 @@ impl AllowList {
             return [vec![(0, u32::MAX.into())], vec![(0, u128::MAX)]];
         }
         [
-            merge(ranges_v4(&self.networks)),
-            merge(ranges_v6(&self.networks)),
+            merge(ranges_v4(&self.networks)).collect(),
+            merge(ranges_v6(&self.networks)).collect(),
         ]
     }
 
@@ -136,20 +136,21 @@ fn network(entry: &str) -> Option<IpNet> {
 }
 
 fn count_ipv4(networks: &[IpNet]) -> u64 {
-    let merged = merge(ranges_v4(networks));
-    merged
-        .iter()
+    merge(ranges_v4(networks))
         .map(|(first, last)| u64::try_from(last - first).unwrap_or(u64::MAX) + 1)
         .sum()
 }
 
 fn count_ipv6(networks: &[IpNet]) -> Ipv6Count {
-    let merged = merge(ranges_v6(networks));
-    if merged.first() == Some(&(0, u128::MAX)) {
-        return Ipv6Count::All;
+    let mut sum = 0;
+    for (first, last) in merge(ranges_v6(networks)) {
+        if (first, last) == (0, u128::MAX) {
+            return Ipv6Count::All;
+        }
+        // Short of everything, the sum fits: the ranges are disjoint.
+        sum += last - first + 1;
     }
-    // Short of everything, the sum fits: the ranges are disjoint.
-    Ipv6Count::Some(merged.iter().map(|(first, last)| last - first + 1).sum())
+    Ipv6Count::Some(sum)
 }
 
 fn ranges_v4(networks: &[IpNet]) -> impl Iterator<Item = (u128, u128)> {
@@ -175,15 +176,15 @@ fn number_v6(address: Ipv6Addr) -> u128 {
 }
 
 /// Joins ranges that overlap or touch. The networks come sorted by address, so one pass is enough.
-fn merge(ranges: impl Iterator<Item = (u128, u128)>) -> Vec<(u128, u128)> {
-    let mut merged: Vec<(u128, u128)> = Vec::new();
-    for (first, last) in ranges {
-        match merged.last_mut() {
-            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
-            _ => merged.push((first, last)),
+fn merge(ranges: impl Iterator<Item = (u128, u128)>) -> impl Iterator<Item = (u128, u128)> {
+    let mut ranges = ranges.peekable();
+    std::iter::from_fn(move || {
+        let (first, mut last) = ranges.next()?;
+        while let Some((_, end)) = ranges.next_if(|(next, _)| *next <= last.saturating_add(1)) {
+            last = last.max(end);
         }
-    }
-    merged
+        Some((first, last))
+    })
 }
 
 #[cfg(test)]

@@ -7,28 +7,39 @@ pub const CHARS_MAX: usize = 255;
 
 /// A pattern for a whole text; everything but `*` and `?` stands for itself, capitals included.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Glob(Box<str>);
+pub struct Glob {
+    text: Box<str>,
+    /// How many bytes stand before the first wildcard. Most texts differ there already.
+    plain_len: usize,
+}
 
 impl Glob {
     /// Takes `text` as a pattern, or `None` where it is empty or longer than [`CHARS_MAX`].
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=CHARS_MAX).contains(&text.chars().count());
-        fits.then(|| Self(text.into()))
+        fits.then(|| Self {
+            text: text.into(),
+            plain_len: text.find(['*', '?']).unwrap_or(text.len()),
+        })
     }
 
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Whether it matches one text only: itself.
     pub fn is_exact(&self) -> bool {
-        !self.0.contains(['*', '?'])
+        self.plain_len == self.text.len()
     }
 
     /// Whether it matches the whole of `text`. At most pattern times text steps.
     pub fn matches(&self, text: &str) -> bool {
-        let (mut pattern, mut rest) = (self.0.chars(), text.chars());
+        let (plain, pattern) = self.text.split_at(self.plain_len);
+        let Some(rest) = text.strip_prefix(plain) else {
+            return false;
+        };
+        let (mut pattern, mut rest) = (pattern.chars(), rest.chars());
         // After the last `*`: what follows it, and the text from which it was tried last. An
         // earlier `*` never needs another try: what the last one can reach, it can.
         let mut retry = None;
@@ -58,7 +69,7 @@ impl Glob {
 
 impl fmt::Debug for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(&self.text, f)
     }
 }
 

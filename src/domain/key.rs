@@ -126,9 +126,10 @@ impl KeyState {
 pub struct Scopes(Box<str>);
 
 impl Scopes {
-    /// Takes clean scope names in any order, with repetitions. A name must not hold a line break;
-    /// names that do are the caller's bug and would be counted as two.
-    pub fn new(mut names: Vec<&str>) -> Self {
+    /// Takes clean scope names in any order, with repetitions; empty ones are left out. A name
+    /// must not hold a line break; names that do are the caller's bug and would be counted as two.
+    pub fn new<S: Borrow<str> + Ord>(mut names: Vec<S>) -> Self {
+        names.retain(|name| !name.borrow().is_empty());
         names.sort_unstable();
         names.dedup();
         Self(names.join("\n").into())
@@ -141,7 +142,8 @@ impl Scopes {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.iter().count()
+        let breaks = self.0.bytes().filter(|byte| *byte == b'\n').count();
+        if self.is_empty() { 0 } else { breaks + 1 }
     }
 
     /// Whether there is none.

@@ -1,5 +1,6 @@
 //! One complete listing of an account's keys: sorted, each id once, with what had to be left out.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
@@ -174,45 +175,34 @@ impl Listing {
     /// those of the keys, in order. A key without a name, a creation time or a readable end is
     /// never superseded and supersedes nobody, save that a successor may never expire.
     pub fn superseded(&self, names: &[Option<&str>]) -> Vec<bool> {
-        let mut by_name: HashMap<&str, Vec<&Key>> = HashMap::new();
-        for (key, name) in self.keys.iter().zip(names) {
-            // Two names may be the same only because what differed was blacked out.
-            let name = name.filter(|name| !name.contains(REDACTED));
-            if let Some(name) = name {
-                by_name.entry(name).or_default().push(key);
-            }
-        }
-        // Sorted newest first, one pass knows the latest end of all newer keys: no key is compared
+        let keys = self.keys.iter().zip(names).enumerate();
+        let mut sorted: Vec<_> = keys
+            .filter_map(|(index, (key, name))| {
+                let created_at = Reverse(key.created_at?);
+                Some(((*name)?, created_at, End::of(key.expiry), index))
+            })
+            .collect();
+        sorted.sort_unstable();
+        let mut superseded = vec![false; self.keys.len()];
+        // Newest first, so that one pass knows the latest end of all newer keys: no key is compared
         // with every other one, even where all share one name.
-        let mut superseded: HashMap<&str, bool> = HashMap::new();
-        for same_name in by_name.values_mut() {
-            same_name.sort_by_key(|key| std::cmp::Reverse(key.created_at));
-            let mut latest_of_newer: Option<End> = None;
-            let mut rest = same_name.as_slice();
-            while let Some(first) = rest.first() {
-                let (of_one_moment, older) = rest.split_at(
-                    rest.iter()
-                        .take_while(|key| key.created_at == first.created_at)
-                        .count(),
-                );
-                for key in of_one_moment.iter().filter(|key| key.created_at.is_some()) {
-                    let end = End::of(key.expiry);
-                    superseded.insert(key.id.as_str(), end.is_some() && end < latest_of_newer);
+        for same_name in sorted.chunk_by(|(a, ..), (b, ..)| a == b) {
+            // Two names may be the same only because what differed was blacked out.
+            if same_name.len() < 2 || same_name.iter().any(|(name, ..)| name.contains(REDACTED)) {
+                continue;
+            }
+            let mut latest_of_newer = None;
+            for of_one_moment in same_name.chunk_by(|(_, a, ..), (_, b, ..)| a == b) {
+                for (_, _, end, index) in of_one_moment {
+                    if let Some(is_superseded) = superseded.get_mut(*index) {
+                        *is_superseded = end.is_some() && *end < latest_of_newer;
+                    }
                 }
-                if first.created_at.is_some() {
-                    let latest = of_one_moment
-                        .iter()
-                        .filter_map(|key| End::of(key.expiry))
-                        .max();
-                    latest_of_newer = latest_of_newer.max(latest);
-                }
-                rest = older;
+                let latest = of_one_moment.iter().map(|(_, _, end, _)| *end).max();
+                latest_of_newer = latest_of_newer.max(latest.flatten());
             }
         }
-        self.keys
-            .iter()
-            .map(|key| superseded.get(key.id.as_str()).copied().unwrap_or(false))
-            .collect()
+        superseded
     }
 }
 

@@ -266,7 +266,7 @@ mod tests {
             .split_whitespace()
             .filter(|scope| {
                 let key = Key {
-                    scopes: Scopes::new(vec![scope]),
+                    scopes: Scopes::new(vec![*scope]),
                     ..key("a")
                 };
                 limits.is_privileged(&key)

@@ -69,7 +69,12 @@ impl fmt::Debug for Line {
 /// bidirectional characters (each becomes U+FFFD), anything that looks like a key, and what exceeds
 /// [`LABEL_CHARS_MAX`].
 pub fn label(text: &str) -> String {
-    let shown: String = prefix(text)
+    let text = prefix(text);
+    // Most labels: nothing to replace.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return cut(&redact(text), LABEL_CHARS_MAX);
+    }
+    let shown: String = text
         .chars()
         .map(|c| {
             if is_hidden(c) {
@@ -145,7 +150,7 @@ fn clean(text: &str, chars_max: usize) -> String {
 }
 
 fn cut(text: &str, chars_max: usize) -> String {
-    if text.chars().nth(chars_max).is_none() {
+    if text.len() <= chars_max || text.chars().nth(chars_max).is_none() {
         return text.to_owned();
     }
     text.chars().take(chars_max - 1).chain(['…']).collect()
@@ -159,11 +164,18 @@ fn prefix(text: &str) -> &str {
 /// Where the first secret starts, and how long the prefix is that announces it. Upper case counts
 /// too.
 fn find_secret(text: &str) -> Option<(usize, usize)> {
-    let mut before = None;
-    text.char_indices().find_map(|(start, c)| {
-        let is_word_start = !before.replace(c).is_some_and(char::is_alphanumeric);
-        let prefix = secret_at(text.split_at(start).1, is_word_start)?;
-        Some((start, prefix.len()))
+    let bytes = text.as_bytes();
+    let mut underscores = (1..bytes.len()).filter(|at| bytes.get(*at) == Some(&b'_'));
+    underscores.find_map(|at| {
+        // The letters before a prefix's first underscore: `sk`, `whs`.
+        let letters = match bytes.get(at - 1)? {
+            b'k' | b'K' => 2,
+            b's' | b'S' => 3,
+            _ => return None,
+        };
+        let (before, text) = text.split_at_checked(at.checked_sub(letters)?)?;
+        let is_word_start = !before.ends_with(char::is_alphanumeric);
+        Some((before.len(), secret_at(text, is_word_start)?.len()))
     })
 }
 

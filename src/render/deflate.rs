@@ -30,20 +30,24 @@ pub(super) fn deflate(text: &[u8]) -> Vec<u8> {
     if text.is_empty() {
         return Vec::new();
     }
-    // A third is what lines of long ids come to; the rest is grown into.
+    // A third is what lines of long ids come to; some have more.
     let mut bits = Bits {
-        out: Vec::with_capacity(text.len() / 3 + 16),
+        out: Vec::with_capacity(text.len() / 2 + 16),
         held: 0,
         count: 0,
     };
     // Not the last block; fixed codes.
-    bits.put(0b010, 3);
+    bits.put(0b010_u32, 3);
     let mut before: &[u8] = &[];
     let mut pending = Match {
         distance: 0,
         len: 0,
     };
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let line_len = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+        let line;
+        (line, rest) = rest.split_at(line_len);
         let (mut start, mut end) = (0, line.len());
         if (1..=DISTANCE_MAX).contains(&before.len()) && line.len() <= DISTANCE_MAX {
             let prefix = common_prefix(line, before);
@@ -107,23 +111,39 @@ impl Match {
     }
 }
 
+/// Eight bytes are compared at a time: of two words, the lowest bit that differs tells the byte.
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
-    let words = a
-        .chunks_exact(8)
-        .zip(b.chunks_exact(8))
-        .take_while(|(a, b)| a == b)
-        .count();
-    let rest = a.iter().zip(b).skip(words * 8);
-    words * 8 + rest.take_while(|(a, b)| a == b).count()
+    let mut len = 0;
+    for (a, b) in a.as_chunks().0.iter().zip(b.as_chunks().0) {
+        let differing = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if differing != 0 {
+            return len + differing.trailing_zeros() as usize / 8;
+        }
+        len += 8;
+    }
+    let rest = a.iter().zip(b).skip(len);
+    len + rest.take_while(|(a, b)| a == b).count()
 }
 
+/// As [`common_prefix`], from the end; `most` is at most the shorter one's length.
 fn common_suffix(a: &[u8], b: &[u8], most: usize) -> usize {
-    a.iter()
+    let (a, b) = (a.split_at(a.len() - most).1, b.split_at(b.len() - most).1);
+    let mut len = 0;
+    for (a, b) in a
+        .as_rchunks()
+        .1
+        .iter()
         .rev()
-        .zip(b.iter().rev())
-        .take(most)
-        .take_while(|(a, b)| a == b)
-        .count()
+        .zip(b.as_rchunks().1.iter().rev())
+    {
+        let differing = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if differing != 0 {
+            return len + differing.leading_zeros() as usize / 8;
+        }
+        len += 8;
+    }
+    let rest = a.iter().rev().zip(b.iter().rev()).skip(len);
+    len + rest.take_while(|(a, b)| a == b).count()
 }
 
 /// Bits written from the lowest of each byte on.
@@ -135,8 +155,8 @@ struct Bits {
 
 impl Bits {
     /// Takes up to 32 bits.
-    fn put(&mut self, bits: u32, count: u32) {
-        self.held |= u64::from(bits) << self.count;
+    fn put(&mut self, bits: impl Into<u64>, count: u32) {
+        self.held |= bits.into() << self.count;
         self.count += count;
         if self.count >= 32 {
             let [b0, b1, b2, b3, ..] = self.held.to_le_bytes();
@@ -147,15 +167,12 @@ impl Bits {
     }
 
     fn literals(&mut self, text: &[u8]) {
-        let (fours, rest) = text.as_chunks::<4>();
-        for four in fours {
-            if four.iter().all(u8::is_ascii) {
-                // The codes of ASCII have eight bits each.
-                let codes =
-                    four.map(|byte| SHORT_LITERALS.get(usize::from(byte)).copied().unwrap_or(0));
-                self.put(u32::from_le_bytes(codes), 32);
+        let (words, rest) = text.as_chunks();
+        for word in words {
+            if word.is_ascii() {
+                self.put_word(ascii_codes(*word));
             } else {
-                for byte in four {
+                for byte in word {
                     self.literal(*byte);
                 }
             }
@@ -165,10 +182,19 @@ impl Bits {
         }
     }
 
+    /// 64 bits: as many stay held as before.
+    fn put_word(&mut self, bits: u64) {
+        let bytes = (self.held | bits << self.count).to_le_bytes();
+        self.out.extend_from_slice(&bytes);
+        self.held = bits.checked_shr(64 - self.count).unwrap_or(0);
+    }
+
     fn literal(&mut self, byte: u8) {
-        match SHORT_LITERALS.get(usize::from(byte)) {
-            Some(code) => self.put(u32::from(*code), 8),
-            None => self.put(reversed(0x190 + u32::from(byte) - 144, 9), 9),
+        let byte = u32::from(byte);
+        if byte < 144 {
+            self.put(reversed(0x30 + byte, 8), 8);
+        } else {
+            self.put(reversed(0x190 + byte - 144, 9), 9);
         }
     }
 
@@ -182,9 +208,9 @@ impl Bits {
 
     /// Ends on a byte with an empty stored block.
     fn finish(mut self) -> Vec<u8> {
-        self.put(0b000, 3);
+        self.put(0b000_u32, 3);
         let padding = (8 - self.count % 8) % 8;
-        self.put(0, padding);
+        self.put(0_u32, padding);
         while self.count > 0 {
             self.out.push(self.held.to_le_bytes()[0]);
             self.held >>= 8;
@@ -195,23 +221,16 @@ impl Bits {
     }
 }
 
+/// The codes of eight ASCII bytes: each is 0x30 more than its byte, has eight bits, and is written
+/// from its highest bit on.
+fn ascii_codes(bytes: [u8; 8]) -> u64 {
+    let codes = u64::from_le_bytes(bytes) + 0x3030_3030_3030_3030;
+    // Turns round the bits of each byte.
+    codes.reverse_bits().swap_bytes()
+}
+
 /// The code of the symbol 256: seven zeros.
 const END_OF_BLOCK: (u32, u32) = (0, 7);
-
-/// The codes of the bytes below 144, ready to be written.
-#[expect(
-    clippy::indexing_slicing,
-    reason = "evaluated by the compiler, which would complain"
-)]
-static SHORT_LITERALS: [u8; 144] = {
-    let mut codes = [0; 144];
-    let mut byte: u8 = 0;
-    while byte < 144 {
-        codes[byte as usize] = (0x30 + byte).reverse_bits();
-        byte += 1;
-    }
-    codes
-};
 
 /// For each length, its code with its extra bits, and how many they are together.
 #[expect(

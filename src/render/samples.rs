@@ -91,7 +91,7 @@ pub(super) fn push_label(out: &mut String, name: &str, text: &str) {
     out.push_str(name);
     out.push_str("=\"");
     let mut rest = text;
-    while let Some(at) = rest.find(['\\', '"', '\n']) {
+    while let Some(at) = memchr::memchr3(b'\\', b'"', b'\n', rest.as_bytes()) {
         let (plain, special) = rest.split_at(at);
         out.push_str(plain);
         let (escaped, len) = match special.as_bytes().first() {
