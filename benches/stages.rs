@@ -22,7 +22,7 @@ use api_key_exporter::domain::state::{Account, AccountState, Outcome};
 use api_key_exporter::render::exposition::{Exposition, Prepared};
 use api_key_exporter::render::{Encoding, Format, Metrics};
 use api_key_exporter::secret::Token;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 const METRICS: Metrics = Metrics {
     relative: true,
@@ -71,7 +71,7 @@ fn stages(count: usize) {
     let prepare = || Prepared::new(state.clone(), None, METRICS, &settings, now);
     let prepared = Arc::new(prepare());
     let exposition = Exposition::new(vec![prepared.clone()]);
-    let moving = exposition.moving(now);
+    let moving = exposition.moving(now, None);
     let whole = |encoding| {
         exposition
             .body(&moving, &[], Format::Text, encoding)
@@ -112,8 +112,16 @@ fn stages(count: usize) {
         median(|| drop(black_box(Exposition::new(vec![prepared.clone()])))),
     );
     tell(
-        "once a second: the moving families",
-        median(|| drop(black_box(exposition.moving(now)))),
+        "once a poll: write the moving families",
+        median(|| drop(black_box(exposition.moving(now, None)))),
+    );
+    let (mut second, mut rewritten) = (now, None);
+    tell(
+        "once a second: rewrite their digits",
+        median(|| {
+            second += TimeDelta::seconds(1);
+            rewritten = Some(exposition.moving(second, rewritten.take()));
+        }),
     );
     for encoding in [Encoding::Identity, Encoding::Gzip] {
         let format = Format::OpenMetrics;

@@ -224,7 +224,9 @@ impl Shown {
         match &*last {
             Some((known, moving)) if *known == second => moving.clone(),
             _ => {
-                let moving = Arc::new(self.exposition.moving(now));
+                // Nobody holds it any more, as a rule, so that its text can be rewritten in place.
+                let previous = last.take().and_then(|(_, moving)| Arc::into_inner(moving));
+                let moving = Arc::new(self.exposition.moving(now, previous));
                 *last = Some((second, moving.clone()));
                 moving
             }

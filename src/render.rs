@@ -8,6 +8,7 @@ pub mod landing;
 mod piece;
 mod registry;
 mod samples;
+mod time_left;
 
 pub use format::Format;
 pub use piece::Encoding;

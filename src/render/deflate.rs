@@ -33,16 +33,11 @@ pub(super) fn deflate(text: &[u8]) -> Vec<u8> {
     // A third is what lines of long ids come to; some have more.
     let mut bits = Bits {
         out: Vec::with_capacity(text.len() / 2 + 16),
-        held: 0,
-        count: 0,
+        ..Bits::default()
     };
-    // Not the last block; fixed codes.
-    bits.put(0b010_u32, 3);
+    bits.put(FIXED_CODES.0, FIXED_CODES.1);
     let mut before: &[u8] = &[];
-    let mut pending = Match {
-        distance: 0,
-        len: 0,
-    };
+    let mut pending = Match::default();
     let mut rest = text;
     while !rest.is_empty() {
         let line_len = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
@@ -75,10 +70,52 @@ pub(super) fn deflate(text: &[u8]) -> Vec<u8> {
     }
     pending.flush(&mut bits);
     bits.put(END_OF_BLOCK.0, END_OF_BLOCK.1);
-    bits.finish()
+    bits.stored(&[]);
+    bits.out
+}
+
+/// Lines that each end in a value. The values stand in the compressed text as they are, so that
+/// whoever changes a digit in the text may change the same byte here.
+#[derive(Default)]
+pub(super) struct ValueLines {
+    bits: Bits,
+    /// What stands before the last line's value, and the whole line's length.
+    before: Vec<u8>,
+    before_len: usize,
+}
+
+impl ValueLines {
+    /// Adds a line: what stands before its value, and the value. Tells how many compressed bytes
+    /// stand between the end of the line before and the value.
+    pub(super) fn push(&mut self, head: &[u8], value: &[u8]) -> u32 {
+        let start = self.bits.out.len();
+        self.bits.put(FIXED_CODES.0, FIXED_CODES.1);
+        let mut rest = head;
+        let prefix = common_prefix(head, &self.before);
+        if prefix >= MATCH_MIN && self.before_len <= DISTANCE_MAX {
+            let mut found = Match::default();
+            found.extend(prefix, self.before_len, &mut self.bits);
+            found.flush(&mut self.bits);
+            (_, rest) = head.split_at(prefix);
+        }
+        self.bits.literals(rest);
+        self.bits.put(END_OF_BLOCK.0, END_OF_BLOCK.1);
+        self.before.clear();
+        self.before.extend_from_slice(head);
+        self.before_len = head.len() + value.len() + 1;
+        self.bits.stored(&[value, b"\n"]);
+        let head_len = self.bits.out.len() - start - value.len() - 1;
+        u32::try_from(head_len).unwrap_or(u32::MAX)
+    }
+
+    /// All lines, ending on a byte.
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.bits.out
+    }
 }
 
 /// A match that may still grow.
+#[derive(Default)]
 struct Match {
     distance: usize,
     len: usize,
@@ -147,6 +184,7 @@ fn common_suffix(a: &[u8], b: &[u8], most: usize) -> usize {
 }
 
 /// Bits written from the lowest of each byte on.
+#[derive(Default)]
 struct Bits {
     out: Vec<u8>,
     held: u64,
@@ -206,8 +244,8 @@ impl Bits {
         self.put(bits, count);
     }
 
-    /// Ends on a byte with an empty stored block.
-    fn finish(mut self) -> Vec<u8> {
+    /// A block of `parts` as they are, at most 65,535 bytes; ends on a byte. Not the last block.
+    fn stored(&mut self, parts: &[&[u8]]) {
         self.put(0b000_u32, 3);
         let padding = (8 - self.count % 8) % 8;
         self.put(0_u32, padding);
@@ -216,8 +254,14 @@ impl Bits {
             self.held >>= 8;
             self.count -= 8;
         }
-        self.out.extend_from_slice(&[0x00, 0x00, 0xff, 0xff]);
-        self.out
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        // No value is as long as that.
+        let len = u16::try_from(len).unwrap_or(u16::MAX);
+        self.out.extend_from_slice(&len.to_le_bytes());
+        self.out.extend_from_slice(&(!len).to_le_bytes());
+        for part in parts {
+            self.out.extend_from_slice(part);
+        }
     }
 }
 
@@ -228,6 +272,9 @@ fn ascii_codes(bytes: [u8; 8]) -> u64 {
     // Turns round the bits of each byte.
     codes.reverse_bits().swap_bytes()
 }
+
+/// Starts a block with the codes that the format fixes; not the last one.
+const FIXED_CODES: (u32, u32) = (0b010, 3);
 
 /// The code of the symbol 256: seven zeros.
 const END_OF_BLOCK: (u32, u32) = (0, 7);
@@ -379,6 +426,40 @@ mod tests {
                 String::from_utf8_lossy(&text)
             );
         }
+    }
+
+    #[test]
+    fn lines_with_values_come_back_and_their_values_stand_where_they_are_said_to() {
+        let heads: [&[u8]; 8] = [
+            b"",
+            b"a{b=\"1\"} ",
+            b"a{b=\"2\"} ",
+            "é".as_bytes(),
+            &[b'x'; 600],
+            &[b'x'; 601],
+            &b"y".repeat(40_000),
+            &b"y".repeat(40_001),
+        ];
+        let (mut text, mut values, mut lines) = (Vec::new(), Vec::new(), ValueLines::default());
+        let mut at = 0;
+        for (number, head) in heads.iter().cycle().take(40).enumerate() {
+            let value = (number * number * 777).to_string().into_bytes();
+            text.extend([head, value.as_slice(), b"\n"].concat());
+            at += lines.push(head, &value) as usize;
+            values.push((at, value.clone()));
+            at += value.len() + 1;
+        }
+        let deflated = lines.finish();
+        for (at, value) in values {
+            assert_eq!(deflated[at..at + value.len()], value);
+        }
+        let file = [&GZIP_HEADER, &deflated[..]].concat();
+        let trailer = gzip_trailer(crc32fast::hash(&text), text.len() as u64);
+        let file = [&file[..], &trailer].concat();
+        let mut out = Vec::new();
+        let mut reader = flate2::bufread::GzDecoder::new(file.as_slice());
+        reader.read_to_end(&mut out).unwrap();
+        assert!(out == text);
     }
 
     #[test]

@@ -21,7 +21,8 @@ use crate::render::families::{self, FAMILIES, Family, KeyFacts, ListingFacts, So
 use crate::render::format::Format;
 use crate::render::piece::{Chain, Encoding, Piece};
 use crate::render::registry;
-use crate::render::samples::{Samples, Value, push_label, push_value};
+use crate::render::samples::{Samples, push_label};
+use crate::render::time_left::{TimeLeft, Written};
 
 /// Keys written at once. A family's text of so many is some 64 KiB, what a processor's nearer
 /// caches hold, and nothing larger is ever allocated to write a listing of any size.
@@ -48,10 +49,7 @@ struct PreparedKeys {
     matched: Box<[bool]>,
     /// Pieces for each of [`FAMILIES`], none where they come from elsewhere.
     fixed: Vec<Vec<Piece>>,
-    /// The line of each key with a readable end up to its value, all in one string.
-    time_left_lines: String,
-    /// Where each of those lines stops, and the second of the key's end, rounded down.
-    time_left: Vec<(usize, i64)>,
+    time_left: TimeLeft,
 }
 
 /// All accounts, ready to be scraped.
@@ -62,10 +60,13 @@ pub struct Exposition {
     fixed: [Vec<Chain>; Format::ALL.len()],
 }
 
-/// The moving families as of one second, in order. The same in both formats: their first lines are
-/// fixed.
+/// The moving families as of one second. The same in both formats: their first lines are fixed.
 #[derive(Debug)]
-pub struct Moving(Vec<Piece>);
+pub struct Moving {
+    /// For each account.
+    time_left: Vec<Written>,
+    key_states: Piece,
+}
 
 impl Prepared {
     /// Writes the text for `state` as of `now`. That of the keys is taken over from `previous`
@@ -237,7 +238,6 @@ impl PreparedKeys {
         prepared.census = Census::new(judged().map(|(key, it)| (key, it.notice.warning)));
         let points = judged().flat_map(|(key, verdict)| settings.turning_points(key, verdict));
         prepared.holds = holds(points, now);
-        prepared.time_left_lines.shrink_to_fit();
         prepared.time_left.shrink_to_fit();
         prepared
     }
@@ -249,26 +249,9 @@ impl PreparedKeys {
         };
         for (key, labels) in keys.iter().zip(labels) {
             if let Expiry::At(end) = key.expiry {
-                self.time_left_lines.push_str(family.name);
-                self.time_left_lines.push_str(labels);
-                self.time_left_lines.push_str("} ");
-                self.time_left
-                    .push((self.time_left_lines.len(), end.timestamp()));
+                let head = [family.name, labels, "} "];
+                self.time_left.push(head, end.timestamp());
             }
-        }
-    }
-
-    /// Whole seconds, rounded down, so that what is below zero has expired.
-    fn write_time_left(&self, second: i64, out: &mut String) {
-        // A line's value takes 13 digits and a line break for any end up to the year 9999.
-        out.reserve(self.time_left_lines.len() + 14 * self.time_left.len());
-        let (mut rest, mut start) = (self.time_left_lines.as_str(), 0);
-        for (stop, end) in &self.time_left {
-            let (line, tail) = rest.split_at(stop - start);
-            (rest, start) = (tail, *stop);
-            out.push_str(line);
-            push_value(out, Value::Integer(end - second));
-            out.push('\n');
         }
     }
 }
@@ -285,35 +268,37 @@ impl Exposition {
         &self.accounts
     }
 
-    /// The moving families as of the whole second that `now` falls in.
-    pub fn moving(&self, now: DateTime<Utc>) -> Moving {
+    /// The moving families as of the whole second that `now` falls in. `previous`, of this
+    /// exposition at another second, is rewritten where it can be.
+    pub fn moving(&self, now: DateTime<Utc>, previous: Option<Moving>) -> Moving {
         let second = now.timestamp();
-        let now = DateTime::from_timestamp(second, 0).unwrap_or(now);
-        let moving = FAMILIES
-            .iter()
-            .filter(|family| family.is_moving())
-            .map(|family| {
-                let mut out = String::new();
-                for account in &self.accounts {
-                    match family.source {
-                        Source::TimeLeft => account.keys.write_time_left(second, &mut out),
-                        Source::KeyStates => {
-                            let labels = &account_labels(&account.state);
-                            let format = Format::Text;
-                            let samples = Samples {
-                                out: &mut out,
-                                name: family.name,
-                                labels,
-                                format,
-                            };
-                            families::key_states(&account.keys.census.at(now), samples);
-                        }
-                        Source::Key(_) | Source::Listing(_) | Source::Account(_) => {}
-                    }
-                }
-                Piece::new(&out)
-            });
-        Moving(moving.collect())
+        let mut previous = previous.into_iter().flat_map(|previous| previous.time_left);
+        let time_left = self.accounts.iter().map(|account| {
+            let time_left = &account.keys.time_left;
+            time_left.at(second, previous.next())
+        });
+        Moving {
+            time_left: time_left.collect(),
+            key_states: Piece::new(&self.key_states(second)),
+        }
+    }
+
+    fn key_states(&self, second: i64) -> String {
+        let mut out = String::new();
+        let families = FAMILIES.iter();
+        for family in families.filter(|family| matches!(family.source, Source::KeyStates)) {
+            for account in &self.accounts {
+                let samples = Samples {
+                    out: &mut out,
+                    name: family.name,
+                    labels: &account_labels(&account.state),
+                    format: Format::Text,
+                };
+                let now = DateTime::from_timestamp(second, 0).unwrap_or_default();
+                families::key_states(&account.keys.census.at(now), samples);
+            }
+        }
+        out
     }
 
     /// A whole body. `moving` is of this exposition, `process` what the process tells of itself.
@@ -325,11 +310,16 @@ impl Exposition {
         encoding: Encoding,
     ) -> Vec<Bytes> {
         let mut body = Chain::default();
-        let mut moving = moving.0.iter();
+        let mut sources = FAMILIES.iter().filter(|family| family.is_moving());
         for fixed in self.fixed.get(format as usize).into_iter().flatten() {
             body.append(fixed);
-            if let Some(piece) = moving.next() {
-                body.push(piece);
+            match sources.next().map(|family| family.source) {
+                Some(Source::TimeLeft) => {
+                    let pieces = moving.time_left.iter().map(Written::piece);
+                    pieces.for_each(|piece| body.push(piece));
+                }
+                Some(Source::KeyStates) => body.push(&moving.key_states),
+                Some(Source::Key(_) | Source::Listing(_) | Source::Account(_)) | None => {}
             }
         }
         body.push(&Piece::new(

@@ -4,7 +4,7 @@
 //! Pieces are shared: a body is a chain of references to them, and nothing that a poll wrote is
 //! copied or compressed again for a scrape.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::render::deflate;
 
@@ -52,6 +52,33 @@ impl Piece {
             deflated: kept(&deflated),
             crc,
         }
+    }
+
+    /// A piece of text and its compressed form that belong together.
+    pub(super) fn of_parts(text: impl Into<Bytes>, deflated: impl Into<Bytes>) -> Self {
+        let text = text.into();
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&text);
+        Self {
+            text,
+            deflated: deflated.into(),
+            crc,
+        }
+    }
+
+    /// Text and compressed form, to be changed: copies where somebody else holds them.
+    pub(super) fn into_parts(self) -> (BytesMut, BytesMut) {
+        let own = |bytes: Bytes| {
+            bytes
+                .try_into_mut()
+                .unwrap_or_else(|bytes| BytesMut::from(&*bytes))
+        };
+        (own(self.text), own(self.deflated))
+    }
+
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &Bytes {
+        &self.text
     }
 
     pub(super) fn is_empty(&self) -> bool {

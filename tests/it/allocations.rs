@@ -62,7 +62,7 @@ fn a_scrape_allocates_a_few_small_things_whatever_the_number_of_keys() {
     let now: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
     for count in [10, 1_000, 10_000] {
         let exposition = exposition(count, now);
-        let moving = exposition.moving(now);
+        let moving = exposition.moving(now, None);
         for encoding in [Encoding::Identity, Encoding::Gzip] {
             let mut body = Vec::new();
             let cost = allocation_counter::measure(|| {
