@@ -115,6 +115,8 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             let ended = Instant::now();
             self.poll_duration.observe((ended - started).as_secs_f64());
             due = started + retry::next_wait(interval, (self.random)());
+            // A poll that took all of its time has tried the API to the end.
+            due = due.max(ended + retry::BACKOFF_MIN);
             if let Err(failure) = &poll.answer.result
                 && let Some(asked) = failure.retry_after
             {

@@ -8,9 +8,9 @@ use crate::domain::failure::Failure;
 /// A backoff grows from this.
 const BACKOFF_BASE: Duration = Duration::from_secs(1);
 
-/// Shortest wait before a retry. Full jitter alone may say zero, and a server in trouble deserves a
-/// breath.
-const BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// Shortest wait before another request, of this poll or the next. Full jitter alone may say zero,
+/// and a server in trouble deserves a breath.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(500);
 
 /// Longest backoff within a poll; the next poll comes anyway.
 const BACKOFF_MAX: Duration = Duration::from_secs(20);

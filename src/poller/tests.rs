@@ -32,6 +32,8 @@ struct Step(u64, Result<(), Failure>);
 struct Run {
     /// When each attempt began, in milliseconds from the start.
     attempts: Vec<u64>,
+    /// When each ended, and whether it succeeded, with how long it was asked to wait.
+    ended: Vec<(u64, Result<(), Option<Duration>>)>,
     state: AccountState,
 }
 
@@ -58,8 +60,18 @@ fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_000_000, 0).unwrap()
 }
 
-/// Polls every `interval` seconds for `seconds`, with every random number in the middle.
+/// Polls every `interval` seconds for `seconds`, with three attempts and every random number in
+/// the middle.
 async fn run(script: Script, interval: u64, seconds: u64) -> Run {
+    run_with(script, interval, seconds, (3, || 0.5)).await
+}
+
+async fn run_with(
+    script: Script,
+    interval: u64,
+    seconds: u64,
+    (attempts_max, random): (u32, fn() -> f64),
+) -> Run {
     let account = Account {
         name: "a".into(),
         provider: "bitgpt",
@@ -74,14 +86,21 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
     let board = Arc::new(Board::new([state.clone()], METRICS, Arc::default(), now()));
     let start = Instant::now();
     let attempts = Arc::new(Mutex::new(Vec::new()));
-    let seen = attempts.clone();
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let (seen, seen_ended) = (attempts.clone(), ended.clone());
+    let elapsed = move || u64::try_from(start.elapsed().as_millis()).unwrap();
     let poller = Poller {
         attempt: async move |time_left: Duration| {
             let number = {
                 let mut seen = seen.lock().unwrap();
-                seen.push(u64::try_from(start.elapsed().as_millis()).unwrap());
+                seen.push(elapsed());
                 seen.len()
             };
+            assert_eq!(
+                seen_ended.lock().unwrap().len(),
+                number - 1,
+                "two at a time"
+            );
             let Step(took, result) = script.steps.get(number - 1).unwrap_or(&script.then).clone();
             let took = Duration::from_secs(took);
             let result = if took > time_left {
@@ -91,6 +110,9 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
                 sleep(took).await;
                 result
             };
+            let told = result.as_ref().copied();
+            let told = told.map_err(|failure| failure.retry_after);
+            seen_ended.lock().unwrap().push((elapsed(), told));
             let result = result.map(|()| Parsed {
                 listing: Listing::default(),
                 support_id: None,
@@ -103,23 +125,30 @@ async fn run(script: Script, interval: u64, seconds: u64) -> Run {
         details: None,
         watch: Watch::new(&state, Arc::default()),
         state,
-        attempts_max: 3,
+        attempts_max,
         board: board.clone(),
         slot: 0,
         memory: Arc::default(),
         heartbeat: Liveness::new().heartbeat(),
         poll_duration: Telemetry::new().unwrap().poll_duration("a"),
         now,
-        random: || 0.5,
+        random,
     };
     let stop = CancellationToken::new();
     let polling = tokio::spawn(poller.run(stop.clone()));
     sleep(Duration::from_secs(seconds)).await;
     stop.cancel();
     polling.await.unwrap();
-    let attempts = attempts.lock().unwrap().clone();
+    let (attempts, ended) = (
+        attempts.lock().unwrap().clone(),
+        ended.lock().unwrap().clone(),
+    );
     let state = board.read(now()).accounts()[0].state().clone();
-    Run { attempts, state }
+    Run {
+        attempts,
+        ended,
+        state,
+    }
 }
 
 fn failures(state: &AccountState) -> u64 {
@@ -249,4 +278,81 @@ async fn the_loop_stops_in_the_middle_of_a_request() {
     )
     .await;
     assert_eq!((run.attempts.len(), run.state.polls), (1, 0));
+}
+
+/// An API of chance: fast and slow, good and bad in every way, asking for any wait or for none.
+fn any_step(interval: u64) -> Step {
+    let took = fastrand::u64(..interval + 5) * u64::from(fastrand::bool());
+    if fastrand::u8(..3) == 0 {
+        return Step(took, Ok(()));
+    }
+    let asked = [0, 1, 30, 7_200, u64::MAX, fastrand::u64(..4_000)];
+    let reason = fastrand::choice(Reason::ALL).unwrap();
+    let failure = Failure {
+        retry_after: fastrand::choice(asked)
+            .filter(|_| fastrand::u8(..4) == 0)
+            .map(Duration::from_secs),
+        ..Failure::new(reason, "")
+    };
+    Step(took, Err(failure))
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_the_api_does_polls_keep_to_the_budget_the_gaps_and_the_waits_asked_for() {
+    for seed in 0..200 {
+        fastrand::seed(seed);
+        let interval = fastrand::choice([5, 17, 60, 300, 3_600, 86_400]).unwrap();
+        let attempts_max = fastrand::u32(1..=10);
+        // Some APIs stay as they are in the end: good, bad, or slow.
+        let script = Script {
+            steps: (0..fastrand::usize(..60))
+                .map(|_| any_step(interval))
+                .collect(),
+            then: any_step(interval),
+        };
+        let run = run_with(
+            script,
+            interval,
+            interval * 40,
+            (attempts_max, fastrand::f64),
+        )
+        .await;
+        let what = format!("seed {seed}, interval {interval}, {attempts_max} attempts");
+
+        let polls = run.state.polls;
+        let failed = failures(&run.state);
+        assert!(failed <= polls && polls > 0, "{what}");
+        let successes = run
+            .ended
+            .iter()
+            .filter(|(_, result)| result.is_ok())
+            .count() as u64;
+        assert_eq!(polls - failed, successes, "{what}");
+        // The last poll may be under way.
+        let requests = run.attempts.len() as u64;
+        assert!(
+            requests <= polls + 1 + 10 + successes / 10,
+            "{what}: {requests} of {polls}"
+        );
+        assert!(requests <= (polls + 1) * u64::from(attempts_max), "{what}");
+
+        let hour = 3_600_000;
+        let longest = (interval * 1_100).max(hour) + 1;
+        assert!(run.attempts[0] <= 5_000, "{what}: {}", run.attempts[0]);
+        for (next, (ended, result)) in run.attempts[1..].iter().zip(&run.ended) {
+            let wait = next - ended;
+            assert!(wait <= longest, "{what}: {wait} ms");
+            assert!(wait >= 500, "{what}: {wait} ms");
+            let Err(asked) = result else { continue };
+            if let Some(asked) = asked {
+                let asked = u64::try_from(asked.as_millis())
+                    .unwrap_or(u64::MAX)
+                    .min(hour);
+                assert!(
+                    wait >= asked,
+                    "{what}: asked for {asked} ms, came after {wait}"
+                );
+            }
+        }
+    }
 }
