@@ -35,14 +35,23 @@ use api_key_exporter::reload::Load;
 use api_key_exporter::systemd::Unit;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 /// By default an account is polled every five minutes.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Each has an API and a script of its own.
-const ACCOUNTS: usize = 8;
+/// Each has an API and a script of its own. Some polls of each a round, and enough together to tell
+/// a leak from noise.
+const ACCOUNTS: usize = 32;
+
+/// Accounts that are never answered as they must be, and the reason of each of their failures: no
+/// listener, a server that speaks no TLS, a name that is none (RFC 6761).
+const DEAD_ACCOUNTS: [(&str, &str); 3] = [
+    ("refused", "connect"),
+    ("plain", "tls"),
+    ("nameless", "dns"),
+];
 
 /// Long enough for some polls of each account.
 const STORM: Duration = Duration::from_secs(6);
@@ -335,7 +344,8 @@ impl Soak {
             .collect()
     }
 
-    async fn storm(&mut self, random: &mut fastrand::Rng) -> Vec<&'static str> {
+    /// `may_kill`: whether the process may be killed, too.
+    async fn storm(&mut self, random: &mut fastrand::Rng, may_kill: bool) -> Vec<&'static str> {
         for truth in &self.truths {
             truth.lock().unwrap().is_quiet = false;
         }
@@ -368,7 +378,7 @@ impl Soak {
                 self.daemon.signal("-HUP");
             }
         }
-        if random.u32(..6) == 0 {
+        if may_kill && random.u32(..3) == 0 {
             done.push("kill");
             self.kill().await;
         }
@@ -476,6 +486,25 @@ impl Soak {
             "api_key_exporter_task_panics_total{task=\"connection\"}".to_owned(),
             Some(0.0),
         );
+        for (name, reason) in DEAD_ACCOUNTS {
+            let account = format!("account=\"{name}\"");
+            let polls = scrape.get(&format!("api_key_account_polls_total{{{account}}}"));
+            let of_reason = |reason: &str| {
+                let labels = format!("{{{account},reason=\"{reason}\"}}");
+                scrape.get(&format!("api_key_account_poll_failures_total{labels}"))
+            };
+            let tokenless = of_reason("credential").copied().unwrap_or(0.0);
+            let expected = polls.map(|polls| polls - tokenless);
+            expect(
+                format!("api_key_account_poll_failures_total{{{account},reason=\"{reason}\"}}"),
+                expected,
+            );
+            expect(
+                format!("api_key_account_consecutive_failures{{{account}}}"),
+                polls.copied(),
+            );
+            expect(format!("api_key_account_up{{{account}}}"), Some(0.0));
+        }
         let mut keys = 0;
         for (number, truth) in truths.iter().enumerate() {
             let account = format!("account=\"a{number}\"");
@@ -566,21 +595,18 @@ const REASONS: [&str; 18] = [
 type Sample = (usize, f64, f64);
 
 /// KiB for each million polls: the line through each life's samples, all lives together, without
-/// each life's first one.
+/// each life's first third, in which buffers grow to their size.
 fn slope(samples: &[Sample]) -> Option<f64> {
     let lives: BTreeSet<usize> = samples.iter().map(|sample| sample.0).collect();
     let (mut covariance, mut variance) = (0.0, 0.0);
     for life in lives {
-        let of_life: Vec<&Sample> = samples
-            .iter()
-            .filter(|sample| sample.0 == life)
-            .skip(1)
-            .collect();
+        let of_life: Vec<&Sample> = samples.iter().filter(|sample| sample.0 == life).collect();
+        let (_, of_life) = of_life.split_at(of_life.len().div_ceil(3));
         let count = of_life.len() as f64;
         let mean =
             |of: fn(&Sample) -> f64| of_life.iter().map(|sample| of(sample)).sum::<f64>() / count;
         let (polls, rss) = (mean(|sample| sample.1), mean(|sample| sample.2));
-        for sample in &of_life {
+        for sample in of_life {
             covariance += (sample.1 - polls) * (sample.2 - rss);
             variance += (sample.1 - polls).powi(2);
         }
@@ -622,6 +648,20 @@ fn main() -> ExitCode {
     runtime.block_on(soak(Duration::from_secs_f64(60.0 * minutes), seed))
 }
 
+/// Answers whatever is said to it with words.
+async fn start_plain_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Who gives up before is no matter.
+            drop(stream.write_all(b"220 this is no TLS\r\n").await);
+        }
+    });
+    address
+}
+
 async fn soak(duration: Duration, seed: u64) -> ExitCode {
     let start = Instant::now();
     let mut random = fastrand::Rng::with_seed(seed);
@@ -655,6 +695,18 @@ async fn soak(duration: Duration, seed: u64) -> ExitCode {
         apis.push(api);
         truths.push(truth);
     }
+    let base_urls = [
+        "http://127.0.0.1:1".to_owned(),
+        format!("https://{}", start_plain_server().await),
+        "https://api.soak.invalid".to_owned(),
+    ];
+    for ((name, _), base_url) in DEAD_ACCOUNTS.iter().zip(base_urls) {
+        writeln!(
+            config,
+            "[[accounts]]\nname = \"{name}\"\nbase_url = \"{base_url}\"\ntoken_file = \"token\""
+        )
+        .unwrap();
+    }
     fs::write(folder.join("config.toml"), &config).unwrap();
     let daemon = Daemon::start(&folder, port).await;
     let mut soak = Soak {
@@ -670,7 +722,9 @@ async fn soak(duration: Duration, seed: u64) -> ExitCode {
     let (mut rounds, mut fds, mut threads) = (0, BTreeSet::new(), BTreeSet::new());
     while start.elapsed() < duration {
         rounds += 1;
-        let done = soak.storm(&mut random).await;
+        // The first half is one long life, in which a leak would show.
+        let may_kill = start.elapsed() > duration / 2;
+        let done = soak.storm(&mut random, may_kill).await;
         let was_killed = done.contains(&"kill");
         let polls_now = soak.quiet().await;
         if was_killed {

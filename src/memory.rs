@@ -24,3 +24,18 @@ pub fn give_back() {
         libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES_BYTES);
     }
 }
+
+/// Gives back the pages that hold nothing but holes. Worth its few milliseconds after a poll, and
+/// not more often: of ten thousand changed keys, 7 of 52 MiB.
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    #[expect(
+        unsafe_code,
+        reason = "glibc has no other way, and no crate wraps this one"
+    )]
+    // SAFETY: it takes an integer, and any thread may call it at any time.
+    unsafe {
+        // Tells whether there was something to give back, which does not matter.
+        libc::malloc_trim(0);
+    }
+}

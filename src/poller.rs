@@ -29,6 +29,7 @@ use crate::domain::listing::{Listing, Rejects};
 use crate::domain::state::{AccountState, Outcome};
 use crate::domain::text::Line;
 use crate::liveness::Heartbeat;
+use crate::memory;
 use crate::poller::report::{Report, Saying};
 use crate::poller::retry::{Budget, Situation};
 use crate::poller::told::Told;
@@ -236,6 +237,8 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         self.state = self.state.with_next_poll(at);
         let now = (self.now)();
         self.board.publish(self.slot, self.state.clone(), now);
+        // What was shown before is gone, and has left holes.
+        memory::trim();
         self.watch
             .look_at_inventory(self.board.read(now).accounts());
     }
