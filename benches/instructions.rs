@@ -115,10 +115,7 @@ fn run(case: &str, keys: usize) {
         name: "default".into(),
         provider: "bitgpt",
         base_url: "https://api.bitgpt.xyz/".into(),
-        shrink: ShrinkGuard {
-            confirmations: 2,
-            ratio: 0.5,
-        },
+        shrink: ShrinkGuard::default(),
         interval: Duration::from_secs(300),
     };
     let metrics = Metrics {

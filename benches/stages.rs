@@ -52,10 +52,7 @@ fn stages(count: usize) {
         name: "default".into(),
         provider: "bitgpt",
         base_url: "https://api.bitgpt.xyz/".into(),
-        shrink: ShrinkGuard {
-            confirmations: 2,
-            ratio: 0.5,
-        },
+        shrink: ShrinkGuard::default(),
         interval: Duration::from_secs(300),
     };
     let empty = AccountState::new(Arc::new(account));

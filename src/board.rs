@@ -243,31 +243,16 @@ mod tests {
     use crate::domain::inventory::{Entry, Inventory};
     use crate::domain::key::Key;
     use crate::domain::key::tests::{at, key};
-    use crate::domain::listing::{Listing, Rejects};
     use crate::domain::policy::Limits;
-    use crate::domain::state::{Account, Outcome};
+    use crate::domain::state::tests::{listed, polled_every};
 
     /// A board with one key, made at 0, muted until 100, too old from 200 on.
     fn board(now: i64) -> Board {
-        let account = Arc::new(Account {
-            name: "a".into(),
-            provider: "bitgpt",
-            base_url: "https://api.bitgpt.xyz/".into(),
-            interval: Duration::from_secs(60),
-            shrink: crate::domain::changes::ShrinkGuard {
-                confirmations: 2,
-                ratio: 0.5,
-            },
-        });
         let key = Key {
             created_at: Some(at(0)),
             ..key("k")
         };
-        let outcome = Outcome {
-            result: Ok(Listing::new(vec![key], Rejects::default(), None)),
-            clock_skew: None,
-        };
-        let state = AccountState::new(account).after(outcome, at(now));
+        let state = polled_every(Duration::from_secs(60), "a").after(listed(vec![key]), at(now));
         let muted = Entry {
             muted_until: Some(at(100)),
             ..entry("*")

@@ -290,12 +290,9 @@ impl Poll {
     /// A key takes some 400 bytes, so that 20,000 keys fit.
     const MAX_BODY_BYTES: u64 = 8 * 1024 * 1024;
     const MAX_KEYS: u64 = 20_000;
-    /// A second listing an interval later tells a hiccup from the truth.
-    const SHRINK_CONFIRMATIONS: u64 = 2;
-    /// Nobody deletes more than half of the keys in five minutes by hand.
-    const SHRINK_RATIO: f64 = 0.5;
 
     fn read(section: &mut Section<'_>) -> Self {
+        let shrink = ShrinkGuard::default();
         Self {
             interval: section.duration("interval", Self::INTERVAL, Self::INTERVAL_RANGE),
             timeout: section.duration(
@@ -309,10 +306,10 @@ impl Poll {
             shrink: ShrinkGuard {
                 confirmations: section.number(
                     "shrink_confirmations",
-                    Self::SHRINK_CONFIRMATIONS,
+                    shrink.confirmations.into(),
                     1..=100,
                 ),
-                ratio: section.fraction("shrink_ratio", Self::SHRINK_RATIO, Least::Zero),
+                ratio: section.fraction("shrink_ratio", shrink.ratio, Least::Zero),
             },
         }
     }

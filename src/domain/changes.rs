@@ -137,6 +137,17 @@ pub struct ShrinkGuard {
     pub ratio: f64,
 }
 
+impl Default for ShrinkGuard {
+    /// A second listing an interval later tells a hiccup from the truth, and nobody deletes more
+    /// than half of the keys in five minutes by hand.
+    fn default() -> Self {
+        Self {
+            confirmations: 2,
+            ratio: 0.5,
+        }
+    }
+}
+
 impl ShrinkGuard {
     /// Whether to hold back a listing of `keys` keys while `held` are known. `seen` such listings
     /// came in a row before this one.

@@ -207,31 +207,37 @@ impl AccountState {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::domain::key::Key;
     use crate::domain::key::tests::{at, key};
     use crate::domain::listing::Rejects;
 
-    fn account() -> AccountState {
-        let name = "default".into();
+    /// An account that was never polled.
+    pub(crate) fn polled_every(interval: Duration, name: &str) -> AccountState {
         AccountState::new(Arc::new(Account {
-            name,
+            name: name.into(),
             provider: "bitgpt",
             base_url: "https://api.bitgpt.xyz/".into(),
-            interval: Duration::from_secs(300),
-            shrink: ShrinkGuard {
-                confirmations: 2,
-                ratio: 0.5,
-            },
+            interval,
+            shrink: ShrinkGuard::default(),
         }))
     }
 
-    fn success(ids: &[&str]) -> Outcome {
-        let keys = ids.iter().map(|id| key(id)).collect();
+    /// A poll that listed these.
+    pub(crate) fn listed(keys: Vec<Key>) -> Outcome {
         Outcome {
             result: Ok(Listing::new(keys, Rejects::default(), None)),
             clock_skew: None,
         }
+    }
+
+    fn account() -> AccountState {
+        polled_every(Duration::from_secs(300), "default")
+    }
+
+    fn success(ids: &[&str]) -> Outcome {
+        listed(ids.iter().map(|id| key(id)).collect())
     }
 
     fn failure(reason: Reason, support_id: Option<&str>) -> Outcome {

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 
 use super::*;
-use crate::domain::changes::ShrinkGuard;
 use crate::domain::failure::Reason;
 use crate::domain::listing::Listing;
-use crate::domain::state::Account;
+use crate::domain::state::tests::polled_every;
 use crate::liveness::Liveness;
 use crate::render::Metrics;
 use crate::telemetry::Telemetry;
@@ -72,17 +71,7 @@ async fn run_with(
     seconds: u64,
     (attempts_max, random): (u32, fn() -> f64),
 ) -> Run {
-    let account = Account {
-        name: "a".into(),
-        provider: "bitgpt",
-        base_url: "https://api.bitgpt.xyz/".into(),
-        interval: Duration::from_secs(interval),
-        shrink: ShrinkGuard {
-            confirmations: 2,
-            ratio: 0.5,
-        },
-    };
-    let state = AccountState::new(Arc::new(account));
+    let state = polled_every(Duration::from_secs(interval), "a");
     let board = Arc::new(Board::new([state.clone()], METRICS, Arc::default(), now()));
     let start = Instant::now();
     let attempts = Arc::new(Mutex::new(Vec::new()));

@@ -275,8 +275,7 @@ mod tests {
     use crate::domain::inventory::tests::entry;
     use crate::domain::inventory::{Entry, Inventory};
     use crate::domain::key::tests::{at, key};
-    use crate::domain::listing::Rejects;
-    use crate::domain::state::{Account, Outcome};
+    use crate::domain::state::tests::{listed, polled_every};
     use crate::render::Metrics;
 
     const METRICS: Metrics = Metrics {
@@ -287,23 +286,10 @@ mod tests {
 
     /// An account with a listing of `ids`, or with none yet.
     fn prepared(name: &str, ids: Option<&[&str]>, settings: &Arc<Settings>) -> Arc<Prepared> {
-        let mut state = AccountState::new(Arc::new(Account {
-            name: name.into(),
-            provider: "bitgpt",
-            base_url: "https://api.bitgpt.xyz/".into(),
-            interval: Duration::from_secs(60),
-            shrink: crate::domain::changes::ShrinkGuard {
-                confirmations: 2,
-                ratio: 0.5,
-            },
-        }));
+        let mut state = polled_every(Duration::from_secs(60), name);
         if let Some(ids) = ids {
             let keys = ids.iter().map(|id| key(id)).collect();
-            let outcome = Outcome {
-                result: Ok(Listing::new(keys, Rejects::default(), None)),
-                clock_skew: None,
-            };
-            state = state.after(outcome, at(0));
+            state = state.after(listed(keys), at(0));
         }
         Arc::new(Prepared::new(state, None, METRICS, settings, at(0)))
     }

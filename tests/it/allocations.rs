@@ -41,10 +41,7 @@ fn exposition(count: usize, now: DateTime<Utc>) -> Exposition {
         provider: "bitgpt",
         base_url: "https://api.bitgpt.xyz/".into(),
         interval: Duration::from_secs(300),
-        shrink: ShrinkGuard {
-            confirmations: 2,
-            ratio: 0.5,
-        },
+        shrink: ShrinkGuard::default(),
     };
     let outcome = Outcome {
         result: Ok(listing),

@@ -44,10 +44,7 @@ fn states() -> [AccountState; 2] {
             provider: "bitgpt",
             base_url: "https://api.bitgpt.xyz/".into(),
             interval,
-            shrink: ShrinkGuard {
-                confirmations: 2,
-                ratio: 0.5,
-            },
+            shrink: ShrinkGuard::default(),
         }))
     };
     let token = Token::parse(TOKEN, "test").unwrap();

@@ -6,7 +6,8 @@ use super::*;
 use crate::domain::key::LastUse;
 use crate::domain::key::tests::{at, key};
 use crate::domain::listing::Rejects;
-use crate::domain::state::{Account, Outcome};
+use crate::domain::state::Outcome;
+use crate::domain::state::tests::polled_every;
 
 /// The wall clock of these tests, in step with tokio's paused one as far as the schedule can tell.
 fn now() -> DateTime<Utc> {
@@ -31,21 +32,11 @@ fn listing(ids: &[&str]) -> Listing {
 }
 
 fn state(listing: Listing) -> AccountState {
-    let account = Account {
-        name: "a".into(),
-        provider: "bitgpt",
-        base_url: "https://api.bitgpt.xyz/".into(),
-        interval: Duration::from_secs(300),
-        shrink: crate::domain::changes::ShrinkGuard {
-            confirmations: 2,
-            ratio: 0.5,
-        },
-    };
     let outcome = Outcome {
         result: Ok(listing),
         clock_skew: None,
     };
-    AccountState::new(Arc::new(account)).after(outcome, now())
+    polled_every(Duration::from_secs(300), "a").after(outcome, now())
 }
 
 /// `second id` of each request.
