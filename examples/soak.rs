@@ -1,6 +1,6 @@
-//! The soak: the exporter polls fake APIs 150 times as often as by default, while they walk through
-//! the fault catalogue and the process is reloaded, starved of its disk and killed. After each storm
-//! comes a quiet spell in which `/metrics` must tell exactly what happened.
+//! The soak: the exporter polls fake APIs a hundred times as often as by default, while they walk
+//! through the fault catalogue and the process is reloaded, starved of its disk and killed. After
+//! each storm comes a quiet spell in which `/metrics` must tell exactly what happened.
 //!
 //! `cargo run --release --example soak -- --minutes 20 --seed 1`; exit code 0 where nothing differed.
 //! The daemon is this program itself, started again with a configuration file, so that it can poll
@@ -39,12 +39,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 /// By default an account is polled every five minutes. Shorter, and a machine that stands still for
-/// a second would cause faults that no script knows of.
-const INTERVAL: Duration = Duration::from_secs(2);
+/// two seconds would cause faults that no script knows of.
+const INTERVAL: Duration = Duration::from_secs(3);
 
 /// Each has an API and a script of its own. Some polls of each a round, and enough together to tell
 /// a leak from noise.
-const ACCOUNTS: usize = 48;
+const ACCOUNTS: usize = 64;
 
 /// Accounts that are never answered as they must be, and the reason of each of their failures: no
 /// listener, a server that speaks no TLS, a name that is none (RFC 6761).
@@ -55,7 +55,7 @@ const DEAD_ACCOUNTS: [(&str, &str); 3] = [
 ];
 
 /// Long enough for some polls of each account.
-const STORM: Duration = Duration::from_secs(9);
+const STORM: Duration = Duration::from_secs(12);
 
 /// How long the truth may take to show.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -676,7 +676,7 @@ async fn soak(duration: Duration, seed: u64) -> ExitCode {
         .port();
     let mut config = format!(
         "web.listen_addresses = [\"127.0.0.1:{port}\"]\nstate.directory = \"state\"\npoll.attempts = 1\n\
-         poll.timeout = \"1700ms\"\npoll.max_keys = {KEYS_MAX}\npoll.max_body_bytes = 100000\n\
+         poll.timeout = \"2600ms\"\npoll.max_keys = {KEYS_MAX}\npoll.max_body_bytes = 100000\n\
          poll.shrink_confirmations = 1\n"
     );
     let (mut apis, mut truths) = (Vec::new(), Vec::new());
