@@ -117,7 +117,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             self.poll_duration.observe((ended - started).as_secs_f64());
             due = started + retry::next_wait(interval, (self.random)());
             // A poll that took all of its time has tried the API to the end.
-            due = due.max(ended + retry::BACKOFF_MIN);
+            due = due.max(ended + retry::least_gap(interval));
             if let Err(failure) = &poll.answer.result
                 && let Some(asked) = failure.retry_after
             {

@@ -8,9 +8,9 @@ use crate::domain::failure::Failure;
 /// A backoff grows from this.
 const BACKOFF_BASE: Duration = Duration::from_secs(1);
 
-/// Shortest wait before another request, of this poll or the next. Full jitter alone may say zero,
-/// and a server in trouble deserves a breath.
-pub const BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// Shortest wait before a retry. Full jitter alone may say zero, and a server in trouble deserves a
+/// breath.
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
 
 /// Longest backoff within a poll; the next poll comes anyway.
 const BACKOFF_MAX: Duration = Duration::from_secs(20);
@@ -46,6 +46,12 @@ pub fn next_wait(interval: Duration, random: f64) -> Duration {
 /// start.
 pub fn poll_limit(interval: Duration) -> Duration {
     interval.mul_f64(0.9).min(POLL_MAX)
+}
+
+/// Shortest time from the end of one poll to the start of the next: as before a retry, where the
+/// interval is one that a configuration may have.
+pub fn least_gap(interval: Duration) -> Duration {
+    BACKOFF_MIN.min(interval / 10)
 }
 
 /// How long to wait before attempt number `retry` + 1, `retry` counting from 1: exponential, with
@@ -145,6 +151,8 @@ mod tests {
         assert_eq!(first_wait(Duration::from_secs(5), 1.0), seconds(0.5));
         assert_eq!(poll_limit(Duration::from_secs(5)), seconds(4.5));
         assert_eq!(poll_limit(interval), seconds(60.0));
+        assert_eq!(least_gap(Duration::from_secs(5)), seconds(0.5));
+        assert_eq!(least_gap(interval), seconds(0.5));
     }
 
     #[test]

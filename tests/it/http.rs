@@ -239,34 +239,6 @@ async fn fault_e6_garbage_gets_an_error_or_a_closed_connection() {
     }
 }
 
-#[tokio::test]
-async fn fault_e10_scrapes_while_the_state_is_swapped_are_never_torn() {
-    let api = Api::start(listing(&["a"])).await;
-    let mut config = config(&api.url(), "", "");
-    config.accounts[0].interval = Duration::from_millis(10);
-    let exporter = Exporter::with(&config).await;
-    exporter.up().await;
-    let start = Instant::now();
-    let mut sizes = std::collections::BTreeSet::new();
-    let mut turn = 0;
-    while start.elapsed() < Duration::from_secs(2) {
-        turn += 1;
-        let many = ["a", "b", "c", "d"];
-        api.reply(listing(&many[..=turn % 4]));
-        let scrape = exporter.scrape().await;
-        let counted: f64 = scrape
-            .of("api_key_account_keys{")
-            .iter()
-            .map(|(_, count)| count)
-            .sum();
-        let shown = scrape.key_ids().len();
-        assert_eq!(counted, shown as f64);
-        assert_eq!(scrape.of("api_key_expires_in_seconds{").len(), shown);
-        sizes.insert(shown);
-    }
-    assert!(sizes.len() > 1, "the state never changed");
-}
-
 /// A connection that sends nothing, accepted for sure: a second one would be refused before it
 /// otherwise.
 async fn idle(exporter: &Exporter) -> TcpStream {

@@ -27,6 +27,7 @@ mod promtool;
 mod rules;
 mod secrets;
 mod support;
+mod swaps;
 mod tidy;
 mod tls;
 mod tools;
