@@ -10,6 +10,11 @@
 #[cfg(target_env = "gnu")]
 const OWN_PAGES_BYTES: libc::c_int = 128 * 1024;
 
+/// Unused memory at the end of the heap from which on it goes back to the system: more than a scrape
+/// takes, so that scrapes do not fetch the same pages again and again.
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES: libc::c_int = 1024 * 1024;
+
 /// Must be called before other threads start. Where there is no glibc, there is nothing to tell.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
@@ -19,9 +24,10 @@ pub fn give_back() {
     )]
     // SAFETY: mallopt takes two integers and is called before any other thread could allocate.
     unsafe {
-        // Both return 0 for an option that is unknown; then memory is kept, which is no error.
+        // They return 0 for an option that is unknown; then memory is kept, which is no error.
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
     }
 }
 

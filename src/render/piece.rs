@@ -112,7 +112,7 @@ impl Chain {
                 let trailer = deflate::gzip_trailer(self.crc.finalize(), self.len);
                 self.deflated
                     .insert(0, Bytes::from_static(&deflate::GZIP_HEADER));
-                self.deflated.push(Bytes::copy_from_slice(&trailer));
+                push(&mut self.deflated, &Bytes::copy_from_slice(&trailer));
                 self.deflated
             }
         }
