@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use crate::domain::judge::Settings;
 use crate::domain::state::AccountState;
-use crate::render::exposition::{Exposition, Moving, Prepared};
+use crate::render::exposition::{Exposition, Moving};
+use crate::render::prepared::Prepared;
 use crate::render::{Encoding, Format, Metrics};
 
 /// One slot for each account. Each slot has one writer, its poller; anybody may read all at once.

@@ -10,8 +10,8 @@
 #[cfg(target_env = "gnu")]
 const OWN_PAGES_BYTES: libc::c_int = 128 * 1024;
 
-/// Unused memory at the end of the heap from which on it goes back to the system: more than a scrape
-/// takes, so that scrapes do not fetch the same pages again and again.
+/// Unused memory at the end of the heap from which on it goes back to the system: more than a
+/// scrape takes, so that scrapes do not fetch the same pages again and again.
 #[cfg(target_env = "gnu")]
 const KEPT_BYTES: libc::c_int = 1024 * 1024;
 

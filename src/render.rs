@@ -6,6 +6,7 @@ mod families;
 mod format;
 pub mod landing;
 mod piece;
+pub mod prepared;
 mod registry;
 mod samples;
 mod time_left;

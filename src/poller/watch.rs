@@ -12,7 +12,7 @@ use crate::domain::key::{Expiry, Key, KeyId};
 use crate::domain::listing::Listing;
 use crate::domain::span;
 use crate::domain::state::AccountState;
-use crate::render::exposition::Prepared;
+use crate::render::prepared::Prepared;
 
 /// Most crossings told one by one after a look; the rest are a number. A first look at an account
 /// with a thousand expired keys must not fill the log.

@@ -3,16 +3,15 @@
 //!
 //! A line of the exposition repeats the line before it but for the end of an id and a value. So a
 //! line is written as what it shares with the line before, at its start and at its end, and the
-//! characters in between: no search, no hash table, one pass, with the codes that the format fixes
-//! (RFC 1951, 3.2.6). General compressors look for such matches and take many times as long.
+//! characters in between: no search, no hash table, one pass, with the codes that the format fixes.
+//! General compressors look for such matches and take many times as long.
 //!
 //! Each piece of text becomes a block that is not the last one, followed by an empty stored block,
 //! which ends on a byte: whatever comes next starts afresh. Nothing points back over its start.
 
-/// Longest and shortest match of the format, and how far back it may point (RFC 1951, 3.2.5).
-const MATCH_MAX: usize = 258;
-const MATCH_MIN: usize = 3;
-const DISTANCE_MAX: usize = 32_768;
+mod bits;
+
+use crate::render::deflate::bits::{Bits, DISTANCE_MAX, MATCH_MAX, MATCH_MIN};
 
 /// What every gzip file starts with: deflate, no name, no time, no system (RFC 1952, 2.3).
 pub(super) const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -31,11 +30,8 @@ pub(super) fn deflate(text: &[u8]) -> Vec<u8> {
         return Vec::new();
     }
     // A third is what lines of long ids come to; some have more.
-    let mut bits = Bits {
-        out: Vec::with_capacity(text.len() / 2 + 16),
-        ..Bits::default()
-    };
-    bits.put(FIXED_CODES.0, FIXED_CODES.1);
+    let mut bits = Bits::with_capacity(text.len() / 2 + 16);
+    bits.start_block();
     let mut before: &[u8] = &[];
     let mut pending = Match::default();
     let mut rest = text;
@@ -69,9 +65,9 @@ pub(super) fn deflate(text: &[u8]) -> Vec<u8> {
         before = line;
     }
     pending.flush(&mut bits);
-    bits.put(END_OF_BLOCK.0, END_OF_BLOCK.1);
+    bits.end_block();
     bits.stored(&[]);
-    bits.out
+    bits.into_bytes()
 }
 
 /// Lines that each end in a value. The values stand in the compressed text as they are, so that
@@ -88,8 +84,8 @@ impl ValueLines {
     /// Adds a line: what stands before its value, and the value. Tells how many compressed bytes
     /// stand between the end of the line before and the value.
     pub(super) fn push(&mut self, head: &[u8], value: &[u8]) -> u32 {
-        let start = self.bits.out.len();
-        self.bits.put(FIXED_CODES.0, FIXED_CODES.1);
+        let start = self.bits.len();
+        self.bits.start_block();
         let mut rest = head;
         let prefix = common_prefix(head, &self.before);
         if prefix >= MATCH_MIN && self.before_len <= DISTANCE_MAX {
@@ -99,18 +95,18 @@ impl ValueLines {
             (_, rest) = head.split_at(prefix);
         }
         self.bits.literals(rest);
-        self.bits.put(END_OF_BLOCK.0, END_OF_BLOCK.1);
+        self.bits.end_block();
         self.before.clear();
         self.before.extend_from_slice(head);
         self.before_len = head.len() + value.len() + 1;
         self.bits.stored(&[value, b"\n"]);
-        let head_len = self.bits.out.len() - start - value.len() - 1;
+        let head_len = self.bits.len() - start - value.len() - 1;
         u32::try_from(head_len).unwrap_or(u32::MAX)
     }
 
     /// All lines, ending on a byte.
     pub(super) fn finish(self) -> Vec<u8> {
-        self.bits.out
+        self.bits.into_bytes()
     }
 }
 
@@ -181,155 +177,6 @@ fn common_suffix(a: &[u8], b: &[u8], most: usize) -> usize {
     }
     let rest = a.iter().rev().zip(b.iter().rev()).skip(len);
     len + rest.take_while(|(a, b)| a == b).count()
-}
-
-/// Bits written from the lowest of each byte on.
-#[derive(Default)]
-struct Bits {
-    out: Vec<u8>,
-    held: u64,
-    count: u32,
-}
-
-impl Bits {
-    /// Takes up to 32 bits.
-    fn put(&mut self, bits: impl Into<u64>, count: u32) {
-        self.held |= bits.into() << self.count;
-        self.count += count;
-        if self.count >= 32 {
-            let [b0, b1, b2, b3, ..] = self.held.to_le_bytes();
-            self.out.extend_from_slice(&[b0, b1, b2, b3]);
-            self.held >>= 32;
-            self.count -= 32;
-        }
-    }
-
-    fn literals(&mut self, text: &[u8]) {
-        let (words, rest) = text.as_chunks();
-        for word in words {
-            if word.is_ascii() {
-                self.put_word(ascii_codes(*word));
-            } else {
-                for byte in word {
-                    self.literal(*byte);
-                }
-            }
-        }
-        for byte in rest {
-            self.literal(*byte);
-        }
-    }
-
-    /// 64 bits: as many stay held as before.
-    fn put_word(&mut self, bits: u64) {
-        let bytes = (self.held | bits << self.count).to_le_bytes();
-        self.out.extend_from_slice(&bytes);
-        self.held = bits.checked_shr(64 - self.count).unwrap_or(0);
-    }
-
-    fn literal(&mut self, byte: u8) {
-        let byte = u32::from(byte);
-        if byte < 144 {
-            self.put(reversed(0x30 + byte, 8), 8);
-        } else {
-            self.put(reversed(0x190 + byte - 144, 9), 9);
-        }
-    }
-
-    /// `len` bytes, 3 to 258, from `distance` back, 1 to 32,768.
-    fn reference(&mut self, len: usize, distance: usize) {
-        let (bits, count) = LENGTHS.get(len).copied().unwrap_or(END_OF_BLOCK);
-        self.put(bits, count);
-        let (bits, count) = distance_code(distance);
-        self.put(bits, count);
-    }
-
-    /// A block of `parts` as they are, at most 65,535 bytes; ends on a byte. Not the last block.
-    fn stored(&mut self, parts: &[&[u8]]) {
-        self.put(0b000_u32, 3);
-        let padding = (8 - self.count % 8) % 8;
-        self.put(0_u32, padding);
-        while self.count > 0 {
-            self.out.push(self.held.to_le_bytes()[0]);
-            self.held >>= 8;
-            self.count -= 8;
-        }
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        // No value is as long as that.
-        let len = u16::try_from(len).unwrap_or(u16::MAX);
-        self.out.extend_from_slice(&len.to_le_bytes());
-        self.out.extend_from_slice(&(!len).to_le_bytes());
-        for part in parts {
-            self.out.extend_from_slice(part);
-        }
-    }
-}
-
-/// The codes of eight ASCII bytes: each is 0x30 more than its byte, has eight bits, and is written
-/// from its highest bit on.
-fn ascii_codes(bytes: [u8; 8]) -> u64 {
-    let codes = u64::from_le_bytes(bytes) + 0x3030_3030_3030_3030;
-    // Turns round the bits of each byte.
-    codes.reverse_bits().swap_bytes()
-}
-
-/// Starts a block with the codes that the format fixes; not the last one.
-const FIXED_CODES: (u32, u32) = (0b010, 3);
-
-/// The code of the symbol 256: seven zeros.
-const END_OF_BLOCK: (u32, u32) = (0, 7);
-
-/// For each length, its code with its extra bits, and how many they are together.
-#[expect(
-    clippy::indexing_slicing,
-    reason = "evaluated by the compiler, which would complain"
-)]
-static LENGTHS: [(u32, u32); MATCH_MAX + 1] = {
-    let mut codes = [(0, 0); MATCH_MAX + 1];
-    let (mut symbol, mut len) = (257, MATCH_MIN);
-    while symbol < 285 {
-        let extra = if symbol < 265 { 0 } else { (symbol - 261) / 4 };
-        let (code, count) = symbol_code(symbol);
-        let mut more = 0;
-        while more < (1 << extra) && len < MATCH_MAX {
-            codes[len] = (code | more << count, count + extra);
-            len += 1;
-            more += 1;
-        }
-        symbol += 1;
-    }
-    codes[MATCH_MAX] = symbol_code(285);
-    codes
-};
-
-/// The code of a symbol from 256 on, ready to be written.
-const fn symbol_code(symbol: u32) -> (u32, u32) {
-    if symbol < 280 {
-        (reversed(symbol - 256, 7), 7)
-    } else {
-        (reversed(0xc0 + symbol - 280, 8), 8)
-    }
-}
-
-/// A distance's code with its extra bits.
-fn distance_code(distance: usize) -> (u32, u32) {
-    // Distances are at most 32,768, so nothing is lost.
-    let less = u32::try_from(distance.saturating_sub(1)).unwrap_or(0);
-    if less < 4 {
-        return (reversed(less, 5), 5);
-    }
-    let top = less.ilog2();
-    let extra = top - 1;
-    let code = 2 * top + (less >> extra & 1);
-    (
-        reversed(code, 5) | (less & ((1 << extra) - 1)) << 5,
-        5 + extra,
-    )
-}
-
-/// Codes are written from their highest bit on.
-const fn reversed(code: u32, count: u32) -> u32 {
-    code.reverse_bits() >> (32 - count)
 }
 
 #[cfg(test)]

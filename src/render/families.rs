@@ -12,7 +12,7 @@ use crate::domain::key::{Expiry, Key, KeyState, LastUse, Mode};
 use crate::domain::listing::Reject;
 use crate::domain::state::AccountState;
 use crate::render::Metrics;
-use crate::render::format::Kind;
+use crate::render::format::{Format, Kind};
 use crate::render::samples::{Samples, Value};
 
 /// One metric family.
@@ -40,6 +40,22 @@ pub(super) enum Source {
 }
 
 impl Family {
+    /// Where samples of this family are written to. `labels` are those that each of them carries,
+    /// opened and not closed.
+    pub(super) fn samples<'a>(
+        &self,
+        out: &'a mut String,
+        labels: &'a str,
+        format: Format,
+    ) -> Samples<'a> {
+        Samples {
+            out,
+            name: self.name,
+            labels,
+            format,
+        }
+    }
+
     /// Whether its samples change without a poll.
     pub(super) fn is_moving(&self) -> bool {
         matches!(self.source, Source::TimeLeft | Source::KeyStates)

@@ -54,6 +54,11 @@ impl Piece {
         }
     }
 
+    /// A piece, unless there is nothing in it.
+    pub(super) fn some(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self::new(text))
+    }
+
     /// A piece of text and its compressed form that belong together.
     pub(super) fn of_parts(text: impl Into<Bytes>, deflated: impl Into<Bytes>) -> Self {
         let text = text.into();

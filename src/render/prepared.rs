@@ -1,0 +1,133 @@
+//! One account's text, written and compressed once a poll: what holds until the next one. Pure.
+
+mod keys;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::census::Census;
+use crate::domain::judge::Settings;
+use crate::domain::state::AccountState;
+use crate::render::Metrics;
+use crate::render::families::{FAMILIES, Family, Source};
+use crate::render::format::Format;
+use crate::render::piece::Piece;
+use crate::render::prepared::keys::KeysText;
+use crate::render::samples::push_label;
+use crate::render::time_left::TimeLeft;
+
+/// One account's state with all of its text that holds until the next poll.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    state: AccountState,
+    settings: Arc<Settings>,
+    /// The account's own samples in each of [`Format::ALL`]: pieces for each of [`FAMILIES`], none
+    /// where they come from elsewhere.
+    account: [Vec<Vec<Piece>>; Format::ALL.len()],
+    keys: Arc<KeysText>,
+}
+
+impl Prepared {
+    /// Writes the text for `state` as of `now`. That of the keys is taken over from `previous`
+    /// where the listing and the settings are the same and it holds now.
+    pub fn new(
+        state: AccountState,
+        previous: Option<&Self>,
+        metrics: Metrics,
+        settings: &Arc<Settings>,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let labels = account_labels(&state);
+        let account = Format::ALL.map(|format| {
+            let pieces = FAMILIES
+                .iter()
+                .map(|family| account_pieces(family, &state, &labels, format));
+            pieces.collect()
+        });
+        let same_listing = previous.filter(|previous| match (&previous.state.held, &state.held) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            _ => false,
+        });
+        let same_keys = same_listing
+            .filter(|previous| Arc::ptr_eq(&previous.settings, settings) && previous.holds_at(now));
+        let keys = same_keys.map_or_else(
+            || Arc::new(KeysText::new(&state, &labels, metrics, settings, now)),
+            |previous| previous.keys.clone(),
+        );
+        Self {
+            state,
+            settings: settings.clone(),
+            account,
+            keys,
+        }
+    }
+
+    /// The state that the text tells of.
+    pub fn state(&self) -> &AccountState {
+        &self.state
+    }
+
+    /// Whether the text about keys is true at `now`: a mute that ends, or a key that becomes too
+    /// old, changes it between two polls.
+    pub fn holds_at(&self, now: DateTime<Utc>) -> bool {
+        let (from, until) = self.keys.holds;
+        from.is_none_or(|from| from <= now) && until.is_none_or(|until| now < until)
+    }
+
+    /// For each entry of the inventory that the text was written with, whether it matches a key.
+    /// Empty until there is a listing.
+    pub fn matched_entries(&self) -> &[bool] {
+        &self.keys.matched
+    }
+
+    /// The settings that the text was written with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The lines of keys whose values move with the clock.
+    pub(super) fn time_left(&self) -> &TimeLeft {
+        &self.keys.time_left
+    }
+
+    /// When keys change their state.
+    pub(super) fn census(&self) -> &Census {
+        &self.keys.census
+    }
+
+    /// The account's samples of the family with this index in [`FAMILIES`].
+    pub(super) fn fixed(&self, index: usize, family: &Family, format: Format) -> &[Piece] {
+        let pieces = match family.source {
+            Source::Key(_) | Source::Listing(_) => self.keys.fixed.get(index),
+            Source::Account(_) => self
+                .account
+                .get(format as usize)
+                .and_then(|pieces| pieces.get(index)),
+            Source::TimeLeft | Source::KeyStates => None,
+        };
+        pieces.map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+fn account_pieces(
+    family: &Family,
+    state: &AccountState,
+    labels: &str,
+    format: Format,
+) -> Vec<Piece> {
+    let Source::Account(write) = family.source else {
+        return Vec::new();
+    };
+    let mut out = String::new();
+    write(state, &mut family.samples(&mut out, labels, format));
+    Piece::some(&out).into_iter().collect()
+}
+
+/// The labels that every sample of the account carries, opened and not closed.
+pub(super) fn account_labels(state: &AccountState) -> String {
+    let mut labels = "{".to_owned();
+    push_label(&mut labels, "account", &state.account.name);
+    labels
+}
