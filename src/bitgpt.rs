@@ -4,7 +4,9 @@ pub mod client;
 pub mod details;
 pub mod lister;
 pub mod parse;
+mod resolver;
 pub mod timestamp;
+pub mod tls;
 mod wire;
 
 /// The one scope that listing keys, and reading one's details, needs.

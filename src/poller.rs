@@ -3,6 +3,7 @@
 //!
 //! One loop for each account, so that a slow one delays nobody and never has two polls in flight.
 
+mod clocks;
 pub mod details;
 pub mod lines;
 pub mod report;
@@ -172,8 +173,10 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             attempts,
         } = poll;
         let account = &*self.state.account.name;
+        let now = (self.now)();
         let mut memory = self.memory();
         let uptime = ended - memory.start;
+        memory.told.clock_skew(account, clock_skew, uptime);
         let result = match result {
             Ok(Parsed {
                 listing,
@@ -197,6 +200,10 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                     say_rejects(account, &listing);
                 }
                 memory.told.listing(&self.state, &listing, uptime);
+                let api_now = clock_skew.and_then(|skew| now.checked_add_signed(skew));
+                let api_now = api_now.unwrap_or(now);
+                let told = &mut memory.told;
+                told.future_keys(account, &listing, api_now, uptime);
                 Ok(listing)
             }
             Err(failure) => {
@@ -216,7 +223,6 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             Some(reader) => reader.enrich(listing, held),
             None => listing,
         });
-        let now = (self.now)();
         let next = self.state.after(Outcome { result, clock_skew }, now);
         let before = std::mem::replace(&mut self.state, next).held;
         let settings = self.board.settings();

@@ -12,13 +12,15 @@ use reqwest::header::{
     RETRY_AFTER,
 };
 use reqwest::header::{HeaderMap, HeaderValue, TRANSFER_ENCODING};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::RootCertStore;
+use rustls_native_certs::load_native_certs;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::bitgpt::details;
 use crate::bitgpt::parse::{self, Parsed, Rules};
+use crate::bitgpt::resolver::Resolver;
+use crate::bitgpt::tls;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId};
 use crate::secret::Token;
@@ -29,9 +31,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the exporter calls itself at the API.
 const USER_AGENT: &str = concat!("api-key-exporter/", env!("CARGO_PKG_VERSION"));
-
-/// Most certificates read from one `ca_file`; whole operating systems have some hundred.
-const CA_CERTIFICATES_MAX: usize = 10_000;
 
 /// What a client needs to know of its account.
 #[derive(Clone, Debug)]
@@ -68,17 +67,25 @@ const KEYS_PATH: &str = "/developers/api_keys";
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
+    resolver: Resolver,
     settings: Arc<Settings>,
 }
 
 impl Client {
     /// Loads the certificate authorities and builds the client. Blocks on the file system for some
     /// 50 ms.
-    pub fn new(settings: Arc<Settings>) -> Result<Self, Failure> {
-        let tls = tls(&settings)?;
+    pub fn new(settings: Arc<Settings>, now: fn() -> DateTime<Utc>) -> Result<Self, Failure> {
+        let trusted = match (&settings.ca_file, settings.base_url.scheme()) {
+            (Some(path), _) => tls::of_file(path)?,
+            (None, "http") => RootCertStore::empty(),
+            (None, _) => tls::of_system(load_native_certs().certs),
+        };
+        let tls = tls::config(trusted, now)?;
+        let resolver = Resolver::default();
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(USER_AGENT)
+            .dns_resolver(resolver.clone())
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -96,7 +103,11 @@ impl Client {
         let http = builder.build().map_err(|_redacted| {
             Failure::new(Reason::Internal, "the HTTP client cannot be built")
         })?;
-        Ok(Self { http, settings })
+        Ok(Self {
+            http,
+            resolver,
+            settings,
+        })
     }
 
     /// `GET /developers/api_keys`, once, within `deadline` at most. `now` reads the clock when the
@@ -155,16 +166,7 @@ impl Client {
         let attempt = self.attempt(path, token, now, &parse, &mut clock_skew, &mut told);
         let result = match tokio::time::timeout(timeout, attempt).await {
             Ok(result) => result,
-            Err(_elapsed) => {
-                // Nobody needs the nanoseconds of what was left of a poll.
-                let timeout =
-                    Duration::from_millis(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-                let why = format!(
-                    "no complete answer within {}",
-                    humantime::format_duration(timeout)
-                );
-                Err(told.unwrap_or_else(|| Failure::new(Reason::Timeout, &why)))
-            }
+            Err(_elapsed) => Err(told.unwrap_or_else(|| self.too_late(timeout, "complete answer"))),
         };
         Answer { result, clock_skew }
     }
@@ -189,7 +191,7 @@ impl Client {
         let mut response = request
             .send()
             .await
-            .map_err(|error| no_answer(&error, &self.place()))?;
+            .map_err(|error| self.no_answer(&error))?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let date = date(&headers);
@@ -249,6 +251,33 @@ impl Client {
 }
 
 impl Client {
+    /// No `what` came within `limit`; a name that is still looked up is the reason where there is
+    /// one.
+    fn too_late(&self, limit: Duration, what: &str) -> Failure {
+        // Nobody needs the nanoseconds of what was left of a poll.
+        let limit = Duration::from_millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        let limit = humantime::format_duration(limit);
+        let (reason, what) = if self.resolver.is_waiting() {
+            (Reason::Dns, "address for the name")
+        } else {
+            (Reason::Timeout, what)
+        };
+        Failure::new(
+            reason,
+            &format!("{}: no {what} within {limit}", self.place()),
+        )
+    }
+
+    /// Why there was no answer at all. Says the innermost cause only: reqwest's own text carries
+    /// the URL.
+    fn no_answer(&self, error: &reqwest::Error) -> Failure {
+        if error.is_timeout() {
+            return self.too_late(CONNECT_TIMEOUT, "connection");
+        }
+        let (reason, words) = cause(error);
+        Failure::new(reason, &format!("{}: {words}", self.place()))
+    }
+
     /// Whom a connection is made to, for people who look for the cause.
     fn place(&self) -> String {
         let Settings {
@@ -265,45 +294,6 @@ impl Client {
         };
         format!("{host}:{port}{through}")
     }
-}
-
-/// Reads certificate authorities in PEM; for a check of the configuration too.
-pub fn read_ca_file(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = path.display();
-    let pem = std::fs::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem)
-        .take(CA_CERTIFICATES_MAX)
-        .collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => {
-            Err(format!("{shown} holds no certificate in PEM"))
-        }
-        Ok(certificates) => Ok(certificates),
-        Err(_) => Err(format!("{shown} holds a certificate that is not PEM")),
-    }
-}
-
-fn tls(settings: &Settings) -> Result<rustls::ClientConfig, Failure> {
-    let mut roots = rustls::RootCertStore::empty();
-    match &settings.ca_file {
-        Some(path) => {
-            let certificates = read_ca_file(path).map_err(|why| Failure::new(Reason::Tls, &why))?;
-            roots.add_parsable_certificates(certificates);
-        }
-        None if settings.base_url.scheme() == "http" => {}
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            // An image made from nothing has no certificate authorities of its own.
-            if roots.is_empty() {
-                roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-            }
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Failure::new(Reason::Tls, &error.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 async fn read_body(
@@ -337,15 +327,14 @@ async fn read_body(
     }
 }
 
-/// Why there was no answer at all from `place`. Says the innermost cause only: reqwest's own text
-/// carries the URL.
-fn no_answer(error: &reqwest::Error, place: &str) -> Failure {
+/// The innermost cause of an error that was not about time.
+fn cause(error: &reqwest::Error) -> (Reason, String) {
     let causes: Vec<&(dyn StdError + 'static)> =
         std::iter::successors(error.source(), |cause| (*cause).source()).collect();
     let last = causes
         .last()
         .map_or_else(|| "no answer".to_owned(), ToString::to_string);
-    let tls_error = causes.iter().find_map(|cause| tls_error(*cause));
+    let tls_error = causes.iter().find_map(|cause| tls::error(*cause));
     let hyper_error = causes
         .iter()
         .find_map(|cause| cause.downcast_ref::<hyper::Error>());
@@ -353,13 +342,10 @@ fn no_answer(error: &reqwest::Error, place: &str) -> Failure {
         let io = cause.downcast_ref::<std::io::Error>();
         error.is_connect() && io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof)
     });
-    let (reason, words) = if error.is_timeout() {
-        let limit = humantime::format_duration(CONNECT_TIMEOUT);
-        (Reason::Timeout, format!("no connection within {limit}"))
-    } else if error.is_dns() {
+    if error.is_dns() {
         (Reason::Dns, last)
     } else if let Some(tls_error) = tls_error {
-        (Reason::Tls, tls_words(tls_error))
+        (Reason::Tls, tls::words(tls_error))
     } else if is_cut_handshake {
         (
             Reason::Tls,
@@ -374,39 +360,7 @@ fn no_answer(error: &reqwest::Error, place: &str) -> Failure {
         (Reason::NotJson, "the answer is not HTTP".to_owned())
     } else {
         (Reason::Connect, last)
-    };
-    Failure::new(reason, &format!("{place}: {words}"))
-}
-
-/// rustls reports through an `io::Error`, and that through another; their `source` skips what they
-/// wrap.
-fn tls_error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let io = cause.downcast_ref::<std::io::Error>();
-    match io.and_then(std::io::Error::get_ref) {
-        Some(wrapped) => tls_error(wrapped),
-        None => cause.downcast_ref(),
     }
-}
-
-fn tls_words(error: &rustls::Error) -> String {
-    use rustls::CertificateError::{
-        Expired, ExpiredContext, NotValidYet, NotValidYetContext, UnknownIssuer,
-    };
-    let rustls::Error::InvalidCertificate(certificate) = error else {
-        return error.to_string();
-    };
-    let is_about_time = matches!(
-        certificate,
-        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
-    );
-    let hint = if is_about_time {
-        " (is this machine's clock right?)"
-    } else if *certificate == UnknownIssuer {
-        " (accounts.ca_file names an authority of your own)"
-    } else {
-        ""
-    };
-    format!("{error}{hint}")
 }
 
 fn is_html(headers: &HeaderMap) -> bool {

@@ -92,7 +92,8 @@ impl Lister {
             return Ok((token, client.clone()));
         }
         let settings = self.settings.clone();
-        let new = blocking(move || Client::new(settings)).await?;
+        let now = self.now;
+        let new = blocking(move || Client::new(settings, now)).await?;
         *client = Some((new.clone(), Instant::now()));
         Ok((token, new))
     }
@@ -109,4 +110,39 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|_panicked| Err(Failure::new(Reason::Internal, "a helper task died")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn fault_a16_authorities_are_read_again_after_a_day() {
+        let own = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
+        let name = format!("api-key-exporter-{}-day.pem", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, own.cert.pem()).unwrap();
+        let settings = Settings {
+            base_url: "https://api.bitgpt.xyz".parse().unwrap(),
+            ca_file: Some(path.clone()),
+            proxy_url: None,
+            timeout: Duration::from_secs(15),
+            body_bytes_max: 1_000,
+            keys_max: 10,
+            expected_env: None,
+        };
+        let token = Token::parse(b"sk_live_abcdefghijklmnopqrstuvwxyz", "test").unwrap();
+        let token = TokenSource::Env {
+            variable: "TOKEN".into(),
+            token,
+        };
+        let lister = Lister::new(token, settings, || DateTime::UNIX_EPOCH);
+        let result = async || lister.prepare().await.map(drop);
+        assert_eq!(result().await, Ok(()));
+        std::fs::remove_file(&path).unwrap();
+        tokio::time::advance(Duration::from_hours(23)).await;
+        assert_eq!(result().await, Ok(()), "the file is not read yet");
+        tokio::time::advance(Duration::from_hours(1)).await;
+        assert_eq!(result().await.unwrap_err().reason, Reason::Tls);
+    }
 }

@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_the_same_as_null() {
+    fn fault_b15_what_is_missing_is_null_and_what_is_new_is_ignored() {
         for entry in [
             r#"{"id":"a"}"#,
             r#"{"id":"a","secret":null,"scopes":null,"ip_allow_list":null,"expires_at":null,"created_at":null,
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn one_odd_entry_is_counted_and_the_rest_stands() {
+    fn fault_b15_one_odd_entry_is_counted_and_the_rest_stands() {
         let cases = [
             ("null", Reject::Shape),
             ("1.5", Reject::Shape),
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn success_takes_everything_to_agree() {
+    fn fault_b15_success_takes_everything_to_agree() {
         use Reason::*;
         let good = r#"{"status":200,"data":[],"error":null}"#;
         let cases = [

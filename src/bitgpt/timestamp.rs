@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leap_second_is_the_second_after_it_and_only_where_one_can_be() {
+    fn fault_d4_a_leap_second_is_the_second_after_it_and_only_where_one_can_be() {
         assert_eq!(parse("2016-12-31 23:59:60"), parse("2017-01-01 00:00:00"));
         assert_eq!(
             parse("2017-01-01T01:59:60+02:00"),

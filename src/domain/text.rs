@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_cut_with_an_ellipsis() {
+    fn fault_c15_a_long_line_is_cut_with_an_ellipsis() {
         let line = Line::clean(&"é".repeat(3_000_000));
         assert_eq!(line.as_str().chars().count(), LINE_CHARS_MAX);
         assert!(line.as_str().ends_with('…'));

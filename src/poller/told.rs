@@ -1,12 +1,15 @@
-//! What the log tells about a new listing: what changed, and what is not believed yet.
+//! What the log tells about a finished poll: what changed, what is not believed yet, and clocks
+//! that disagree.
 
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tracing::{info, warn};
 
 use crate::domain::changes::{self, Change, KeyChange};
 use crate::domain::listing::Listing;
 use crate::domain::state::AccountState;
+use crate::poller::clocks::{Clocks, FutureKeys, SkewNews};
 use crate::poller::lines::Lines;
 
 /// Changes told one by one: enough for a busy day's work, and far too few to fill a disk when an
@@ -20,6 +23,7 @@ pub(super) struct Told {
     lines: Lines,
     /// Changes that were not told since the last line.
     untold: u64,
+    clocks: Clocks,
 }
 
 impl Default for Told {
@@ -27,6 +31,7 @@ impl Default for Told {
         Self {
             lines: Lines::new(LINES_MAX, LINE_EVERY),
             untold: 0,
+            clocks: Clocks::default(),
         }
     }
 }
@@ -56,6 +61,58 @@ impl Told {
                 self.untold += 1;
             }
         }
+    }
+}
+
+impl Told {
+    /// Tells when the API's clock and ours have parted, and when they agree again.
+    pub(super) fn clock_skew(&mut self, account: &str, skew: Option<TimeDelta>, uptime: Duration) {
+        let Some(news) = self.clocks.skew_news(skew) else {
+            return;
+        };
+        if !self.lines.take(uptime) {
+            return;
+        }
+        self.clocks.told_skew(news);
+        let skew_seconds = skew.map(|skew| skew.num_seconds());
+        match news {
+            SkewNews::Parted => warn!(
+                account,
+                skew_seconds, "the API's clock and ours differ; is this machine's clock right?"
+            ),
+            SkewNews::Agree => info!(
+                account,
+                skew_seconds, "the API's clock and ours agree again"
+            ),
+        }
+    }
+
+    /// Tells of keys that were created in the future. `now` is the API's, where it is known: keys
+    /// are not to blame for our clock.
+    pub(super) fn future_keys(
+        &mut self,
+        account: &str,
+        listing: &Listing,
+        now: DateTime<Utc>,
+        uptime: Duration,
+    ) {
+        let Some(FutureKeys { furthest, count }) = self.clocks.future_keys(listing, now) else {
+            return;
+        };
+        if !self.lines.take(uptime) {
+            return;
+        }
+        self.clocks.told_future_keys();
+        let key_id = furthest.id.as_str();
+        let created_at = furthest.created_at;
+        let created_at = created_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
+        warn!(
+            account,
+            key_id,
+            created_at,
+            keys = count,
+            "keys were created in the future; are the API's times in another timezone than UTC?"
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use api_key_exporter::fake_api::Reply;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Api, Exporter, config, config_of, key, listing};
 
@@ -200,7 +200,7 @@ async fn a_rotated_token_is_seen_at_the_next_poll() {
 }
 
 #[tokio::test]
-async fn the_own_key_and_the_environment_are_told() {
+async fn fault_b17_the_own_key_and_the_environment_are_told() {
     let token = crate::support::TOKEN;
     let masked = format!("{}...{}", &token[..20], &token[token.len() - 5..]);
     let mut own = key("own");
@@ -218,17 +218,15 @@ async fn the_own_key_and_the_environment_are_told() {
 }
 
 #[tokio::test]
-async fn another_environment_than_expected_fails_the_poll() {
+async fn fault_b14_another_environment_than_expected_fails_the_poll() {
     let api = Api::start(listing(&["a"])).await;
-    let config = config(
-        &api.url(),
-        "poll.attempts = 1",
-        "expected_env = \"production\"",
-    );
-    let exporter = Exporter::with(&config).await;
+    let expected = "expected_env = \"development\"";
+    let exporter = Exporter::with(&config(&api.url(), "poll.attempts = 1", expected)).await;
+    exporter.up().await;
+    let mut body: Value = serde_json::from_slice(&listing(&["b"]).body).unwrap();
+    body["env"] = json!("production");
+    api.reply(Reply::json(200, &body));
     let scrape = exporter.fails("environment_mismatch").await;
-    assert_eq!(
-        (scrape.account("up"), scrape.key_ids().len()),
-        (Some(0.0), 0)
-    );
+    assert_eq!(scrape.account("up"), Some(0.0));
+    assert_eq!(scrape.key_ids(), ["a"]);
 }

@@ -88,6 +88,24 @@ impl Daemon {
             .unwrap()
     }
 
+    /// Scrapes until `condition` holds.
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Scrape) -> bool) -> Scrape {
+        let start = Instant::now();
+        loop {
+            let scrape = Scrape::parse(&self.get("/metrics").await);
+            if condition(&scrape) {
+                return scrape;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(40),
+                "not in time: {what}\n{:#?}\n{}",
+                scrape.of("api_key_account_"),
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         let status = Command::new("kill")
             .args([signal, &self.pid().to_string()])

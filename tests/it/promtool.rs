@@ -12,7 +12,7 @@ use crate::process::{Daemon, binary};
 use crate::support::{Api, Exporter, Folder};
 
 /// Hands `text` to `promtool check metrics` and demands silence.
-fn check_metrics(what: &str, text: &str) {
+pub(crate) fn check_metrics(what: &str, text: &str) {
     let child = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

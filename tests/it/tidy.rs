@@ -42,6 +42,7 @@ fn pure_modules_do_no_io() {
         "bitgpt/parse.rs",
         "bitgpt/details.rs",
         "bitgpt/timestamp.rs",
+        "poller/clocks.rs",
         "poller/retry.rs",
         "poller/lines.rs",
         "store/format.rs",

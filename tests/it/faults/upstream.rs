@@ -217,6 +217,29 @@ async fn fault_c11_c12_expiries_that_are_none_or_far() {
     assert_eq!(of(expiry, "d"), Some(1_780_165_396.0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_c15_enormous_strings_are_one_short_line_in_the_log() {
+    let huge = "x".repeat(1_000_000);
+    let body = json!({
+        "status": 500, "data": null, "error": huge, "log": huge, "validator": huge,
+        "support_id": huge, "message": huge
+    });
+    let api = Api::start(Reply::json(500, &body)).await;
+    let folder = Folder::new("enormous");
+    let config = config_file(&folder, &api.url());
+    let daemon = Daemon::start(binary(&["--config.file", &config]), &folder);
+    daemon.logs("listing keys failed").await;
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("failed")).unwrap();
+    assert!(line.len() < 1_500, "{} bytes", line.len());
+    for name in ["error", "validator", "api_log", "message"] {
+        let (_, told) = line.split_once(&format!(" {name}=")).unwrap();
+        let told = told.split(' ').next().unwrap().trim_matches('"');
+        assert_eq!(told.chars().count(), 200, "{name}: {told}");
+        assert!(told.ends_with('…'), "{name}: {told}");
+    }
+}
+
 fn status_kib(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status
