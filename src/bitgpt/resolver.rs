@@ -6,8 +6,12 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
+
+/// Lookups at once, of all accounts: half of the threads that files are read in too, so that a
+/// silent DNS server keeps no token from being read.
+static LOOKUPS: Semaphore = Semaphore::const_new(8);
 
 /// The system's resolver. It cannot be interrupted, and a silent DNS server holds it for many
 /// seconds; so a lookup that was given up goes on, and the next attempt waits for the same one
@@ -29,17 +33,24 @@ impl Resolver {
 
     async fn look_up(&self, name: String) -> io::Result<Vec<SocketAddr>> {
         let mut lookup = self.lookup.lock().await;
-        // One that ended while nobody asked tells how things were then.
-        if lookup.as_ref().is_some_and(JoinHandle::is_finished) {
-            *lookup = None;
-        }
-        let running = lookup.get_or_insert_with(|| {
-            tokio::task::spawn_blocking(move || Ok((name, 0).to_socket_addrs()?.collect()))
-        });
-        let found = running.await;
+        let running = match lookup.take() {
+            Some(running) if !running.is_finished() => running,
+            // One that ended while nobody asked tells how things were then.
+            Some(_) | None => begin(name).await?,
+        };
+        let found = lookup.insert(running).await;
         *lookup = None;
         found?
     }
+}
+
+async fn begin(name: String) -> io::Result<Lookup> {
+    let place = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+    Ok(tokio::task::spawn_blocking(move || {
+        let found = (name, 0).to_socket_addrs();
+        drop(place);
+        Ok(found?.collect())
+    }))
 }
 
 impl Resolve for Resolver {
