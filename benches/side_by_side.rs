@@ -35,6 +35,9 @@ pub(crate) const TOKEN: &str = "sk_live_token-of-the-bench";
 /// Most time that one target gets in one round.
 const TURN: Duration = Duration::from_millis(1_500);
 
+/// How long polls are left alone, so that their own cost is seen: some 25 of them.
+const UNSCRAPED: Duration = Duration::from_secs(10);
+
 /// Most requests of one client in one round.
 const REQUESTS_MAX: usize = 60;
 
@@ -117,23 +120,30 @@ fn memory(keys: usize, changing: bool) {
     while polls(&mut client) < 2 {
         std::thread::sleep(Duration::from_millis(50));
     }
-    let (before, first) = (child.processor_time(), polls(&mut client));
+    let cost = |(before, first): (Duration, u64), (after, last): (Duration, u64)| {
+        1e6 * after.saturating_sub(before).as_secs_f64() / (last - first) as f64 / keys as f64
+    };
+    let now = |client: &mut Client| (child.processor_time(), polls(client));
+    let first = now(&mut client);
+    std::thread::sleep(UNSCRAPED);
+    let second = now(&mut client);
     let mut scrapes = 0;
-    while polls(&mut client) < 102 {
+    while polls(&mut client) < first.1 + 100 {
         client.get(true);
         scrapes += 2;
         std::thread::sleep(Duration::from_millis(200));
     }
-    let (after, last) = (child.processor_time(), polls(&mut client));
-    let cost = after.saturating_sub(before).as_secs_f64() / (last - first) as f64 / keys as f64;
+    let last = now(&mut client);
     println!(
-        "{keys} keys, {} polls of {} listing and {scrapes} scrapes: RSS {} MiB, peak {} MiB; {:.1} microseconds of processor time a \
-         key and poll, scrapes included\n",
-        last - first,
+        "{keys} keys, {} polls of {} listing: RSS {} MiB, peak {} MiB; processor time a key and poll {:.1} microseconds,\n\
+         with {scrapes} scrapes beside the last {} polls {:.1}\n",
+        last.1 - first.1,
         if changing { "a changing" } else { "the same" },
         child.memory("VmRSS:") / 1024,
         child.memory("VmHWM:") / 1024,
-        cost * 1e6
+        cost(first, second),
+        last.1 - second.1,
+        cost(second, last),
     );
 }
 
@@ -337,7 +347,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        drop(self.0.kill());
+        // Not killed: nginx would leave its workers behind.
+        drop(Command::new("kill").arg(self.0.id().to_string()).status());
         drop(self.0.wait());
     }
 }
