@@ -25,7 +25,7 @@ use crate::server::Server;
 use crate::socket_activation::{self, SocketError};
 use crate::systemd::Unit;
 use crate::telemetry::Telemetry;
-use crate::{clock, demo, store, systemd};
+use crate::{clock, demo, limits, store, systemd};
 
 /// Threads that serve and poll. Two: one may be busy with a large listing while the other answers.
 /// More would only cost memory, and a 128-core host would get 128.
@@ -303,6 +303,11 @@ impl Daemon<'_> {
             reloads: reloads.clone(),
             reloader,
             unit,
+            connections_max: limits::connections(
+                config.web.max_connections,
+                listeners.len(),
+                config.accounts.len(),
+            ),
         };
         let mut tasks = start(config, listeners, parts, &stop);
         notifier.ready();
@@ -352,6 +357,7 @@ pub fn spawn(
         reloads,
         reloader,
         unit: Unit::default(),
+        connections_max: config.web.max_connections,
     };
     Ok(start(config, listeners, parts, stop))
 }
@@ -362,6 +368,7 @@ struct Parts {
     reloads: Reloads,
     reloader: Reloader,
     unit: Unit,
+    connections_max: usize,
 }
 
 fn start(
@@ -387,7 +394,7 @@ fn start(
         liveness: fleet.liveness.clone(),
         telemetry_path: config.web.telemetry_path.clone(),
         reloads: config.web.enable_lifecycle.then_some(parts.reloads),
-        places: Arc::new(Semaphore::new(config.web.max_connections)),
+        places: Arc::new(Semaphore::new(parts.connections_max)),
         now: clock::now,
     });
     announce(config, &listeners);

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use api_key_exporter::app::{self, Exit};
 use api_key_exporter::cli::{Cli, Command, ConfigCommand};
 use api_key_exporter::domain::text::redact;
-use api_key_exporter::memory;
+use api_key_exporter::{limits, memory};
 use clap::Parser;
 
 fn main() -> ExitCode {
     memory::give_back();
+    limits::keep_memory_private();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

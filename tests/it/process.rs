@@ -18,6 +18,19 @@ pub(crate) fn binary(arguments: &[&str]) -> Command {
     command
 }
 
+/// The same program, started by `wrapper`, which runs what stands behind its own arguments. What
+/// `daemon` adds to its environment is not taken over.
+pub(crate) fn wrapped(wrapper: &[&str], daemon: &Command) -> Command {
+    let mut command = Command::new(wrapper[0]);
+    command
+        .args(&wrapper[1..])
+        .arg(daemon.get_program())
+        .args(daemon.get_args())
+        .env_clear()
+        .stdin(Stdio::null());
+    command
+}
+
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     binary(arguments)
         .envs(environment.iter().copied())
@@ -292,23 +305,6 @@ fn the_configuration_in_force_is_shown_with_origins_and_without_secrets() {
         &[("BITGPT_API_KEY", TOKEN)],
     );
     assert_eq!(text(&again.stderr), "");
-}
-
-#[test]
-fn an_address_in_use_exits_1_and_says_so() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let output = run(
-        &["--web.listen-address", &address],
-        &[("BITGPT_API_KEY", TOKEN)],
-    );
-    assert_eq!(output.status.code(), Some(1));
-    let expected = format!("cannot listen on {address}: Address already in use (os error 98)");
-    assert!(
-        text(&output.stderr).contains(&expected),
-        "{}",
-        text(&output.stderr)
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
