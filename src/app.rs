@@ -81,7 +81,7 @@ pub fn run(options: &Options) -> Exit {
 /// Runs the daemon with the configuration that `load` reads, now and at each reload; on systemd's
 /// sockets instead of its own where `systemd_socket` says so.
 pub fn serve(load: &Load, unit: Unit, systemd_socket: bool) -> Exit {
-    // Before anything else: an early SIGHUP must not kill, and an early SIGTERM is not lost.
+    // Before anything is read: a SIGHUP from here on is a reload, and a SIGTERM a clean stop.
     let (runtime, signals) = match runtime().and_then(with_signals) {
         Ok(both) => both,
         Err(error) => return ended(Err(error)),

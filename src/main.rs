@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use api_key_exporter::app::{self, Exit};
 use api_key_exporter::cli::{Cli, Command, ConfigCommand};
 use api_key_exporter::domain::text::redact;
-use api_key_exporter::{limits, memory};
+use api_key_exporter::{limits, memory, reload};
 use clap::Parser;
 
 fn main() -> ExitCode {
+    reload::survive_early_hangups();
     memory::give_back();
     limits::keep_memory_private();
     let cli = match Cli::try_parse() {
