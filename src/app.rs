@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -34,6 +34,13 @@ const WORKER_THREADS: usize = 2;
 /// Threads for files and name resolution, which block.
 const BLOCKING_THREADS_MAX: usize = 16;
 
+/// How long such a thread waits for work: for good. tokio panics where it has none left and the
+/// system gives no other.
+const BLOCKING_THREAD_LIFE: Duration = Duration::from_hours(24 * 365);
+
+/// Threads that there must be: the workers, one that blocks, and the log's.
+const THREADS_MIN: usize = WORKER_THREADS + 2;
+
 /// Kept back from the grace period for the runtime to end in, name resolutions that hang included.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
@@ -45,8 +52,9 @@ const BACKLOG: u32 = 1024;
 pub enum Exit {
     /// As asked: exit code 0.
     Done(String),
-    /// Failed while running, and said so in the log: exit code 1.
-    Failed,
+    /// Failed while running: exit code 1. The log says why, or these words, where there was none
+    /// yet.
+    Failed(String),
     /// Bad command line, configuration or token: exit code 2.
     Misconfigured(String),
 }
@@ -56,6 +64,8 @@ pub enum Exit {
 enum RunError {
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
+    #[error("cannot start {THREADS_MIN} threads; allow more (TasksMax=, ulimit -u)")]
+    Threads(#[source] std::io::Error),
     #[error("cannot listen on {0}")]
     Bind(SocketAddr, #[source] std::io::Error),
     #[error(transparent)]
@@ -84,7 +94,7 @@ pub fn serve(load: &Load, unit: Unit, systemd_socket: bool) -> Exit {
     // Before anything is read: a SIGHUP from here on is a reload, and a SIGTERM a clean stop.
     let (runtime, signals) = match runtime().and_then(with_signals) {
         Ok(both) => both,
-        Err(error) => return ended(Err(error)),
+        Err(error) => return failed_early(&error),
     };
     let config = match load() {
         Ok(config) => config,
@@ -139,7 +149,7 @@ pub fn demo(options: &Options, print: &dyn Fn(&str)) -> Exit {
     }
     let (runtime, signals) = match runtime().and_then(with_signals) {
         Ok(both) => both,
-        Err(error) => return ended(Err(error)),
+        Err(error) => return failed_early(&error),
     };
     let mut misconfigured_exit = None;
     let mut logging = None;
@@ -242,18 +252,42 @@ fn ended(result: Result<(), RunError>) -> Exit {
         Err(error) => {
             // The log is where a daemon tells, in the form that was asked for.
             error!(error = chain(&error), "exiting");
-            Exit::Failed
+            Exit::Failed(String::new())
         }
     }
 }
 
+/// An end before there is a log.
+fn failed_early(error: &RunError) -> Exit {
+    Exit::Failed(format!("api-key-exporter: {}\n", chain(error)))
+}
+
 fn runtime() -> Result<Runtime, RunError> {
-    tokio::runtime::Builder::new_multi_thread()
+    try_threads().map_err(RunError::Threads)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(BLOCKING_THREAD_LIFE)
         .enable_all()
         .build()
-        .map_err(RunError::Runtime)
+        .map_err(RunError::Runtime)?;
+    // The first of them, while there is surely room for it.
+    drop(runtime.spawn_blocking(|| ()));
+    Ok(runtime)
+}
+
+/// Whether the system gives as many threads as needed. The runtime and the log would panic.
+fn try_threads() -> std::io::Result<()> {
+    let gate = Mutex::new(());
+    std::thread::scope(|scope| {
+        let closed = gate.lock();
+        let wait = || drop(gate.lock());
+        let threads: std::io::Result<Vec<_>> = (0..THREADS_MIN)
+            .map(|_| std::thread::Builder::new().spawn_scoped(scope, wait))
+            .collect();
+        drop(closed);
+        threads.map(drop)
+    })
 }
 
 /// Listens on all `addresses`; must be called within the runtime.

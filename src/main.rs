@@ -33,7 +33,10 @@ fn main() -> ExitCode {
             print(false, &words);
             ExitCode::SUCCESS
         }
-        Exit::Failed => ExitCode::from(1),
+        Exit::Failed(words) => {
+            print(true, &words);
+            ExitCode::from(1)
+        }
         Exit::Misconfigured(words) => {
             print(true, &words);
             ExitCode::from(2)

@@ -1,10 +1,12 @@
 //! The real binary as a process: words, exit codes, signals, the environment.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use api_key_exporter::fake_api::Reply;
@@ -20,8 +22,8 @@ pub(crate) fn binary(arguments: &[&str]) -> Command {
 
 /// The same program, started by `wrapper`, which runs what stands behind its own arguments. What
 /// `daemon` adds to its environment is not taken over.
-pub(crate) fn wrapped(wrapper: &[&str], daemon: &Command) -> Command {
-    let mut command = Command::new(wrapper[0]);
+pub(crate) fn wrapped(wrapper: &[impl AsRef<OsStr>], daemon: &Command) -> Command {
+    let mut command = Command::new(&wrapper[0]);
     command
         .args(&wrapper[1..])
         .arg(daemon.get_program())
@@ -145,11 +147,17 @@ impl Daemon {
     }
 
     /// Waits for the end: exit code, and how long it took.
-    pub(crate) fn ended(mut self) -> (Option<i32>, Duration) {
+    pub(crate) fn ended(self) -> (Option<i32>, Duration) {
+        let start = Instant::now();
+        (self.status().code(), start.elapsed())
+    }
+
+    /// Waits for the end, however it comes.
+    pub(crate) fn status(mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return (status.code(), start.elapsed());
+                return status;
             }
             assert!(
                 start.elapsed() < Duration::from_secs(30),
@@ -171,6 +179,7 @@ impl Drop for Daemon {
 /// A configuration file for one account at `api`, polled as often as allowed.
 pub(crate) fn config_file(folder: &Folder, api: &str) -> String {
     let token_file = folder.file("token", TOKEN);
+    fs::set_permissions(&token_file, fs::Permissions::from_mode(0o600)).unwrap();
     let text = format!(
         "poll.interval = \"5s\"\npoll.timeout = \"4s\"\nweb.listen_addresses = [\"127.0.0.1:0\"]\nlog.format = \"text\"\n\
          [[accounts]]\nname = \"default\"\nbase_url = \"{api}\"\ntoken_file = \"{}\"\n",
@@ -266,12 +275,15 @@ fn help_and_version_exit_0() {
 }
 
 #[test]
-fn one_variable_is_a_whole_configuration() {
+fn fault_g9_one_variable_is_a_whole_configuration_and_is_warned_of() {
     let output = run(&["config", "check"], &[("BITGPT_API_KEY", TOKEN)]);
     assert_eq!(
         text(&output.stdout),
-        "configuration is good: 1 account(s)\n"
+        "warning: the token of account \"default\" stands in the environment (BITGPT_API_KEY), where \
+         crash reports and child processes find it, and changes only with a restart; put it into a \
+         file\nconfiguration is good: 1 account(s)\n"
     );
+    assert_eq!(text(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
 }
 

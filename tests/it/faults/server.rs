@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::faults::limits::{for_anybody, nobody};
 use crate::process::{Daemon, binary, config_file, wrapped};
 use crate::support::{Api, Exporter, Folder, Scrape, TOKEN, key, listing};
 
@@ -196,38 +197,32 @@ async fn fault_e13_an_address_that_cannot_be_had_exits_1_and_is_named() {
     let api = Api::start(listing(&["a"])).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
-    let nobody = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--inh-caps=-all",
-    ];
-    for (name, wrapper, address, why) in [
+    let root = vec!["env".to_owned()];
+    for (name, user, address, why) in [
         (
             "taken",
-            &["env"][..],
+            &root,
             &*taken,
             "Address already in use (os error 98)",
         ),
         // Documentation's, so that no machine has it (RFC 5737).
         (
             "gone",
-            &["env"],
+            &root,
             "192.0.2.1:10120",
             "Cannot assign requested address (os error 99)",
         ),
         (
             "privileged",
-            &nobody,
+            &nobody(),
             "127.0.0.1:81",
             "Permission denied (os error 13)",
         ),
     ] {
         let folder = Folder::new(&format!("listen-{name}"));
-        let config = config_file(&folder, &api.url());
-        let daemon = binary(&["--config.file", &config, "--web.listen-address", address]);
-        let output = wrapped(wrapper, &daemon).output().unwrap();
+        let mut daemon = for_anybody(&folder, &api.url());
+        daemon.args(["--web.listen-address", address]);
+        let output = wrapped(user, &daemon).output().unwrap();
         let words = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{name}: {words}");
         let told = format!("ERROR exiting error=\"cannot listen on {address}: {why}\"");
