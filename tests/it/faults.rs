@@ -10,6 +10,7 @@ mod reload;
 mod room;
 mod server;
 mod state;
+mod supervision;
 mod time;
 mod upstream;
 

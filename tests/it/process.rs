@@ -72,10 +72,14 @@ impl Daemon {
 
     /// Waits for `what` in the log.
     pub(crate) async fn logs(&self, what: &str) {
+        self.logs_within(what, Duration::from_secs(20)).await;
+    }
+
+    pub(crate) async fn logs_within(&self, what: &str, patience: Duration) {
         let start = Instant::now();
         while !self.log().contains(what) {
             assert!(
-                start.elapsed() < Duration::from_secs(20),
+                start.elapsed() < patience,
                 "no {what:?} in the log:\n{}",
                 self.log()
             );

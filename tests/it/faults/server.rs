@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::faults::limits::{for_anybody, nobody};
 use crate::process::{Daemon, binary, config_file, wrapped};
-use crate::support::{Api, Exporter, Folder, Scrape, TOKEN, key, listing};
+use crate::support::{Api, Exporter, Folder, Scrape, TOKEN, client, key, listing};
 
 /// Sends `request`, and `body` until nobody takes any more of it: the answer, and how much was
 /// taken.
@@ -294,4 +294,33 @@ async fn fault_f5_failing_polls_and_bad_clients_write_a_line_and_no_more() {
         written, 0,
         "after {rounds} rounds of 40 connections:\n{log}"
     );
+}
+
+#[tokio::test]
+async fn fault_i16_samples_carry_no_time_and_a_deleted_key_is_gone_at_the_next_scrape() {
+    let api = Api::start(listing(&["a", "b"])).await;
+    let exporter = Exporter::start(&api).await;
+    exporter.up().await;
+    let url = format!("http://{}/metrics", exporter.address);
+    for accept in ["text/plain", "application/openmetrics-text; version=1.0.0"] {
+        let request = client().get(&url).header("Accept", accept);
+        let text = request.send().await.unwrap().text().await.unwrap();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            // No label of this test holds a blank or a brace.
+            let (sample, _exemplar) = line.split_once(" # ").unwrap_or((line, ""));
+            let words: Vec<&str> = sample.split(' ').collect();
+            assert_eq!(words.len(), 2, "{accept}: {line}");
+        }
+    }
+    api.reply(listing(&["a"]));
+    let asked = api.requests().len();
+    let gone = |scrape: &Scrape| scrape.key_ids() == ["a"];
+    let scrape = exporter.until("the key is gone", gone).await;
+    let left = scrape
+        .of("")
+        .into_iter()
+        .find(|(name, _)| name.contains("key_id=\"b\""));
+    assert_eq!(left, None);
+    // One poll was under way at most when the key was deleted.
+    assert!(api.requests().len() <= asked + 3);
 }
