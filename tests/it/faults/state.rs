@@ -183,6 +183,7 @@ fn traced(folder: &Folder, api: &Api, arguments: &[&str]) -> Daemon {
     let daemon = binary(&["--config.file", &config_file(folder, &api.url())]);
     let mut command = Command::new("strace");
     command
+        // The last of several -o counts.
         .args(["-f", "-qq", "-o", "/dev/null"])
         .args(arguments)
         .arg(daemon.get_program())
@@ -221,22 +222,78 @@ async fn fault_h3_a_full_disk_costs_a_count_and_no_poll() {
     }
 }
 
+/// The system calls of a save, in order: each call's name, and the how manieth of that name it is.
+async fn calls_of_a_save(folder: &Folder, api: &Api, paths: &[String]) -> Vec<(String, usize)> {
+    let trace = folder.0.join("trace").display().to_string();
+    let mut arguments = vec!["-o", &trace];
+    arguments.extend(paths.iter().map(String::as_str));
+    let daemon = traced(folder, api, &arguments);
+    let start = Instant::now();
+    let lines = loop {
+        let text = fs::read_to_string(&trace).unwrap_or_default();
+        // The folder is closed last, after the file.
+        if text.matches(" close(").count() >= 2 {
+            break text;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{text}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    daemon.signal_all("-KILL");
+    daemon.ended();
+    let words = |line: &str| {
+        let (pid, call) = line.split_once(char::is_whitespace)?;
+        let (name, _) = call.trim_start().split_once('(')?;
+        Some((pid.to_owned(), name.to_owned()))
+    };
+    let calls: Vec<(String, String)> = lines.lines().filter_map(words).collect();
+    let (saver, _) = calls.iter().find(|(_, name)| name == "unlink").unwrap();
+    let mut names: Vec<String> = Vec::new();
+    let saving = calls.iter().filter(|(pid, _)| pid == saver);
+    let counted = saving.map(|(_, name)| {
+        names.push(name.clone());
+        (
+            name.clone(),
+            names.iter().filter(|known| *known == name).count(),
+        )
+    });
+    counted.collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_h2_killed_anywhere_in_a_save_it_finds_the_old_or_the_new_state() {
+async fn fault_h2_killed_at_any_call_of_a_save_it_finds_the_old_or_the_new_state() {
     let (folder, api, _) = first_life("killed").await;
-    // The calls of a save, in order; whatever happens between two of them is one of these cases.
-    for call in ["unlink", "fsync", "rename", "close"] {
-        api.reply(listing(&["c", "d"]));
-        let path = snapshot(&folder).unwrap();
-        let inject = format!("inject={call}:signal=KILL");
-        let only = format!("-P{}", path.display());
-        let unfinished = format!("-P{}", path.with_extension("new").display());
-        let daemon = traced(&folder, &api, &["-e", &inject, &only, &unfinished]);
-        daemon.ended();
+    let path = snapshot(&folder).unwrap();
+    // The lock is not touched by a save, and the snapshot itself only by the rename.
+    let paths = [path.with_extension("new"), folder.0.join("state")];
+    let paths = paths.map(|path| format!("-P{}", path.display()));
+    let calls = calls_of_a_save(&folder, &api, &paths).await;
+    for call in ["unlink", "openat", "write", "fsync", "rename", "close"] {
+        assert!(
+            calls.iter().any(|(name, _)| name == call),
+            "{call}: {calls:?}"
+        );
+    }
+    let mut old = vec!["a".to_owned(), "b".to_owned()];
+    let mut found_new = 0;
+    for (number, (call, count)) in calls.iter().enumerate() {
+        let new = [format!("c{number}"), format!("d{number}")];
+        api.reply(listing(&new.each_ref().map(String::as_str)));
+        let inject = format!("inject={call}:signal=KILL:when={count}");
+        let mut arguments = vec!["-e", &inject];
+        arguments.extend(paths.iter().map(String::as_str));
+        let (code, _) = traced(&folder, &api, &arguments).ended();
+        assert_eq!(code, None, "it was not killed at {call} {count}");
         api.reply(down());
         let exporter = Exporter::with(&saving_in(&folder, &api)).await;
         let ids = exporter.scrape().await.key_ids();
-        assert!(ids == ["a", "b"] || ids == ["c", "d"], "{call}: {ids:?}");
+        assert!(ids == old || ids == new, "{call} {count}: {ids:?}");
+        found_new += usize::from(ids == new);
+        old = ids;
         exporter.stop().await;
     }
+    // Some come before the new one is in place, some after.
+    assert!(
+        (1..calls.len()).contains(&found_new),
+        "{found_new} of {calls:?}"
+    );
 }
