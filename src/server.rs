@@ -42,6 +42,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_LIFE: Duration = Duration::from_secs(20);
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 
+/// How long a connection may last after a stop. An answer under way is with a reader that reads in
+/// milliseconds; a request that is not whole by then, nobody needs answered.
+const DRAIN: Duration = Duration::from_secs(3);
+
 /// Largest request head. Prometheus' has some 500 bytes; hyper's least is 8 KiB.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -132,13 +136,13 @@ impl Server {
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), answer);
         let mut connection = pin!(connection);
-        tokio::select! {
+        let left = tokio::select! {
             ended = connection.as_mut() => return note(ended),
-            () = stop.cancelled() => {}
-            () = sleep(CONNECTION_LIFE) => {}
-        }
+            () = stop.cancelled() => DRAIN,
+            () = sleep(CONNECTION_LIFE) => LAST_ANSWER,
+        };
         connection.as_mut().graceful_shutdown();
-        if let Ok(ended) = timeout(LAST_ANSWER, connection).await {
+        if let Ok(ended) = timeout(left, connection).await {
             note(ended);
         }
     }

@@ -325,7 +325,7 @@ fn the_configuration_in_force_is_shown_with_origins_and_without_secrets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_i1_signals_stop_it_with_0_in_time() {
-    // Idle, in the middle of a poll, and with connections that read nothing.
+    // Idle and in the middle of a poll, each with two hundred slow clients.
     let quick = Api::start(listing(&["a"])).await;
     let stuck = Api::start(Reply {
         delay: Duration::from_secs(3600),
@@ -341,14 +341,26 @@ async fn fault_i1_signals_stop_it_with_0_in_time() {
         let config = config_file(&folder, &api.url());
         let daemon = Daemon::start(binary(&["--config.file", &config]), &folder);
         let address = daemon.address().await;
-        let open: Vec<TcpStream> = (0..50)
-            .map(|_| TcpStream::connect(address).unwrap())
+        // Clients that say nothing, do not finish asking, or do not read what they asked for.
+        let begun = [
+            "",
+            "GET /metrics HTTP/1.1\r\nX: ",
+            "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+        ];
+        let open: Vec<TcpStream> = (0..200)
+            .map(|number| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                let begun: &str = begun[number % begun.len()];
+                std::io::Write::write_all(&mut stream, begun.as_bytes()).unwrap();
+                stream
+            })
             .collect();
         tokio::time::sleep(Duration::from_millis(700)).await;
         daemon.signal(signal);
         let (code, took) = daemon.ended();
         assert_eq!(code, Some(0), "{name}");
-        assert!(took < Duration::from_secs(5), "{name}: {took:?}");
+        // Three seconds for the clients, and what a machine under load adds.
+        assert!(took < Duration::from_millis(4_500), "{name}: {took:?}");
         drop(open);
     }
 }
