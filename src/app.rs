@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -25,21 +25,8 @@ use crate::server::Server;
 use crate::socket_activation::{self, SocketError};
 use crate::systemd::Unit;
 use crate::telemetry::Telemetry;
-use crate::{clock, demo, limits, store, systemd};
-
-/// Threads that serve and poll. Two: one may be busy with a large listing while the other answers.
-/// More would only cost memory, and a 128-core host would get 128.
-const WORKER_THREADS: usize = 2;
-
-/// Threads for files and name resolution, which block.
-const BLOCKING_THREADS_MAX: usize = 16;
-
-/// How long such a thread waits for work: for good. tokio panics where it has none left and the
-/// system gives no other.
-const BLOCKING_THREAD_LIFE: Duration = Duration::from_hours(24 * 365);
-
-/// Threads that there must be: the workers, one that blocks, and the log's.
-const THREADS_MIN: usize = WORKER_THREADS + 2;
+use crate::threads::ThreadsError;
+use crate::{clock, demo, limits, store, systemd, threads};
 
 /// Kept back from the grace period for the runtime to end in, name resolutions that hang included.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
@@ -62,10 +49,10 @@ pub enum Exit {
 /// Why a running daemon ends although nobody asked.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
-    #[error("cannot start the runtime")]
-    Runtime(#[source] std::io::Error),
-    #[error("cannot start {THREADS_MIN} threads; allow more (TasksMax=, ulimit -u)")]
-    Threads(#[source] std::io::Error),
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
+    #[error("cannot listen to signals")]
+    Signals(#[source] std::io::Error),
     #[error("cannot listen on {0}")]
     Bind(SocketAddr, #[source] std::io::Error),
     #[error(transparent)]
@@ -92,7 +79,7 @@ pub fn run(options: &Options) -> Exit {
 /// sockets instead of its own where `systemd_socket` says so.
 pub fn serve(load: &Load, unit: Unit, systemd_socket: bool) -> Exit {
     // Before anything is read: a SIGHUP from here on is a reload, and a SIGTERM a clean stop.
-    let (runtime, signals) = match runtime().and_then(with_signals) {
+    let (runtime, signals) = match with_signals() {
         Ok(both) => both,
         Err(error) => return failed_early(&error),
     };
@@ -147,7 +134,7 @@ pub fn demo(options: &Options, print: &dyn Fn(&str)) -> Exit {
             "api-key-exporter: demo takes no --config.file ({path}); it brings its own\n"
         ));
     }
-    let (runtime, signals) = match runtime().and_then(with_signals) {
+    let (runtime, signals) = match with_signals() {
         Ok(both) => both,
         Err(error) => return failed_early(&error),
     };
@@ -260,34 +247,6 @@ fn ended(result: Result<(), RunError>) -> Exit {
 /// An end before there is a log.
 fn failed_early(error: &RunError) -> Exit {
     Exit::Failed(format!("api-key-exporter: {}\n", chain(error)))
-}
-
-fn runtime() -> Result<Runtime, RunError> {
-    try_threads().map_err(RunError::Threads)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKER_THREADS)
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_keep_alive(BLOCKING_THREAD_LIFE)
-        .enable_all()
-        .build()
-        .map_err(RunError::Runtime)?;
-    // The first of them, while there is surely room for it.
-    drop(runtime.spawn_blocking(|| ()));
-    Ok(runtime)
-}
-
-/// Whether the system gives as many threads as needed. The runtime and the log would panic.
-fn try_threads() -> std::io::Result<()> {
-    let gate = Mutex::new(());
-    std::thread::scope(|scope| {
-        let closed = gate.lock();
-        let wait = || drop(gate.lock());
-        let threads: std::io::Result<Vec<_>> = (0..THREADS_MIN)
-            .map(|_| std::thread::Builder::new().spawn_scoped(scope, wait))
-            .collect();
-        drop(closed);
-        threads.map(drop)
-    })
 }
 
 /// Listens on all `addresses`; must be called within the runtime.
@@ -479,10 +438,11 @@ fn announce(config: &Config, listeners: &[TcpListener]) {
     }
 }
 
-fn with_signals(runtime: Runtime) -> Result<(Runtime, Signals), RunError> {
+fn with_signals() -> Result<(Runtime, Signals), RunError> {
+    let runtime = threads::runtime()?;
     let signals = {
         let _within = runtime.enter();
-        Signals::register().map_err(RunError::Runtime)?
+        Signals::register().map_err(RunError::Signals)?
     };
     Ok((runtime, signals))
 }

@@ -40,7 +40,7 @@
 //! | [`systemd`] | readiness, status and watchdog for systemd | shell |
 //! | [`clock`] | the only reader of the wall clock | shell |
 //! | [`memory`] | makes the allocator give memory back | shell |
-//! | [`limits`] | open files, and who may read the memory | shell |
+//! | [`limits`], [`threads`] | open files, who may read the memory, and the threads | shell |
 //! | [`app`] | puts all of it together, and takes it apart at the end | shell |
 //! | [`cli`] | the command line as types | |
 //! | [`demo`], [`fake_api`] | the demo, and the fake API that the tests use too | |
@@ -88,3 +88,4 @@ pub mod store;
 pub mod supervisor;
 pub mod systemd;
 pub mod telemetry;
+pub mod threads;
