@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::process::{Daemon, binary, config_file, wrapped};
-use crate::support::{Api, Folder, Scrape, client, listing};
+use crate::support::{Api, Folder, Scrape, client, in_repository, listing};
 
 /// Runs a program as a user that owns nothing, not even a process.
 pub(super) fn nobody() -> Vec<String> {
@@ -327,4 +327,7 @@ async fn fault_i12_its_memory_is_nobodys_and_never_dumped() {
     let status = daemon.status();
     assert_eq!(status.signal(), Some(6));
     assert!(!status.core_dumped());
+    let unit = in_repository("deploy/systemd/api-key-exporter.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    assert!(unit.lines().any(|line| line == "LimitCORE=0"));
 }

@@ -42,6 +42,17 @@ async fn saved(folder: &Folder) -> PathBuf {
     }
 }
 
+/// Stops it, and waits until a save under way has let go of the folder.
+async fn stopped(exporter: Exporter, folder: &Folder) {
+    exporter.stop().await;
+    let lock = fs::File::open(folder.0.join("state/lock")).unwrap();
+    let start = Instant::now();
+    while lock.try_lock().is_err() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it is in use");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 fn down() -> Reply {
     Reply::error(500, "no", "support_1")
 }
@@ -53,7 +64,7 @@ async fn first_life(name: &str) -> (Folder, Api, f64) {
     let exporter = Exporter::with(&saving_in(&folder, &api)).await;
     let scrape = exporter.up().await;
     saved(&folder).await;
-    exporter.stop().await;
+    stopped(exporter, &folder).await;
     let listed_at = scrape.account("last_success_timestamp_seconds").unwrap();
     (folder, api, listed_at)
 }
@@ -78,7 +89,7 @@ async fn fault_h5_a_restart_in_an_outage_keeps_the_keys_and_their_age() {
     let age = during.account("last_success_timestamp_seconds").unwrap() - listed_at;
     // What was saved may be of a later poll of the first life than the one that was seen.
     assert!((-0.001..5.0).contains(&age), "{age}");
-    exporter.stop().await;
+    stopped(exporter, &folder).await;
 }
 
 #[tokio::test]
@@ -92,7 +103,7 @@ async fn what_changed_while_the_exporter_was_down_is_counted() {
             format!("api_key_account_changes_total{{account=\"default\",change=\"{change}\"}}");
         assert_eq!(scrape.get(&changes), Some(1.0), "{change}");
     }
-    exporter.stop().await;
+    stopped(exporter, &folder).await;
 }
 
 #[tokio::test]
@@ -117,7 +128,7 @@ async fn fault_h1_a_damaged_file_is_ignored_and_replaced() {
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        exporter.stop().await;
+        stopped(exporter, &folder).await;
     }
 }
 
@@ -128,7 +139,7 @@ async fn fault_h4_a_file_of_another_api_is_ignored() {
     let exporter = Exporter::with(&saving_in(&folder, &other)).await;
     let scrape = exporter.fails("server_error").await;
     assert_eq!(scrape.key_ids().len(), 0);
-    exporter.stop().await;
+    stopped(exporter, &folder).await;
 }
 
 #[tokio::test]
@@ -161,7 +172,7 @@ async fn fault_h6_the_file_is_private_and_no_link_is_followed() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
-    exporter.stop().await;
+    stopped(exporter, &folder).await;
 }
 
 #[tokio::test]
@@ -289,7 +300,7 @@ async fn fault_h2_killed_at_any_call_of_a_save_it_finds_the_old_or_the_new_state
         assert!(ids == old || ids == new, "{call} {count}: {ids:?}");
         found_new += usize::from(ids == new);
         old = ids;
-        exporter.stop().await;
+        stopped(exporter, &folder).await;
     }
     // Some come before the new one is in place, some after.
     assert!(
