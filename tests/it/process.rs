@@ -135,12 +135,9 @@ impl Daemon {
 
     /// Signals whatever the process started, as a tracer does, and else itself.
     pub(crate) fn signal_all(&self, signal: &str) {
-        let children = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = fs::read_to_string(children).unwrap();
-        let mut pids: Vec<&str> = children.split_whitespace().collect();
-        let own = self.pid().to_string();
+        let mut pids = self.children();
         if pids.is_empty() {
-            pids.push(&own);
+            pids.push(self.pid().to_string());
         }
         let status = Command::new("kill")
             .arg(signal)
@@ -148,6 +145,13 @@ impl Daemon {
             .status()
             .unwrap();
         assert!(status.success());
+    }
+
+    /// What the process started; nothing once it has ended.
+    fn children(&self) -> Vec<String> {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = fs::read_to_string(children).unwrap_or_default();
+        children.split_whitespace().map(str::to_owned).collect()
     }
 
     /// Waits for the end: exit code, and how long it took.
@@ -175,6 +179,11 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // A tracer that is killed lets go of what it traced.
+        let children = self.children();
+        if !children.is_empty() {
+            drop(Command::new("kill").arg("-KILL").args(children).status());
+        }
         drop(self.child.kill());
         drop(self.child.wait());
     }
