@@ -627,7 +627,7 @@ fn daemon(config: &str) -> ExitCode {
     });
     match app::serve(&load, Unit::default(), false) {
         Exit::Done(_) => ExitCode::SUCCESS,
-        Exit::Failed => ExitCode::from(1),
+        Exit::Failed(_) => ExitCode::from(1),
         Exit::Misconfigured(words) => {
             println!("{words}");
             ExitCode::from(2)

@@ -25,14 +25,8 @@ use crate::server::Server;
 use crate::socket_activation::{self, SocketError};
 use crate::systemd::Unit;
 use crate::telemetry::Telemetry;
-use crate::{clock, demo, store, systemd};
-
-/// Threads that serve and poll. Two: one may be busy with a large listing while the other answers.
-/// More would only cost memory, and a 128-core host would get 128.
-const WORKER_THREADS: usize = 2;
-
-/// Threads for files and name resolution, which block.
-const BLOCKING_THREADS_MAX: usize = 16;
+use crate::threads::ThreadsError;
+use crate::{clock, demo, limits, store, systemd, threads};
 
 /// Kept back from the grace period for the runtime to end in, name resolutions that hang included.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
@@ -45,8 +39,9 @@ const BACKLOG: u32 = 1024;
 pub enum Exit {
     /// As asked: exit code 0.
     Done(String),
-    /// Failed while running, and said so in the log: exit code 1.
-    Failed,
+    /// Failed while running: exit code 1. The log says why, or these words, where there was none
+    /// yet.
+    Failed(String),
     /// Bad command line, configuration or token: exit code 2.
     Misconfigured(String),
 }
@@ -54,8 +49,10 @@ pub enum Exit {
 /// Why a running daemon ends although nobody asked.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
-    #[error("cannot start the runtime")]
-    Runtime(#[source] std::io::Error),
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
+    #[error("cannot listen to signals")]
+    Signals(#[source] std::io::Error),
     #[error("cannot listen on {0}")]
     Bind(SocketAddr, #[source] std::io::Error),
     #[error(transparent)]
@@ -81,10 +78,10 @@ pub fn run(options: &Options) -> Exit {
 /// Runs the daemon with the configuration that `load` reads, now and at each reload; on systemd's
 /// sockets instead of its own where `systemd_socket` says so.
 pub fn serve(load: &Load, unit: Unit, systemd_socket: bool) -> Exit {
-    // Before anything else: an early SIGHUP must not kill, and an early SIGTERM is not lost.
-    let (runtime, signals) = match runtime().and_then(with_signals) {
+    // Before anything is read: a SIGHUP from here on is a reload, and a SIGTERM a clean stop.
+    let (runtime, signals) = match with_signals() {
         Ok(both) => both,
-        Err(error) => return ended(Err(error)),
+        Err(error) => return failed_early(&error),
     };
     let config = match load() {
         Ok(config) => config,
@@ -137,9 +134,9 @@ pub fn demo(options: &Options, print: &dyn Fn(&str)) -> Exit {
             "api-key-exporter: demo takes no --config.file ({path}); it brings its own\n"
         ));
     }
-    let (runtime, signals) = match runtime().and_then(with_signals) {
+    let (runtime, signals) = match with_signals() {
         Ok(both) => both,
-        Err(error) => return ended(Err(error)),
+        Err(error) => return failed_early(&error),
     };
     let mut misconfigured_exit = None;
     let mut logging = None;
@@ -242,18 +239,14 @@ fn ended(result: Result<(), RunError>) -> Exit {
         Err(error) => {
             // The log is where a daemon tells, in the form that was asked for.
             error!(error = chain(&error), "exiting");
-            Exit::Failed
+            Exit::Failed(String::new())
         }
     }
 }
 
-fn runtime() -> Result<Runtime, RunError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKER_THREADS)
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .enable_all()
-        .build()
-        .map_err(RunError::Runtime)
+/// An end before there is a log.
+fn failed_early(error: &RunError) -> Exit {
+    Exit::Failed(format!("api-key-exporter: {}\n", chain(error)))
 }
 
 /// Listens on all `addresses`; must be called within the runtime.
@@ -303,6 +296,11 @@ impl Daemon<'_> {
             reloads: reloads.clone(),
             reloader,
             unit,
+            connections_max: limits::connections(
+                config.web.max_connections,
+                listeners.len(),
+                config.accounts.len(),
+            ),
         };
         let mut tasks = start(config, listeners, parts, &stop);
         notifier.ready();
@@ -352,6 +350,7 @@ pub fn spawn(
         reloads,
         reloader,
         unit: Unit::default(),
+        connections_max: config.web.max_connections,
     };
     Ok(start(config, listeners, parts, stop))
 }
@@ -362,6 +361,7 @@ struct Parts {
     reloads: Reloads,
     reloader: Reloader,
     unit: Unit,
+    connections_max: usize,
 }
 
 fn start(
@@ -387,7 +387,7 @@ fn start(
         liveness: fleet.liveness.clone(),
         telemetry_path: config.web.telemetry_path.clone(),
         reloads: config.web.enable_lifecycle.then_some(parts.reloads),
-        places: Arc::new(Semaphore::new(config.web.max_connections)),
+        places: Arc::new(Semaphore::new(parts.connections_max)),
         now: clock::now,
     });
     announce(config, &listeners);
@@ -438,10 +438,11 @@ fn announce(config: &Config, listeners: &[TcpListener]) {
     }
 }
 
-fn with_signals(runtime: Runtime) -> Result<(Runtime, Signals), RunError> {
+fn with_signals() -> Result<(Runtime, Signals), RunError> {
+    let runtime = threads::runtime()?;
     let signals = {
         let _within = runtime.enter();
-        Signals::register().map_err(RunError::Runtime)?
+        Signals::register().map_err(RunError::Signals)?
     };
     Ok((runtime, signals))
 }

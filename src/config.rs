@@ -10,6 +10,7 @@ mod keys;
 mod problem;
 mod reader;
 mod value;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -28,7 +29,6 @@ use reader::{Least, Section};
 use crate::domain::changes::ShrinkGuard;
 use crate::domain::inventory::Inventory;
 use crate::domain::judge::Settings;
-use crate::domain::policy::Limits;
 use crate::render::Metrics;
 
 /// What all environment variables of the exporter start with.
@@ -222,7 +222,7 @@ impl Config {
             return Err(problems);
         }
         let (thresholds, policy) = (thresholds.unwrap_or_default(), policy.unwrap_or_default());
-        let warnings = warnings(&poll, &accounts, &details, &policy);
+        let warnings = warnings::of(&poll, &accounts, &details, &policy);
         let judging = Arc::new(Settings {
             inventory: Inventory::new(entries),
             thresholds,
@@ -452,38 +452,6 @@ fn syntax_error(error: &config::ConfigError) -> String {
         .filter(|line| !line.is_empty() && !line.contains('|'));
     let words: Vec<&str> = lines.collect();
     crate::domain::text::redact(&words.join(": ")).into_owned()
-}
-
-fn warnings(poll: &Poll, accounts: &[Account], details: &Details, policy: &Limits) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if policy.max_unused.is_some() && !details.enabled {
-        warnings.push(
-            "policy.max_unused does nothing without details.enabled: only details tell the last use"
-                .to_owned(),
-        );
-    }
-    let shortest = accounts
-        .iter()
-        .map(|account| account.interval)
-        .min()
-        .unwrap_or(poll.interval);
-    if poll.timeout >= shortest {
-        warnings.push(format!(
-            "poll.timeout ({}) is not shorter than the poll interval ({}); polls are cut at nine \
-             tenths of the interval",
-            humantime::format_duration(poll.timeout),
-            humantime::format_duration(shortest)
-        ));
-    }
-    for account in accounts {
-        if account.token.read().is_ok_and(|token| !token.looks_usual()) {
-            warnings.push(format!(
-                "the token of account {:?} does not start with sk_live_… or sk_test_…, as API keys do",
-                account.name
-            ));
-        }
-    }
-    warnings
 }
 
 /// `:10120` means every address of the machine, as in all exporters; both families, where the

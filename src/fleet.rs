@@ -44,7 +44,7 @@ pub struct Fleet {
     next_slot: usize,
     /// Inventory entries that match nothing are a matter of all accounts together.
     unmatched: Arc<Unmatched>,
-    /// Cancelled when a poller keeps dying.
+    /// Cancelled when a poller keeps dying, or its supervision does.
     dead: CancellationToken,
     stop: CancellationToken,
     now: fn() -> DateTime<Utc>,
@@ -258,12 +258,12 @@ impl Fleet {
                 async move { poller.run(stop).await }
             }
         };
-        let dead = self.dead.clone();
+        // Cancelled too where the supervision itself dies.
+        let dead = self.dead.clone().drop_guard();
         let task = tokio::spawn(async move {
-            if supervise(Task::Poller.as_str(), start, &panics, &stopping).await
-                == Ended::KeepsDying
-            {
-                dead.cancel();
+            let task = Task::Poller.as_str();
+            if supervise(task, start, &panics, &stopping).await == Ended::Stopped {
+                drop(dead.disarm());
             }
         });
         Running {

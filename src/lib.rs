@@ -40,6 +40,7 @@
 //! | [`systemd`] | readiness, status and watchdog for systemd | shell |
 //! | [`clock`] | the only reader of the wall clock | shell |
 //! | [`memory`] | makes the allocator give memory back | shell |
+//! | [`limits`], [`threads`] | open files, who may read the memory, and the threads | shell |
 //! | [`app`] | puts all of it together, and takes it apart at the end | shell |
 //! | [`cli`] | the command line as types | |
 //! | [`demo`], [`fake_api`] | the demo, and the fake API that the tests use too | |
@@ -72,6 +73,7 @@ pub mod demo;
 pub mod domain;
 pub mod fake_api;
 pub mod fleet;
+pub mod limits;
 pub mod liveness;
 pub mod logging;
 pub mod memory;
@@ -86,3 +88,4 @@ pub mod store;
 pub mod supervisor;
 pub mod systemd;
 pub mod telemetry;
+pub mod threads;

@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use api_key_exporter::app::{self, Exit};
 use api_key_exporter::cli::{Cli, Command, ConfigCommand};
 use api_key_exporter::domain::text::redact;
-use api_key_exporter::memory;
+use api_key_exporter::{limits, memory, reload};
 use clap::Parser;
 
 fn main() -> ExitCode {
+    reload::survive_early_hangups();
     memory::give_back();
+    limits::keep_memory_private();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -31,7 +33,10 @@ fn main() -> ExitCode {
             print(false, &words);
             ExitCode::SUCCESS
         }
-        Exit::Failed => ExitCode::from(1),
+        Exit::Failed(words) => {
+            print(true, &words);
+            ExitCode::from(1)
+        }
         Exit::Misconfigured(words) => {
             print(true, &words);
             ExitCode::from(2)

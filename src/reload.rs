@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use signal_hook::consts::SIGHUP;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, Problem};
@@ -29,6 +30,13 @@ pub struct Reloads(mpsc::Sender<Waiting>);
 pub struct Reloader {
     load: Load,
     requests: mpsc::Receiver<Waiting>,
+}
+
+/// Until the daemon listens to signals, a SIGHUP would end the process. Nothing is lost by not
+/// hearing it: the configuration is yet to be read. Call it first of all.
+pub fn survive_early_hangups() {
+    // Nobody looks at the flag that it sets. Without the handler it is as it was.
+    drop(signal_hook::flag::register(SIGHUP, Arc::default()));
 }
 
 impl Reloads {

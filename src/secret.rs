@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use reqwest::header::HeaderValue;
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::text::REDACTED;
@@ -18,6 +19,9 @@ use crate::domain::text::REDACTED;
 /// Largest token file. Tokens have some hundred bytes; 4 KiB leaves room and refuses a file named
 /// by mistake.
 const FILE_BYTES_MAX: u64 = 4 * 1024;
+
+/// Room for it, and for the reading to see its end.
+const FILE_BUFFER_BYTES: usize = 8 * 1024;
 
 /// Shortest token that is looked for in upstream text; anything shorter would be found by chance.
 const SCRUBBED_CHARS_MIN: usize = 8;
@@ -29,7 +33,7 @@ const MASK_CHARS_MIN: usize = 12;
 /// row are no chance, and fewer are of no use.
 const PART_CHARS_MIN: usize = 8;
 
-/// An API token: printable ASCII without blanks, never empty.
+/// An API token: printable ASCII without blanks, never empty. Wiped from memory when dropped.
 #[derive(Clone, Debug)]
 pub struct Token(SecretString);
 
@@ -105,8 +109,9 @@ impl Token {
 
     /// The value of the `Authorization` header, marked sensitive.
     pub fn authorization(&self) -> HeaderValue {
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.0.expose_secret()))
-            .expect("printable ASCII is a valid header value");
+        let text = Zeroizing::new(format!("Bearer {}", self.0.expose_secret()));
+        let mut value =
+            HeaderValue::from_str(&text).expect("printable ASCII is a valid header value");
         value.set_sensitive(true);
         value
     }
@@ -187,7 +192,8 @@ fn read_file(path: &Path) -> Result<Token, TokenError> {
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Err(TokenError::NotAFile(path.to_owned()));
     }
-    let mut content = Vec::new();
+    // Never grows, which would leave copies behind, and is wiped at the end.
+    let mut content = Zeroizing::new(Vec::with_capacity(FILE_BUFFER_BYTES));
     file.take(FILE_BYTES_MAX + 1)
         .read_to_end(&mut content)
         .map_err(unreadable)?;

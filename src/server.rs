@@ -4,24 +4,24 @@ mod lifecycle;
 pub mod negotiate;
 pub mod routes;
 mod segments;
+mod trouble;
 
 use std::convert::Infallible;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Datelike, Utc};
-use hyper::body::Incoming;
-use hyper::header::{DATE, HeaderValue};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, DATE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -29,8 +29,9 @@ use tracing::{debug, warn};
 use crate::board::Board;
 use crate::liveness::Liveness;
 use crate::reload::Reloads;
-use crate::server::routes::View;
+use crate::server::routes::{Asked, View};
 use crate::server::segments::Segments;
+use crate::server::trouble::{Next, Trouble};
 use crate::telemetry::{Rejected, Task, Telemetry};
 
 /// How long a request's head may take. Prometheus sends it in one packet.
@@ -41,13 +42,12 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_LIFE: Duration = Duration::from_secs(20);
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 
+/// How long a connection may last after a stop. An answer under way is with a reader that reads in
+/// milliseconds; a request that is not whole by then, nobody needs answered.
+const DRAIN: Duration = Duration::from_secs(3);
+
 /// Largest request head. Prometheus' has some 500 bytes; hyper's least is 8 KiB.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-
-/// The pause after a failed accept, doubling: at the limit of open files, an accept loop without
-/// one eats a core.
-const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
-const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What every connection shares.
 #[derive(Debug)]
@@ -72,21 +72,25 @@ impl Server {
     /// Serves `listener` until `stop`, then finishes the answers under way.
     pub async fn run(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let connections = TaskTracker::new();
-        let mut pause = ACCEPT_PAUSE_MIN;
+        let start = Instant::now();
+        let mut trouble = Trouble::default();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-            match accepted {
+            let error = match accepted {
                 Ok((stream, _peer)) => {
-                    pause = ACCEPT_PAUSE_MIN;
+                    trouble.is_over();
                     self.admit(stream, &connections, &stop);
+                    continue;
                 }
-                Err(error) if is_about_the_peer(&error) => {}
-                Err(error) => {
-                    if pause == ACCEPT_PAUSE_MIN {
-                        warn!(error = error.to_string(), "cannot accept connections");
-                    }
-                    sleep(pause).await;
-                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                Err(error) => error,
+            };
+            if let Next::Pause(pause, told) = trouble.failed(&error, start.elapsed()) {
+                self.telemetry.count_rejected(Rejected::AcceptFailed);
+                if let Some(suppressed) = told {
+                    let error = error.to_string();
+                    warn!(error, suppressed, "cannot accept connections");
                 }
+                // A stop is seen after it; it is far shorter than the grace period.
+                sleep(pause).await;
             }
         }
         drop(listener);
@@ -132,19 +136,20 @@ impl Server {
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), answer);
         let mut connection = pin!(connection);
-        tokio::select! {
+        let left = tokio::select! {
             ended = connection.as_mut() => return note(ended),
-            () = stop.cancelled() => {}
-            () = sleep(CONNECTION_LIFE) => {}
-        }
+            () = stop.cancelled() => DRAIN,
+            () = sleep(CONNECTION_LIFE) => LAST_ANSWER,
+        };
         connection.as_mut().graceful_shutdown();
-        if let Ok(ended) = timeout(LAST_ANSWER, connection).await {
+        if let Ok(ended) = timeout(left, connection).await {
             note(ended);
         }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Segments> {
-        // Its body, if any, is not read.
+        let has_body = !request.body().is_end_stream();
+        // A body is not read: a client that asks before it sends one is not told to.
         let (request, _) = request.into_parts();
         let now = (self.now)();
         let mut response = if request.uri.path() == lifecycle::PATH {
@@ -153,8 +158,13 @@ impl Server {
             self.telemetry.count_request(lifecycle::PATH, code);
             response
         } else {
-            self.look_up(&request, now)
+            self.look_up(&request, has_body, now)
         };
+        if has_body {
+            // Where the next request would start, nobody knows.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
         if let Some(date) = http_date(now) {
             response.headers_mut().insert(DATE, date);
         }
@@ -162,7 +172,12 @@ impl Server {
     }
 
     /// Answers what needs nothing but looking.
-    fn look_up(&self, request: &http::request::Parts, now: DateTime<Utc>) -> Response<Vec<Bytes>> {
+    fn look_up(
+        &self,
+        request: &http::request::Parts,
+        has_body: bool,
+        now: DateTime<Utc>,
+    ) -> Response<Vec<Bytes>> {
         let shown = self.board.read(now);
         let view = View {
             is_ready: shown
@@ -174,8 +189,13 @@ impl Server {
         };
         let metrics =
             |format, encoding| shown.scrape(now, &self.telemetry.gather(now), format, encoding);
-        let request = (&request.method, &request.uri, &request.headers);
-        let (handler, response) = routes::respond(request, view, metrics);
+        let asked = Asked {
+            method: &request.method,
+            uri: &request.uri,
+            headers: &request.headers,
+            has_body,
+        };
+        let (handler, response) = routes::respond(asked, view, metrics);
         self.telemetry
             .count_request(handler, response.status().as_u16());
         response
@@ -193,13 +213,4 @@ fn note(ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
         debug!(error = error.to_string(), "a connection ended badly");
     }
-}
-
-/// Errors of one connection that was lost before it was accepted; the next one may be fine at once.
-fn is_about_the_peer(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
 }

@@ -76,16 +76,20 @@ type ProcessReading = Option<(i64, Vec<MetricFamily>)>;
 /// Why a connection was turned away. The words are label values.
 #[derive(Clone, Copy, Debug)]
 pub enum Rejected {
-    /// As many as `web.max_connections` are open.
+    /// As many as `web.max_connections` are open, or as the limit of open files leaves room for.
     ConnLimit,
+    /// The system could not hand it over: too many open files, no memory. Each failure counts; the
+    /// connection may wait and be accepted later.
+    AcceptFailed,
 }
 
 impl Rejected {
-    const ALL: [Self; 1] = [Self::ConnLimit];
+    const ALL: [Self; 2] = [Self::ConnLimit, Self::AcceptFailed];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::ConnLimit => "conn_limit",
+            Self::AcceptFailed => "accept_failed",
         }
     }
 }

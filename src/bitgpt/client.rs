@@ -13,6 +13,7 @@ use reqwest::header::{
 };
 use reqwest::header::{HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use rustls_native_certs::load_native_certs;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -23,6 +24,7 @@ use crate::bitgpt::resolver::Resolver;
 use crate::bitgpt::tls;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId};
+use crate::limits::is_lack_of_files;
 use crate::secret::Token;
 
 /// How long a connection may take. A server that does not answer a SYN within 5 s, two
@@ -78,7 +80,7 @@ impl Client {
         let trusted = match (&settings.ca_file, settings.base_url.scheme()) {
             (Some(path), _) => tls::of_file(path)?,
             (None, "http") => RootCertStore::empty(),
-            (None, _) => tls::of_system(load_native_certs().certs),
+            (None, _) => tls::of_system(native_authorities()?),
         };
         let tls = tls::config(trusted, now)?;
         let resolver = Resolver::default();
@@ -342,7 +344,9 @@ fn cause(error: &reqwest::Error) -> (Reason, String) {
         let io = cause.downcast_ref::<std::io::Error>();
         error.is_connect() && io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof)
     });
-    if error.is_dns() {
+    if is_lack_of_files(error) {
+        (Reason::Internal, lack_of_files(&last))
+    } else if error.is_dns() {
         (Reason::Dns, last)
     } else if let Some(tls_error) = tls_error {
         (Reason::Tls, tls::words(tls_error))
@@ -361,6 +365,22 @@ fn cause(error: &reqwest::Error) -> (Reason, String) {
     } else {
         (Reason::Connect, last)
     }
+}
+
+/// The system's certificate authorities. Those that cannot be opened for lack of files are missed
+/// now and not for a day.
+fn native_authorities() -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let loaded = load_native_certs();
+    let lack = loaded.errors.iter().find(|error| is_lack_of_files(*error));
+    lack.map_or(Ok(loaded.certs), |error| {
+        let why = lack_of_files(&error.to_string());
+        Err(Failure::new(Reason::Internal, &why))
+    })
+}
+
+/// What to say of a failure that is no fault of the API's nor of the token's.
+pub(super) fn lack_of_files(cause: &str) -> String {
+    format!("the limit of open files is reached (ulimit -n, LimitNOFILE=): {cause}")
 }
 
 fn is_html(headers: &HeaderMap) -> bool {

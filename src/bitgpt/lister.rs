@@ -7,11 +7,12 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::bitgpt::client::{Answer, Client, Settings};
+use crate::bitgpt::client::{Answer, Client, Settings, lack_of_files};
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId};
 use crate::domain::text::chain;
-use crate::secret::{Token, TokenSource};
+use crate::limits::is_lack_of_files;
+use crate::secret::{Token, TokenError, TokenSource};
 
 /// Certificate authorities are read again after this long: operating systems replace them a few
 /// times a year.
@@ -79,12 +80,7 @@ impl Lister {
 
     async fn prepare(&self) -> Result<(Token, Client), Failure> {
         let source = self.token.clone();
-        let token = blocking(move || {
-            source
-                .read()
-                .map_err(|error| Failure::new(Reason::Credential, &chain(&error)))
-        })
-        .await?;
+        let token = blocking(move || source.read().map_err(|error| unread(&error))).await?;
         let mut client = self.client.lock().await;
         if let Some((client, built_at)) = client.as_ref()
             && built_at.elapsed() < CLIENT_LIFE
@@ -97,6 +93,14 @@ impl Lister {
         *client = Some((new.clone(), Instant::now()));
         Ok((token, new))
     }
+}
+
+/// A token that cannot be read because nothing can be says nothing of the token.
+fn unread(error: &TokenError) -> Failure {
+    if is_lack_of_files(error) {
+        return Failure::new(Reason::Internal, &lack_of_files(&chain(error)));
+    }
+    Failure::new(Reason::Credential, &chain(error))
 }
 
 fn slow_files() -> Failure {

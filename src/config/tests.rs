@@ -375,11 +375,37 @@ fn an_address_may_stand_there_once() {
 #[test]
 fn a_token_that_does_not_look_like_one_is_warned_of() {
     let config = load(
-        "[[accounts]]\ntoken_env = \"ODD\"",
+        "[[accounts]]\ntoken_env = \"ODD\"\nbase_url = \"http://localhost\"",
         &[("ODD", "hello-world")],
     )
     .unwrap();
     let expected = "the token of account \"default\" does not start with sk_live_… or sk_test_…, as API keys do";
+    assert_eq!(config.warnings, [expected]);
+}
+
+#[test]
+fn fault_g8_g9_a_token_that_others_may_find_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let path = std::env::temp_dir().join(format!("api-key-exporter-g8-{}", std::process::id()));
+    std::fs::write(&path, TOKEN).unwrap();
+    let shown = path.display();
+    let text = format!("[[accounts]]\ntoken_file = \"{shown}\"");
+    let open = format!(
+        "everybody on this machine may read the token of account \"default\": chmod o= {shown}"
+    );
+    for (mode, expected) in [
+        (0o644, &[open.as_str()][..]),
+        (0o444, &[&open]),
+        (0o640, &[]),
+        (0o400, &[]),
+    ] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(load(&text, &[]).unwrap().warnings, expected, "{mode:o}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let config = load("[[accounts]]\ntoken_env = \"TOKEN\"", &[]).unwrap();
+    let expected = "the token of account \"default\" stands in the environment (TOKEN), where crash reports \
+                    and child processes find it, and changes only with a restart; put it into a file";
     assert_eq!(config.warnings, [expected]);
 }
 
@@ -442,7 +468,7 @@ fn a_proxy_never_sees_a_token_in_the_clear() {
 #[test]
 fn a_timeout_as_long_as_the_interval_is_warned_of() {
     let config = load(
-        "poll.interval = \"5s\"\n[[accounts]]\ntoken_env = \"TOKEN\"",
+        "poll.interval = \"5s\"\n[[accounts]]\ntoken_env = \"TOKEN\"\nbase_url = \"http://[::1]\"",
         &[],
     )
     .unwrap();

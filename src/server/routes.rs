@@ -14,6 +14,19 @@ use crate::server::negotiate;
 const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
+/// What was asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// GET and HEAD are answered.
+    pub method: &'a Method,
+    /// Its query is ignored.
+    pub uri: &'a Uri,
+    /// For the negotiation of the metrics' form.
+    pub headers: &'a HeaderMap,
+    /// Whether a body comes with it, which nobody reads.
+    pub has_body: bool,
+}
+
 /// What an answer may depend on, besides the metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -36,12 +49,18 @@ enum Route {
 }
 
 /// Answers a request: the handler's name for counting, and the response with its body in pieces.
-/// The query is ignored. `metrics` writes the exposition, only where it is asked for.
+/// `metrics` writes the exposition, only where it is asked for.
 pub fn respond(
-    (method, uri, headers): (&Method, &Uri, &HeaderMap),
+    asked: Asked<'_>,
     view: View<'_>,
     metrics: impl FnOnce(Format, Encoding) -> Vec<Bytes>,
 ) -> (&'static str, Response<Vec<Bytes>>) {
+    let Asked {
+        method,
+        uri,
+        headers,
+        has_body,
+    } = asked;
     // Proxies ask for whole URLs; `http` takes some for one that are none.
     if uri.scheme().is_some() && Url::parse(&uri.to_string()).is_err() {
         return ("other", text(StatusCode::BAD_REQUEST, "Bad Request\n"));
@@ -56,6 +75,14 @@ pub fn respond(
     };
     if !matches!(*method, Method::GET | Method::HEAD) {
         return (route.handler(), method_not_allowed());
+    }
+    if has_body {
+        // It means nothing here, and reading it, or over it, is work that anybody could cause.
+        let words = "A request has no body here\n".into();
+        return (
+            route.handler(),
+            refusal(StatusCode::PAYLOAD_TOO_LARGE, words),
+        );
     }
     let response = match route {
         Route::Metrics => exposition(headers, metrics),

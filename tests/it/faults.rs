@@ -3,11 +3,14 @@
 //! "Keeps" means: the keys stay as after the last good poll, `up` is 0, the failure is counted
 //! under its reason, and the exporter goes on.
 
+mod limits;
 mod network;
 mod process;
 mod reload;
 mod room;
+mod server;
 mod state;
+mod supervision;
 mod time;
 mod upstream;
 

@@ -1,10 +1,12 @@
 //! The real binary as a process: words, exit codes, signals, the environment.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use api_key_exporter::fake_api::Reply;
@@ -15,6 +17,19 @@ use crate::support::{Api, Folder, Scrape, TOKEN, client, listing};
 pub(crate) fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_api-key-exporter"));
     command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+/// The same program, started by `wrapper`, which runs what stands behind its own arguments. What
+/// `daemon` adds to its environment is not taken over.
+pub(crate) fn wrapped(wrapper: &[impl AsRef<OsStr>], daemon: &Command) -> Command {
+    let mut command = Command::new(&wrapper[0]);
+    command
+        .args(&wrapper[1..])
+        .arg(daemon.get_program())
+        .args(daemon.get_args())
+        .env_clear()
+        .stdin(Stdio::null());
     command
 }
 
@@ -57,10 +72,14 @@ impl Daemon {
 
     /// Waits for `what` in the log.
     pub(crate) async fn logs(&self, what: &str) {
+        self.logs_within(what, Duration::from_secs(20)).await;
+    }
+
+    pub(crate) async fn logs_within(&self, what: &str, patience: Duration) {
         let start = Instant::now();
         while !self.log().contains(what) {
             assert!(
-                start.elapsed() < Duration::from_secs(20),
+                start.elapsed() < patience,
                 "no {what:?} in the log:\n{}",
                 self.log()
             );
@@ -116,12 +135,9 @@ impl Daemon {
 
     /// Signals whatever the process started, as a tracer does, and else itself.
     pub(crate) fn signal_all(&self, signal: &str) {
-        let children = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = fs::read_to_string(children).unwrap();
-        let mut pids: Vec<&str> = children.split_whitespace().collect();
-        let own = self.pid().to_string();
+        let mut pids = self.children();
         if pids.is_empty() {
-            pids.push(&own);
+            pids.push(self.pid().to_string());
         }
         let status = Command::new("kill")
             .arg(signal)
@@ -131,12 +147,25 @@ impl Daemon {
         assert!(status.success());
     }
 
+    /// What the process started; nothing once it has ended.
+    fn children(&self) -> Vec<String> {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = fs::read_to_string(children).unwrap_or_default();
+        children.split_whitespace().map(str::to_owned).collect()
+    }
+
     /// Waits for the end: exit code, and how long it took.
-    pub(crate) fn ended(mut self) -> (Option<i32>, Duration) {
+    pub(crate) fn ended(self) -> (Option<i32>, Duration) {
+        let start = Instant::now();
+        (self.status().code(), start.elapsed())
+    }
+
+    /// Waits for the end, however it comes.
+    pub(crate) fn status(mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return (status.code(), start.elapsed());
+                return status;
             }
             assert!(
                 start.elapsed() < Duration::from_secs(30),
@@ -150,6 +179,11 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // A tracer that is killed lets go of what it traced.
+        let children = self.children();
+        if !children.is_empty() {
+            drop(Command::new("kill").arg("-KILL").args(children).status());
+        }
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -158,6 +192,7 @@ impl Drop for Daemon {
 /// A configuration file for one account at `api`, polled as often as allowed.
 pub(crate) fn config_file(folder: &Folder, api: &str) -> String {
     let token_file = folder.file("token", TOKEN);
+    fs::set_permissions(&token_file, fs::Permissions::from_mode(0o600)).unwrap();
     let text = format!(
         "poll.interval = \"5s\"\npoll.timeout = \"4s\"\nweb.listen_addresses = [\"127.0.0.1:0\"]\nlog.format = \"text\"\n\
          [[accounts]]\nname = \"default\"\nbase_url = \"{api}\"\ntoken_file = \"{}\"\n",
@@ -253,12 +288,15 @@ fn help_and_version_exit_0() {
 }
 
 #[test]
-fn one_variable_is_a_whole_configuration() {
+fn fault_g9_one_variable_is_a_whole_configuration_and_is_warned_of() {
     let output = run(&["config", "check"], &[("BITGPT_API_KEY", TOKEN)]);
     assert_eq!(
         text(&output.stdout),
-        "configuration is good: 1 account(s)\n"
+        "warning: the token of account \"default\" stands in the environment (BITGPT_API_KEY), where \
+         crash reports and child processes find it, and changes only with a restart; put it into a \
+         file\nconfiguration is good: 1 account(s)\n"
     );
+    assert_eq!(text(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
 }
 
@@ -294,26 +332,9 @@ fn the_configuration_in_force_is_shown_with_origins_and_without_secrets() {
     assert_eq!(text(&again.stderr), "");
 }
 
-#[test]
-fn an_address_in_use_exits_1_and_says_so() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let output = run(
-        &["--web.listen-address", &address],
-        &[("BITGPT_API_KEY", TOKEN)],
-    );
-    assert_eq!(output.status.code(), Some(1));
-    let expected = format!("cannot listen on {address}: Address already in use (os error 98)");
-    assert!(
-        text(&output.stderr).contains(&expected),
-        "{}",
-        text(&output.stderr)
-    );
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_i1_signals_stop_it_with_0_in_time() {
-    // Idle, in the middle of a poll, and with connections that read nothing.
+    // Idle and in the middle of a poll, each with two hundred slow clients.
     let quick = Api::start(listing(&["a"])).await;
     let stuck = Api::start(Reply {
         delay: Duration::from_secs(3600),
@@ -329,14 +350,26 @@ async fn fault_i1_signals_stop_it_with_0_in_time() {
         let config = config_file(&folder, &api.url());
         let daemon = Daemon::start(binary(&["--config.file", &config]), &folder);
         let address = daemon.address().await;
-        let open: Vec<TcpStream> = (0..50)
-            .map(|_| TcpStream::connect(address).unwrap())
+        // Clients that say nothing, do not finish asking, or do not read what they asked for.
+        let begun = [
+            "",
+            "GET /metrics HTTP/1.1\r\nX: ",
+            "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+        ];
+        let open: Vec<TcpStream> = (0..200)
+            .map(|number| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                let begun: &str = begun[number % begun.len()];
+                std::io::Write::write_all(&mut stream, begun.as_bytes()).unwrap();
+                stream
+            })
             .collect();
         tokio::time::sleep(Duration::from_millis(700)).await;
         daemon.signal(signal);
         let (code, took) = daemon.ended();
         assert_eq!(code, Some(0), "{name}");
-        assert!(took < Duration::from_secs(5), "{name}: {took:?}");
+        // Three seconds for the clients, and what a machine under load adds.
+        assert!(took < Duration::from_millis(4_500), "{name}: {took:?}");
         drop(open);
     }
 }

@@ -49,6 +49,7 @@ fn pure_modules_do_no_io() {
         "poller/report.rs",
         "server/routes.rs",
         "server/negotiate.rs",
+        "server/trouble.rs",
         "config/problem.rs",
         "config/value.rs",
         "domain.rs",

@@ -96,7 +96,7 @@ fn the_units_say_what_the_program_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_listens_on_the_sockets_that_systemd_hands_over() {
+async fn fault_e13_it_listens_on_the_sockets_that_systemd_hands_over() {
     let folder = Folder::new("socket-activation");
     let api = Api::start(Reply::listing(&[])).await;
     let config = config_file(&folder, &api.url());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use api_key_exporter::fake_api::Reply;
 use reqwest::Method;
 
-use crate::process::{Daemon, binary, config_file};
+use crate::process::{Daemon, binary, config_file, wrapped};
 use crate::support::{Api, Folder, Scrape, TOKEN, client, listing};
 
 /// One account's section, polled slowly enough that a second poll within the test is a reload's.
@@ -192,18 +192,22 @@ async fn fault_g4_a_thousand_hangups_are_a_few_reloads_and_no_polls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_g4_a_hangup_right_after_the_start_kills_nothing() {
+async fn fault_g4_a_hangup_kills_nothing_however_early_it_comes() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("early");
     let config = config_file(&folder, &api.url());
-    for wait in [5, 10, 20, 40] {
-        let daemon = Daemon::start(binary(&["--config.file", &config]), &folder);
-        // Loading and linking the program take a few milliseconds, in which no program can listen.
-        tokio::time::sleep(Duration::from_millis(wait + 15)).await;
-        daemon.signal("-HUP");
+    // At the first call of `main`, when the runtime is made, and at its first thread. Before `main`
+    // no program can do anything about it.
+    for call in ["prctl", "epoll_create1", "clone3"] {
+        let inject = format!("inject={call}:signal=HUP:when=1");
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+        let daemon = binary(&["--config.file", &config]);
+        let daemon = Daemon::start(wrapped(&strace, &daemon), &folder);
         daemon.address().await;
-        daemon.signal("-TERM");
-        assert_eq!(daemon.ended().0, Some(0), "after {wait} ms");
+        daemon.signal_all("-HUP");
+        daemon.logs("reloaded the configuration").await;
+        daemon.signal_all("-TERM");
+        assert_eq!(daemon.ended().0, Some(0), "at {call}");
     }
 }
 

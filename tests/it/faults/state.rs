@@ -42,6 +42,17 @@ async fn saved(folder: &Folder) -> PathBuf {
     }
 }
 
+/// Stops it, and waits until a save under way has let go of the folder.
+async fn stopped(exporter: Exporter, folder: &Folder) {
+    exporter.stop().await;
+    let lock = fs::File::open(folder.0.join("state/lock")).unwrap();
+    let start = Instant::now();
+    while lock.try_lock().is_err() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it is in use");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 fn down() -> Reply {
     Reply::error(500, "no", "support_1")
 }
@@ -53,7 +64,7 @@ async fn first_life(name: &str) -> (Folder, Api, f64) {
     let exporter = Exporter::with(&saving_in(&folder, &api)).await;
     let scrape = exporter.up().await;
     saved(&folder).await;
-    exporter.stop().await;
+    stopped(exporter, &folder).await;
     let listed_at = scrape.account("last_success_timestamp_seconds").unwrap();
     (folder, api, listed_at)
 }
@@ -78,7 +89,7 @@ async fn fault_h5_a_restart_in_an_outage_keeps_the_keys_and_their_age() {
     let age = during.account("last_success_timestamp_seconds").unwrap() - listed_at;
     // What was saved may be of a later poll of the first life than the one that was seen.
     assert!((-0.001..5.0).contains(&age), "{age}");
-    exporter.stop().await;
+    stopped(exporter, &folder).await;
 }
 
 #[tokio::test]
@@ -92,7 +103,7 @@ async fn what_changed_while_the_exporter_was_down_is_counted() {
             format!("api_key_account_changes_total{{account=\"default\",change=\"{change}\"}}");
         assert_eq!(scrape.get(&changes), Some(1.0), "{change}");
     }
-    exporter.stop().await;
+    stopped(exporter, &folder).await;
 }
 
 #[tokio::test]
@@ -117,7 +128,7 @@ async fn fault_h1_a_damaged_file_is_ignored_and_replaced() {
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        exporter.stop().await;
+        stopped(exporter, &folder).await;
     }
 }
 
@@ -128,7 +139,7 @@ async fn fault_h4_a_file_of_another_api_is_ignored() {
     let exporter = Exporter::with(&saving_in(&folder, &other)).await;
     let scrape = exporter.fails("server_error").await;
     assert_eq!(scrape.key_ids().len(), 0);
-    exporter.stop().await;
+    stopped(exporter, &folder).await;
 }
 
 #[tokio::test]
@@ -161,7 +172,7 @@ async fn fault_h6_the_file_is_private_and_no_link_is_followed() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
-    exporter.stop().await;
+    stopped(exporter, &folder).await;
 }
 
 #[tokio::test]
@@ -183,6 +194,7 @@ fn traced(folder: &Folder, api: &Api, arguments: &[&str]) -> Daemon {
     let daemon = binary(&["--config.file", &config_file(folder, &api.url())]);
     let mut command = Command::new("strace");
     command
+        // The last of several -o counts.
         .args(["-f", "-qq", "-o", "/dev/null"])
         .args(arguments)
         .arg(daemon.get_program())
@@ -221,22 +233,78 @@ async fn fault_h3_a_full_disk_costs_a_count_and_no_poll() {
     }
 }
 
+/// The system calls of a save, in order: each call's name, and the how manieth of that name it is.
+async fn calls_of_a_save(folder: &Folder, api: &Api, paths: &[String]) -> Vec<(String, usize)> {
+    let trace = folder.0.join("trace").display().to_string();
+    let mut arguments = vec!["-o", &trace];
+    arguments.extend(paths.iter().map(String::as_str));
+    let daemon = traced(folder, api, &arguments);
+    let start = Instant::now();
+    let lines = loop {
+        let text = fs::read_to_string(&trace).unwrap_or_default();
+        // The folder is closed last, after the file.
+        if text.matches(" close(").count() >= 2 {
+            break text;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{text}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    daemon.signal_all("-KILL");
+    daemon.ended();
+    let words = |line: &str| {
+        let (pid, call) = line.split_once(char::is_whitespace)?;
+        let (name, _) = call.trim_start().split_once('(')?;
+        Some((pid.to_owned(), name.to_owned()))
+    };
+    let calls: Vec<(String, String)> = lines.lines().filter_map(words).collect();
+    let (saver, _) = calls.iter().find(|(_, name)| name == "unlink").unwrap();
+    let mut names: Vec<String> = Vec::new();
+    let saving = calls.iter().filter(|(pid, _)| pid == saver);
+    let counted = saving.map(|(_, name)| {
+        names.push(name.clone());
+        (
+            name.clone(),
+            names.iter().filter(|known| *known == name).count(),
+        )
+    });
+    counted.collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_h2_killed_anywhere_in_a_save_it_finds_the_old_or_the_new_state() {
+async fn fault_h2_killed_at_any_call_of_a_save_it_finds_the_old_or_the_new_state() {
     let (folder, api, _) = first_life("killed").await;
-    // The calls of a save, in order; whatever happens between two of them is one of these cases.
-    for call in ["unlink", "fsync", "rename", "close"] {
-        api.reply(listing(&["c", "d"]));
-        let path = snapshot(&folder).unwrap();
-        let inject = format!("inject={call}:signal=KILL");
-        let only = format!("-P{}", path.display());
-        let unfinished = format!("-P{}", path.with_extension("new").display());
-        let daemon = traced(&folder, &api, &["-e", &inject, &only, &unfinished]);
-        daemon.ended();
+    let path = snapshot(&folder).unwrap();
+    // The lock is not touched by a save, and the snapshot itself only by the rename.
+    let paths = [path.with_extension("new"), folder.0.join("state")];
+    let paths = paths.map(|path| format!("-P{}", path.display()));
+    let calls = calls_of_a_save(&folder, &api, &paths).await;
+    for call in ["unlink", "openat", "write", "fsync", "rename", "close"] {
+        assert!(
+            calls.iter().any(|(name, _)| name == call),
+            "{call}: {calls:?}"
+        );
+    }
+    let mut old = vec!["a".to_owned(), "b".to_owned()];
+    let mut found_new = 0;
+    for (number, (call, count)) in calls.iter().enumerate() {
+        let new = [format!("c{number}"), format!("d{number}")];
+        api.reply(listing(&new.each_ref().map(String::as_str)));
+        let inject = format!("inject={call}:signal=KILL:when={count}");
+        let mut arguments = vec!["-e", &inject];
+        arguments.extend(paths.iter().map(String::as_str));
+        let (code, _) = traced(&folder, &api, &arguments).ended();
+        assert_eq!(code, None, "it was not killed at {call} {count}");
         api.reply(down());
         let exporter = Exporter::with(&saving_in(&folder, &api)).await;
         let ids = exporter.scrape().await.key_ids();
-        assert!(ids == ["a", "b"] || ids == ["c", "d"], "{call}: {ids:?}");
-        exporter.stop().await;
+        assert!(ids == old || ids == new, "{call} {count}: {ids:?}");
+        found_new += usize::from(ids == new);
+        old = ids;
+        stopped(exporter, &folder).await;
     }
+    // Some come before the new one is in place, some after.
+    assert!(
+        (1..calls.len()).contains(&found_new),
+        "{found_new} of {calls:?}"
+    );
 }

@@ -1,8 +1,7 @@
-//! The API and the way to it (sections A to C), and what a hostile one may cost (I5, E3, E4).
+//! The API and the way to it (sections A to C), and what a hostile one may cost (I5, E3).
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -350,50 +349,4 @@ async fn fault_e3_readers_that_read_nothing_share_what_they_do_not_read() {
     // Without sharing, it would be 200 times more than a megabyte.
     assert!(grown < 20 * 1024, "{grown} KiB");
     drop(readers);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn fault_e4_emfile_in_accept_eats_no_core_and_passes() {
-    let api = Api::start(listing(&["a"])).await;
-    let folder = Folder::new("emfile");
-    let daemon = binary(&["--config.file", &config_file(&folder, &api.url())]);
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "ulimit -n 40; exec \"$@\"", "sh"])
-        .arg(daemon.get_program())
-        .args(daemon.get_args())
-        .env_clear()
-        .stdin(Stdio::null());
-    let daemon = Daemon::start(command, &folder);
-    let address = daemon.address().await;
-    daemon.logs("listed keys for the first time").await;
-    let open: Vec<TcpStream> = (0..200)
-        .map(|_| TcpStream::connect(address).unwrap())
-        .collect();
-    daemon.logs("cannot accept connections").await;
-    let cpu = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        // User and system time, in hundredths of a second.
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let before = cpu();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let used = cpu() - before;
-    assert!(used < 30, "{used} hundredths of a second in three seconds");
-    let warnings = daemon.log().matches("cannot accept connections").count();
-    assert!(warnings <= 3, "{warnings}");
-    drop(open);
-    let start = Instant::now();
-    while client()
-        .get(format!("http://{address}/-/healthy"))
-        .send()
-        .await
-        .is_err()
-    {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "it does not recover"
-        );
-    }
 }
