@@ -111,7 +111,7 @@ fn fixed_chains(accounts: &[Arc<Prepared>], format: Format) -> Vec<Chain> {
     for (index, family) in FAMILIES.iter().enumerate() {
         let pieces: Vec<&Piece> = accounts
             .iter()
-            .flat_map(|account| account.fixed(index, family, format))
+            .flat_map(|account| account.fixed(index, format))
             .collect();
         let has_samples = match family.source {
             Source::Key(_) | Source::Listing(_) | Source::Account(_) => !pieces.is_empty(),

@@ -81,8 +81,7 @@ impl Piece {
         (own(self.text), own(self.deflated))
     }
 
-    #[cfg(test)]
-    pub(super) fn text(&self) -> &Bytes {
+    pub(super) fn text(&self) -> &[u8] {
         &self.text
     }
 

@@ -22,9 +22,8 @@ use crate::render::time_left::TimeLeft;
 pub struct Prepared {
     state: AccountState,
     settings: Arc<Settings>,
-    /// The account's own samples in each of [`Format::ALL`]: pieces for each of [`FAMILIES`], none
-    /// where they come from elsewhere.
-    account: [Vec<Vec<Piece>>; Format::ALL.len()],
+    /// The account's own samples in each of [`Format::ALL`], for each of [`FAMILIES`].
+    account: [Vec<Option<Piece>>; Format::ALL.len()],
     keys: Arc<KeysText>,
 }
 
@@ -42,7 +41,7 @@ impl Prepared {
         let account = Format::ALL.map(|format| {
             let pieces = FAMILIES
                 .iter()
-                .map(|family| account_pieces(family, &state, &labels, format));
+                .map(|family| account_piece(family, &state, &labels, format));
             pieces.collect()
         });
         let same_listing = previous.filter(|previous| match (&previous.state.held, &state.held) {
@@ -53,7 +52,11 @@ impl Prepared {
         let same_keys = same_listing
             .filter(|previous| Arc::ptr_eq(&previous.settings, settings) && previous.holds_at(now));
         let keys = same_keys.map_or_else(
-            || Arc::new(KeysText::new(&state, &labels, metrics, settings, now)),
+            || {
+                let known = previous.map(|previous| &*previous.keys);
+                let text = KeysText::new(&state, &labels, metrics, settings, now, known);
+                Arc::new(text)
+            },
             |previous| previous.keys.clone(),
         );
         Self {
@@ -98,31 +101,25 @@ impl Prepared {
     }
 
     /// The account's samples of the family with this index in [`FAMILIES`].
-    pub(super) fn fixed(&self, index: usize, family: &Family, format: Format) -> &[Piece] {
-        let pieces = match family.source {
-            Source::Key(_) | Source::Listing(_) => self.keys.fixed.get(index),
-            Source::Account(_) => self
-                .account
-                .get(format as usize)
-                .and_then(|pieces| pieces.get(index)),
-            Source::TimeLeft | Source::KeyStates => None,
-        };
-        pieces.map(Vec::as_slice).unwrap_or_default()
+    pub(super) fn fixed(&self, index: usize, format: Format) -> impl Iterator<Item = &Piece> {
+        let account = self.account.get(format as usize);
+        let account = account.and_then(|pieces| pieces.get(index)?.as_ref());
+        self.keys.pieces(index).chain(account)
     }
 }
 
-fn account_pieces(
+fn account_piece(
     family: &Family,
     state: &AccountState,
     labels: &str,
     format: Format,
-) -> Vec<Piece> {
+) -> Option<Piece> {
     let Source::Account(write) = family.source else {
-        return Vec::new();
+        return None;
     };
     let mut out = String::new();
     write(state, &mut family.samples(&mut out, labels, format));
-    Piece::some(&out).into_iter().collect()
+    Piece::some(&out)
 }
 
 /// The labels that every sample of the account carries, opened and not closed.
