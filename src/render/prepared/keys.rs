@@ -15,8 +15,8 @@ use crate::render::piece::Piece;
 use crate::render::samples::push_label;
 use crate::render::time_left::TimeLeft;
 
-/// Most keys of a part. A family's text of so many is some 100 KiB, what a processor's nearer caches
-/// hold, and nothing larger is ever allocated to write a listing of any size.
+/// Most keys of a part. A family's text of so many is some 100 KiB, what a processor's nearer
+/// caches hold, and nothing larger is ever allocated to write a listing of any size.
 const PART_KEYS_MAX: usize = 1024;
 
 /// One key in so many starts a part. Which ones depends on their ids alone, so that a key that
