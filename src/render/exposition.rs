@@ -131,9 +131,9 @@ fn fixed_chains(accounts: &[Arc<Prepared>], format: Format) -> Vec<Chain> {
             chain.push(piece);
         }
         if family.is_moving() {
-            chains.push(std::mem::take(&mut chain));
+            chains.push(chain.take());
         }
     }
-    chains.push(chain);
+    chains.push(chain.take());
     chains
 }

@@ -36,10 +36,18 @@ pub(super) struct Piece {
 /// Pieces one after the other.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chain {
-    text: Vec<Bytes>,
-    deflated: Vec<Bytes>,
+    text: Segments,
+    deflated: Segments,
     crc: crc32fast::Hasher,
     len: u64,
+}
+
+/// Bytes one after the other; small neighbours become one.
+#[derive(Clone, Debug, Default)]
+struct Segments {
+    done: Vec<Bytes>,
+    /// The last one, while it is small enough to take more.
+    open: Vec<u8>,
 }
 
 impl Piece {
@@ -84,65 +92,88 @@ impl Piece {
     pub(super) fn text(&self) -> &[u8] {
         &self.text
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.text.is_empty()
-    }
 }
 
 impl Chain {
     pub(super) fn push(&mut self, piece: &Piece) {
-        if piece.is_empty() {
-            return;
+        self.text.push(&piece.text);
+        self.deflated.push(&piece.deflated);
+        // To combine two sums takes as long as to sum up some thousand bytes.
+        if piece.text.len() <= SMALL_BYTES {
+            self.crc.update(&piece.text);
+        } else {
+            self.crc.combine(&piece.crc);
         }
-        push(&mut self.text, &piece.text);
-        push(&mut self.deflated, &piece.deflated);
-        self.crc.combine(&piece.crc);
         self.len += piece.text.len() as u64;
     }
 
+    /// Makes all of it ready to be shared, and leaves an empty chain behind.
+    pub(super) fn take(&mut self) -> Self {
+        self.text.close();
+        self.deflated.close();
+        std::mem::take(self)
+    }
+
+    /// Adds a chain that was taken, copying none of it.
     pub(super) fn append(&mut self, other: &Self) {
-        self.text.extend_from_slice(&other.text);
-        self.deflated.extend_from_slice(&other.deflated);
+        self.text.append(&other.text);
+        self.deflated.append(&other.deflated);
         self.crc.combine(&other.crc);
         self.len += other.len;
     }
 
     /// The whole as a body: the text, or one gzip member of it.
     pub(super) fn into_body(mut self, encoding: Encoding) -> Vec<Bytes> {
-        match encoding {
+        let mut segments = match encoding {
             Encoding::Identity => self.text,
             Encoding::Gzip => {
                 let trailer = deflate::gzip_trailer(self.crc.finalize(), self.len);
-                self.deflated
-                    .insert(0, Bytes::from_static(&deflate::GZIP_HEADER));
-                push(&mut self.deflated, &Bytes::copy_from_slice(&trailer));
+                self.deflated.push(&Bytes::copy_from_slice(&trailer));
+                let header = Bytes::from_static(&deflate::GZIP_HEADER);
+                self.deflated.done.insert(0, header);
                 self.deflated
             }
+        };
+        segments.close();
+        segments.done
+    }
+}
+
+impl Segments {
+    fn push(&mut self, bytes: &Bytes) {
+        if self.open.len() + bytes.len() > SMALL_BYTES {
+            self.close();
+        }
+        if bytes.len() > SMALL_BYTES {
+            self.done.push(bytes.clone());
+        } else {
+            self.open.extend_from_slice(bytes);
+        }
+    }
+
+    fn append(&mut self, other: &Self) {
+        self.close();
+        self.done.extend_from_slice(&other.done);
+    }
+
+    fn close(&mut self) {
+        if !self.open.is_empty() {
+            self.done.push(kept(&self.open));
+            self.open.clear();
         }
     }
 }
 
-/// A copy of `bytes` that is kept until the next poll, no larger than it must be.
+/// A copy of `bytes` that is kept until the next poll, no larger than it must be, and that is
+/// shared without a further allocation.
 fn kept(bytes: &[u8]) -> Bytes {
-    if bytes.len() < LARGE_BYTES {
-        return Bytes::copy_from_slice(bytes);
+    if bytes.len() >= LARGE_BYTES
+        && let Ok(mut pages) = memmap2::MmapMut::map_anon(bytes.len())
+    {
+        pages.copy_from_slice(bytes);
+        return Bytes::from_owner(pages);
     }
-    let Ok(mut pages) = memmap2::MmapMut::map_anon(bytes.len()) else {
-        return Bytes::copy_from_slice(bytes);
-    };
-    pages.copy_from_slice(bytes);
-    Bytes::from_owner(pages)
-}
-
-/// Adds `bytes` to `chain`; small neighbours become one.
-fn push(chain: &mut Vec<Bytes>, bytes: &Bytes) {
-    match chain.last_mut() {
-        Some(last) if last.len() + bytes.len() <= SMALL_BYTES => {
-            *last = [last.as_ref(), bytes.as_ref()].concat().into();
-        }
-        _ => chain.push(bytes.clone()),
-    }
+    Bytes::from_owner(Box::<[u8]>::from(bytes))
 }
 
 #[cfg(test)]
@@ -165,7 +196,7 @@ mod tests {
         for text in texts {
             let mut one = Chain::default();
             one.push(&Piece::new(text));
-            chain.append(&one);
+            chain.append(&one.take());
         }
         let plain = chain.clone().into_body(Encoding::Identity).concat();
         assert!(plain == texts.concat().as_bytes());
@@ -185,7 +216,8 @@ mod tests {
         for piece in [&small, &small, &large, &small, &small] {
             chain.push(piece);
         }
-        assert_eq!(chain.text.len(), 3);
-        assert_eq!(chain.text[1].as_ptr(), large.text.as_ptr(), "it was copied");
+        let segments = chain.take().text.done;
+        assert_eq!(segments.len(), 3);
+        assert_eq!(segments[1].as_ptr(), large.text.as_ptr(), "it was copied");
     }
 }

@@ -198,7 +198,7 @@ mod tests {
     fn no_lines_are_no_text() {
         let lines = TimeLeft::default();
         let written = lines.at(0, None);
-        assert!(written.piece().is_empty());
-        assert!(lines.at(1, Some(written)).piece().is_empty());
+        assert!(written.piece().text().is_empty());
+        assert!(lines.at(1, Some(written)).piece().text().is_empty());
     }
 }
