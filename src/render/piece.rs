@@ -46,8 +46,9 @@ pub(super) struct Chain {
 #[derive(Clone, Debug, Default)]
 struct Segments {
     done: Vec<Bytes>,
-    /// The last one, while it is small enough to take more.
-    open: Vec<u8>,
+    /// Neighbours that are to become one, and how long it is.
+    open: Vec<Bytes>,
+    open_len: usize,
 }
 
 impl Piece {
@@ -141,14 +142,11 @@ impl Chain {
 
 impl Segments {
     fn push(&mut self, bytes: &Bytes) {
-        if self.open.len() + bytes.len() > SMALL_BYTES {
+        if self.open_len + bytes.len() > SMALL_BYTES {
             self.close();
         }
-        if bytes.len() > SMALL_BYTES {
-            self.done.push(bytes.clone());
-        } else {
-            self.open.extend_from_slice(bytes);
-        }
+        self.open.push(bytes.clone());
+        self.open_len += bytes.len();
     }
 
     fn append(&mut self, other: &Self) {
@@ -157,10 +155,13 @@ impl Segments {
     }
 
     fn close(&mut self) {
-        if !self.open.is_empty() {
-            self.done.push(kept(&self.open));
-            self.open.clear();
+        match self.open.as_slice() {
+            [] => return,
+            [one] => self.done.push(one.clone()),
+            many => self.done.push(kept(&many.concat())),
         }
+        self.open.clear();
+        self.open_len = 0;
     }
 }
 
