@@ -53,14 +53,8 @@ struct Segments {
 
 impl Piece {
     pub(super) fn new(text: &str) -> Self {
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(text.as_bytes());
-        let deflated = deflate::deflate(text.as_bytes());
-        Self {
-            text: kept(text.as_bytes()),
-            deflated: kept(&deflated),
-            crc,
-        }
+        let text = text.as_bytes();
+        Self::of_parts(kept(text), kept(&deflate::deflate(text)))
     }
 
     /// A piece, unless there is nothing in it.
@@ -142,6 +136,9 @@ impl Chain {
 
 impl Segments {
     fn push(&mut self, bytes: &Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
         if self.open_len + bytes.len() > SMALL_BYTES {
             self.close();
         }
