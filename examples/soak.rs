@@ -3,6 +3,7 @@
 //! each storm comes a quiet spell in which `/metrics` must tell exactly what happened.
 //!
 //! `cargo run --release --example soak -- --minutes 20 --seed 1`; exit code 0 where nothing differed.
+//! `… soak -- --steady 10` only polls, as fast as it can, and tells whether memory grows.
 //! The daemon is this program itself, started again with a configuration file, so that it can poll
 //! faster than any configuration may say.
 #![allow(
@@ -249,13 +250,14 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(folder: &Path, port: u16) -> Self {
+    async fn start(folder: &Path, port: u16, interval: Duration) -> Self {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(folder.join("log"));
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["daemon", &folder.join("config.toml").display().to_string()])
+            .arg(interval.as_millis().to_string())
             .stderr(log.unwrap())
             .stdin(Stdio::null())
             .spawn()
@@ -410,7 +412,7 @@ impl Soak {
         }
         // Which of the last two listings was saved is not known, and so neither what changed.
         self.is_after_kill = true;
-        self.daemon = Daemon::start(&self.folder, self.port).await;
+        self.daemon = Daemon::start(&self.folder, self.port, INTERVAL).await;
         let scrape = self.daemon.scrape().await.unwrap();
         let accounts_with_keys: BTreeSet<&str> = scrape
             .keys()
@@ -595,11 +597,11 @@ const REASONS: [&str; 18] = [
 /// RSS of one quiet spell: which life of the process, its polls so far, KiB.
 type Sample = (usize, f64, f64);
 
-/// KiB for each million polls: the line through each life's samples, all lives together, without
+/// KiB for each million polls, and the standard error of that: the line through each life's samples, all lives together, without
 /// each life's first third, in which buffers grow to their size.
-fn slope(samples: &[Sample]) -> Option<f64> {
+fn slope(samples: &[Sample]) -> String {
     let lives: BTreeSet<usize> = samples.iter().map(|sample| sample.0).collect();
-    let (mut covariance, mut variance) = (0.0, 0.0);
+    let (mut covariance, mut variance, mut rss_variance, mut freedom) = (0.0, 0.0, 0.0, -1.0);
     for life in lives {
         let of_life: Vec<&Sample> = samples.iter().filter(|sample| sample.0 == life).collect();
         let (_, of_life) = of_life.split_at(of_life.len().div_ceil(3));
@@ -610,18 +612,80 @@ fn slope(samples: &[Sample]) -> Option<f64> {
         for sample in of_life {
             covariance += (sample.1 - polls) * (sample.2 - rss);
             variance += (sample.1 - polls).powi(2);
+            rss_variance += (sample.2 - rss).powi(2);
         }
+        freedom += (count - 1.0).max(0.0);
     }
-    (variance > 0.0).then(|| 1e6 * covariance / variance)
+    if variance == 0.0 || freedom < 1.0 {
+        return "of too few samples".to_owned();
+    }
+    let slope = covariance / variance;
+    let error = ((rss_variance - slope * covariance).max(0.0) / freedom / variance).sqrt();
+    format!("{:.0} ± {:.0} KiB", 1e6 * slope, 1e6 * error)
+}
+
+/// One account that changes at each poll and fails at every third, polled without a pause.
+async fn steady(duration: Duration) -> ExitCode {
+    let folder = std::env::temp_dir().join(format!("api-key-exporter-soak-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("token"), TOKEN).unwrap();
+    let mut dice = fastrand::Rng::with_seed(1);
+    let mut number = 0_u64;
+    let script = move |_: &_| {
+        number += 1;
+        if number.is_multiple_of(3) {
+            return Reply::error(500, "no", "support_1");
+        }
+        Reply::listing(
+            &random_listing(&mut dice)
+                .iter()
+                .map(key)
+                .collect::<Vec<_>>(),
+        )
+    };
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let api = FakeApi::start(address, TOKEN, script).await.unwrap();
+    let port = free_port();
+    let config = format!(
+        "web.listen_addresses = [\"127.0.0.1:{port}\"]\nstate.directory = \"state\"\npoll.attempts = 1\n\
+         poll.shrink_confirmations = 1\n[[accounts]]\nname = \"a\"\nbase_url = \"http://{}\"\n\
+         token_file = \"token\"\n",
+        api.address()
+    );
+    fs::write(folder.join("config.toml"), config).unwrap();
+    let mut daemon = Daemon::start(&folder, port, Duration::from_millis(1)).await;
+    let (start, mut samples) = (Instant::now(), Vec::new());
+    while start.elapsed() < duration {
+        sleep(duration / 60).await;
+        let scrape = daemon.scrape().await.expect("an exporter that answers");
+        let polls = scrape["api_key_account_polls_total{account=\"a\"}"];
+        samples.push((0, polls, daemon.rss_kib()));
+    }
+    let (_, polls, rss) = samples.last().unwrap();
+    println!(
+        "steady: {polls} polls, rss {rss} KiB, rss slope {} for each million polls; file descriptors {}; threads {}",
+        slope(&samples),
+        daemon.count("fd"),
+        daemon.count("task")
+    );
+    daemon.signal("-TERM");
+    let code = daemon.child.wait().unwrap().code();
+    drop(fs::remove_dir_all(&folder));
+    ExitCode::from(u8::from(code != Some(0)))
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 /// The daemon, with an interval that no file may have.
-fn daemon(config: &str) -> ExitCode {
+fn daemon(config: &str, interval: Duration) -> ExitCode {
     let sources = Sources::of_process(Some(config.into()), Flags::default());
     let load: Load = Arc::new(move || {
         let mut config = Config::load(&sources)?;
         for account in &mut config.accounts {
-            account.interval = INTERVAL;
+            account.interval = interval;
         }
         Ok(config)
     });
@@ -639,11 +703,19 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (minutes, seed) = match words.as_slice() {
-        ["daemon", config] => return daemon(config),
+        ["daemon", config, interval] => {
+            return daemon(config, Duration::from_millis(interval.parse().unwrap()));
+        }
+        ["--steady", minutes] => {
+            let duration = Duration::from_secs_f64(60.0 * minutes.parse::<f64>().unwrap());
+            return tokio::runtime::Runtime::new()
+                .unwrap()
+                .block_on(steady(duration));
+        }
         [] => (3.0, 1),
         ["--minutes", minutes] => (minutes.parse().unwrap(), 1),
         ["--minutes", minutes, "--seed", seed] => (minutes.parse().unwrap(), seed.parse().unwrap()),
-        _ => panic!("usage: soak [--minutes N [--seed N]]"),
+        _ => panic!("usage: soak [--minutes N [--seed N] | --steady MINUTES]"),
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(soak(Duration::from_secs_f64(60.0 * minutes), seed))
@@ -669,11 +741,7 @@ async fn soak(duration: Duration, seed: u64) -> ExitCode {
     let folder = std::env::temp_dir().join(format!("api-key-exporter-soak-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("token"), TOKEN).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     let mut config = format!(
         "web.listen_addresses = [\"127.0.0.1:{port}\"]\nstate.directory = \"state\"\npoll.attempts = 1\n\
          poll.timeout = \"2600ms\"\npoll.max_keys = {KEYS_MAX}\npoll.max_body_bytes = 100000\n\
@@ -709,7 +777,7 @@ async fn soak(duration: Duration, seed: u64) -> ExitCode {
         .unwrap();
     }
     fs::write(folder.join("config.toml"), &config).unwrap();
-    let daemon = Daemon::start(&folder, port).await;
+    let daemon = Daemon::start(&folder, port, INTERVAL).await;
     let mut soak = Soak {
         folder,
         port,
@@ -762,9 +830,7 @@ async fn soak(duration: Duration, seed: u64) -> ExitCode {
         .iter()
         .map(|truth| truth.lock().unwrap().faults)
         .sum();
-    let slope = slope(&samples).map_or("too few samples".to_owned(), |slope| {
-        format!("{slope:.0} KiB")
-    });
+    let slope = slope(&samples);
     println!(
         "soak: seed {seed}, {:.1} minutes, {rounds} rounds, {} lives, {polls} polls, {faults} faults, {} lines of log",
         start.elapsed().as_secs_f64() / 60.0,

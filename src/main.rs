@@ -47,7 +47,8 @@ fn main() -> ExitCode {
 /// Prints where people look. Nobody is left to be told that it did not work.
 fn print(is_error: bool, words: &str) {
     if is_error {
-        drop(std::io::stderr().write_all(words.as_bytes()));
+        // A key that somebody put where a path belongs is in the words about that path.
+        drop(std::io::stderr().write_all(redact(words).as_bytes()));
     } else {
         drop(
             std::io::stdout()

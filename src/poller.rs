@@ -182,6 +182,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 listing,
                 support_id,
             }) => {
+                let listing = listing.keeping(self.state.held.as_deref());
                 let (keys, rejected) = (listing.keys().len(), listing.rejects().total());
                 let support_id = support_id.as_ref().map(Line::as_str);
                 debug!(account, keys, rejected, support_id, attempts, "listed keys");
@@ -189,7 +190,10 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                     let failures = self.state.consecutive_failures;
                     info!(account, keys, failures, "listing keys works again");
                 } else if self.state.polls == 0 {
-                    info!(account, keys, "listed keys for the first time");
+                    info!(
+                        account,
+                        keys, "listed keys for the first time since the start"
+                    );
                 }
                 let rejected_before = self
                     .state
@@ -201,9 +205,8 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 }
                 memory.told.listing(&self.state, &listing, uptime);
                 let api_now = clock_skew.and_then(|skew| now.checked_add_signed(skew));
-                let api_now = api_now.unwrap_or(now);
-                let told = &mut memory.told;
-                told.future_keys(account, &listing, api_now, uptime);
+                let latest = api_now.map_or(now, |api_now| api_now.max(now));
+                memory.told.future_keys(account, &listing, latest, uptime);
                 Ok(listing)
             }
             Err(failure) => {
@@ -250,15 +253,25 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     }
 }
 
-/// One line for entries that could not be used: they are keys that nobody watches.
+/// Ids of entries that could not be used, in one line of the log.
+const REJECTED_NAMED_MAX: usize = 5;
+
+/// One line for entries that could not be used: they are keys that nobody watches, or that are
+/// watched as they were.
 fn say_rejects(account: &str, listing: &Listing) {
     let Rejects {
         id,
         duplicate,
         shape,
     } = listing.rejects();
-    let ids: Vec<&str> = listing.rejected_ids().iter().map(KeyId::as_str).collect();
-    let key_ids = (!ids.is_empty()).then(|| ids.join(" "));
+    let ids = listing.rejected_ids();
+    let named = ids.iter().take(REJECTED_NAMED_MAX).map(KeyId::as_str);
+    let named = named.collect::<Vec<_>>().join(" ");
+    let key_ids = match ids.len().saturating_sub(REJECTED_NAMED_MAX) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    };
+    let key_ids = (!ids.is_empty()).then_some(key_ids);
     warn!(
         account,
         id, duplicate, shape, key_ids, "entries of the listing could not be used"

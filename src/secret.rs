@@ -130,26 +130,30 @@ impl Token {
             && token.ends_with(last)
     }
 
-    /// `text` with this token blacked out, for a token that does not look like one.
+    /// `text` with this token blacked out, whole or without what all keys start with.
     pub fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let token = self.0.expose_secret();
-        if token.len() < SCRUBBED_CHARS_MIN || !text.contains(token) {
+        let (token, body) = (self.0.expose_secret(), self.body());
+        if body.len() < SCRUBBED_CHARS_MIN || !text.contains(body) {
             return Cow::Borrowed(text);
         }
-        Cow::Owned(text.replace(token, REDACTED))
+        Cow::Owned(text.replace(token, REDACTED).replace(body, REDACTED))
+    }
+
+    /// What is secret of the token: all but what every key starts with.
+    fn body(&self) -> &str {
+        let token = self.0.expose_secret();
+        let prefixes = ["sk_live_", "sk_test_"];
+        let body = prefixes
+            .iter()
+            .find_map(|prefix| token.strip_prefix(prefix));
+        body.unwrap_or(token)
     }
 
     /// As [`Token::scrub`], and every part of the token too: for text in which the API may explain
     /// what it was sent.
     pub fn scrub_parts(&self, text: &str) -> String {
-        let token = self.0.expose_secret();
         // What all keys start with is left to the redaction of keys, which looks for it.
-        let prefixes = ["sk_live_", "sk_test_"];
-        let secret = prefixes
-            .iter()
-            .find_map(|prefix| token.strip_prefix(prefix))
-            .unwrap_or(token);
-        let mut parts: Vec<&[u8]> = secret.as_bytes().windows(PART_CHARS_MIN).collect();
+        let mut parts: Vec<&[u8]> = self.body().as_bytes().windows(PART_CHARS_MIN).collect();
         parts.sort_unstable();
         let text = self.scrub(text);
         let mut is_part = vec![false; text.len()];
@@ -229,6 +233,21 @@ mod tests {
             let error = Token::parse(text, "x").unwrap_err().to_string();
             assert!(error.starts_with(expected), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_token_is_blacked_out_whole_and_without_what_all_keys_start_with() {
+        let body = "MDE5N2MwZWMtYTE5Ny03MTlmLTg0YTk.GdwdA";
+        let cases = [
+            (format!("my sk_live_{body}!"), "my [redacted]!"),
+            (format!("{body}-{body}"), "[redacted]-[redacted]"),
+            ("nothing".to_owned(), "nothing"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(token().scrub(&text), expected, "{text}");
+        }
+        let short = Token::parse(b"sk_live_abc", "test").unwrap();
+        assert_eq!(short.scrub("abc"), "abc");
     }
 
     #[test]

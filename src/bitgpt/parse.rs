@@ -11,7 +11,7 @@ use crate::bitgpt::wire::{self, Data, Entry, Envelope, Text, Texts};
 use crate::domain::allow_list::AllowList;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Expiry, Key, KeyId, Mode, Scopes};
-use crate::domain::listing::{Listing, REJECTED_IDS_MAX, Reject, Rejects};
+use crate::domain::listing::{Listing, Reject, Rejects};
 use crate::domain::text::{self, Line};
 use crate::secret::Token;
 
@@ -61,9 +61,7 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Parsed, Failu
         Ok(key) => keys.push(key),
         Err(reject) => {
             rejects.add(reject);
-            if rejected_ids.len() < REJECTED_IDS_MAX {
-                rejected_ids.extend(entry.id.as_str().and_then(KeyId::parse));
-            }
+            rejected_ids.extend(id(&entry, rules.token));
         }
     };
     let is_http_success = matches!(http_status, 200..=202);
@@ -99,7 +97,7 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Parsed, Failu
     let api_env = envelope
         .env
         .and_then(string)
-        .map(|env| text::label(&env).into());
+        .map(|env| text::label(&rules.token.scrub(&env)).into());
     let listing = Listing::new(keys, rejects, api_env).with_rejected_ids(rejected_ids);
     Ok(Parsed {
         listing,
@@ -272,7 +270,7 @@ fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
     if entry.is_misshapen {
         return Err(Reject::Shape);
     }
-    let id = entry.id.as_str().and_then(KeyId::parse).ok_or(Reject::Id)?;
+    let id = id(entry, token).ok_or(Reject::Id)?;
     let secret = entry.secret.as_str().unwrap_or_default();
     Ok(Key {
         id,
@@ -287,6 +285,13 @@ fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
         allow_list: allow_list(&entry.ip_allow_list)?,
         details: None,
     })
+}
+
+/// The entry's id, where it has one that can be shown.
+fn id(entry: &Entry<'_>, token: &Token) -> Option<KeyId> {
+    let text = entry.id.as_str()?;
+    let is_plain = matches!(token.scrub(text), Cow::Borrowed(_));
+    KeyId::parse(text).filter(|_| is_plain)
 }
 
 pub(super) fn shown(text: &Text<'_>, token: &Token) -> Option<Box<str>> {

@@ -8,9 +8,6 @@ use chrono::{DateTime, Utc};
 use crate::domain::key::{Details, Expiry, Key, KeyId};
 use crate::domain::text::REDACTED;
 
-/// Most ids of rejected entries that are kept for the log: enough to find the pattern.
-pub const REJECTED_IDS_MAX: usize = 5;
-
 /// Why an entry of a listing could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reject {
@@ -77,7 +74,7 @@ impl Rejects {
 pub struct Listing {
     keys: Box<[Key]>,
     rejects: Rejects,
-    /// Ids of some entries that were left out, for people who look for them.
+    /// Ids of the entries that were left out although they had one.
     rejected_ids: Vec<KeyId>,
     api_env: Option<Box<str>>,
 }
@@ -95,9 +92,7 @@ impl Listing {
             let is_duplicate = later.id == first.id;
             if is_duplicate {
                 rejects.duplicate += 1;
-                if rejected_ids.len() < REJECTED_IDS_MAX {
-                    rejected_ids.push(later.id.clone());
-                }
+                rejected_ids.push(later.id.clone());
             }
             is_duplicate
         });
@@ -113,11 +108,32 @@ impl Listing {
     #[must_use]
     pub fn with_rejected_ids(mut self, ids: Vec<KeyId>) -> Self {
         self.rejected_ids.extend(ids);
-        self.rejected_ids.truncate(REJECTED_IDS_MAX);
         self
     }
 
-    /// Ids of some of the entries that were left out although they had one.
+    /// The same listing with the keys of `held` that it lists and that could not be read this time,
+    /// as they were then. A key of which one field has become odd is still there, and still ends.
+    #[must_use]
+    pub fn keeping(mut self, held: Option<&Self>) -> Self {
+        let Some(held) = held else { return self };
+        let is_missing = |id: &&KeyId| self.get(id.as_str()).is_none();
+        let missing = self.rejected_ids.iter().filter(is_missing);
+        let kept: Vec<Key> = missing
+            .filter_map(|id| held.get(id.as_str()).cloned())
+            .collect();
+        if kept.is_empty() {
+            return self;
+        }
+        let mut keys = self.keys.into_vec();
+        keys.extend(kept);
+        keys.sort_by(|a, b| a.id.cmp(&b.id));
+        // Two odd entries may have had one id.
+        keys.dedup_by(|a, b| a.id == b.id);
+        self.keys = keys.into();
+        self
+    }
+
+    /// Ids of the entries that were left out although they had one.
     pub fn rejected_ids(&self) -> &[KeyId] {
         &self.rejected_ids
     }
@@ -261,6 +277,26 @@ mod tests {
         assert_eq!(listing.keys().len(), 1);
         assert_eq!(listing.keys()[0].expiry, Expiry::At(at(100)));
         assert_eq!(listing.rejects().count(Reject::Duplicate), 3);
+    }
+
+    #[test]
+    fn a_key_that_becomes_unreadable_stays_as_it_was() {
+        let held = vec![
+            named("a", "A", 1, Expiry::Never),
+            named("b", "B", 1, Expiry::At(at(100))),
+            named("gone", "G", 1, Expiry::Never),
+        ];
+        let held = Listing::new(held, Rejects::default(), None);
+        let odd = |ids: [&str; 3]| ids.map(|id| KeyId::parse(id).unwrap()).to_vec();
+        let now = Listing::new(vec![key("c"), key("a")], Rejects::default(), None)
+            .with_rejected_ids(odd(["b", "new", "b"]));
+        let kept = now.clone().keeping(Some(&held));
+        let ids: Vec<&str> = kept.keys().iter().map(|key| key.id.as_str()).collect();
+        assert_eq!(ids, ["a", "b", "c"]);
+        assert_eq!(kept.get("b"), held.get("b"));
+        // What can be read is as it is now.
+        assert_eq!(kept.get("a").unwrap().label, None);
+        assert_eq!(now.clone().keeping(None), now);
     }
 
     #[test]

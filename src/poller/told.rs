@@ -87,8 +87,8 @@ impl Told {
         }
     }
 
-    /// Tells of keys that were created in the future. `now` is the API's, where it is known: keys
-    /// are not to blame for our clock.
+    /// Tells of keys that were created in the future. `now` is the later one of the API's clock and
+    /// ours: keys are not to blame for a clock.
     pub(super) fn future_keys(
         &mut self,
         account: &str,

@@ -45,13 +45,40 @@ fn envelope(status: u16, data: &Value) -> Value {
     })
 }
 
+#[test]
+fn fault_g3_a_key_that_is_put_where_a_path_belongs_is_not_repeated() {
+    let folder = Folder::new("pasted");
+    let config = folder.0.join("config.toml");
+    fs::write(&config, format!("[[accounts]]\ntoken_file = \"{FULL}\"\n")).unwrap();
+    let file = format!("--config.file={}", config.display());
+    let flag = format!("--config.file={FULL}");
+    let cases: [(&[&str], Option<&str>); 4] = [
+        (&["config", "check"], Some(FULL)),
+        (&[&file, "config", "check"], None),
+        (&[&file, "run"], None),
+        (&[&flag, "run"], None),
+    ];
+    for (arguments, token_file) in cases {
+        let mut command = binary(arguments);
+        command.envs(token_file.map(|path| ("BITGPT_API_KEY_FILE", path)));
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(said.contains("[redacted]"), "{said}");
+        assert_clean("an error", &said);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_c14_f6_no_secret_is_ever_shown() {
+    let body = TOKEN.strip_prefix("sk_live_").unwrap();
     let entry = json!({
         "id": "key", "secret": FULL, "label": FULL, "organization_id": FULL, "scopes": [FULL, MASKED],
         "ip_allow_list": [FULL], "expires_at": FULL, "created_at": FULL, "updated_at": FULL
     });
-    let entries = json!([entry, { "id": "masked", "secret": MASKED }, { "id": FULL }, { "id": "own", "secret": TOKEN }]);
+    let entries = json!([entry, { "id": "masked", "secret": MASKED }, { "id": FULL }, { "id": "own", "secret": TOKEN },
+        { "id": format!("api_key_{body}"), "label": "x" },
+        { "id": "bodies", "label": body, "organization_id": body, "scopes": [body, format!("{body}.read")] }]);
     let not_json = format!("{{\"status\": 200, \"error\": {FULL}");
     let replies = [
         Reply::json(200, &envelope(200, &entries)),
