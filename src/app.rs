@@ -373,9 +373,9 @@ fn start(
     let telemetry = parts.telemetry;
     let fleet = Fleet::start(config, telemetry.clone(), clock::now, stop);
     let mut tasks = JoinSet::new();
-    if let Some(store) = &fleet.store {
+    if let Some(place) = &fleet.place {
         let failures = telemetry.state_save_failures.clone();
-        let saving = store::save_all(store.clone(), fleet.board.clone(), failures, stop.clone());
+        let saving = store::save_all(place.clone(), fleet.board.clone(), failures, stop.clone());
         tasks.spawn(async move {
             saving.await;
             "saver"

@@ -20,7 +20,7 @@ use crate::poller::details::{Ask, Reader};
 use crate::poller::watch::{Unmatched, Watch};
 use crate::poller::{Memory, Poller};
 use crate::reload::Reloader;
-use crate::store::{self, Store};
+use crate::store::{self, Place};
 use crate::supervisor::{Ended, supervise};
 use crate::systemd::Notifier;
 use crate::telemetry::{Task, Telemetry};
@@ -35,8 +35,8 @@ pub struct Fleet {
     pub board: Arc<Board>,
     /// Whether they live.
     pub liveness: Liveness,
-    /// The saved snapshots, where there are any.
-    pub store: Option<Arc<Store>>,
+    /// Where the snapshots are saved, where they are.
+    pub place: Option<Arc<Place>>,
     telemetry: Telemetry,
     /// What is in force.
     config: Config,
@@ -76,7 +76,7 @@ impl Fleet {
                 now(),
             )),
             liveness: Liveness::new(),
-            store: open_store(config).map(Arc::new),
+            place: open_store(config).map(Arc::new),
             telemetry,
             config: config.clone(),
             pollers: Vec::new(),
@@ -211,7 +211,7 @@ impl Fleet {
     /// What is known of an account that is new: what is saved of it, or nothing.
     fn first_state(&self, account: &Account, config: &Config) -> AccountState {
         let state = with_details(AccountState::new(facts(account, config)), config);
-        let saved = self.store.as_ref();
+        let saved = self.place.as_ref().and_then(|place| place.store());
         match saved.and_then(|store| store.load(&store::identity(&state))) {
             Some(snapshot) => state.with_snapshot(snapshot.listing, snapshot.listed_at),
             None => state,
@@ -285,17 +285,15 @@ impl Running {
     }
 }
 
-/// The store of snapshots, where one is configured and can be used. Without one the exporter works
-/// as well, and forgets at a restart.
-fn open_store(config: &Config) -> Option<Store> {
+/// The place of the snapshots, where one is configured, opened where that is possible. Where it is
+/// not, the exporter starts without what was saved, and saving tries again.
+fn open_store(config: &Config) -> Option<Place> {
     let directory = config.state.directory.as_deref()?;
-    match Store::open(directory, config.poll.max_body_bytes) {
-        Ok(store) => Some(store),
-        Err(error) => {
-            warn!(error = chain(&error), "no snapshots are saved");
-            None
-        }
+    let place = Place::new(directory, config.poll.max_body_bytes);
+    if let Err(error) = place.open() {
+        warn!(error = chain(&error), "starts without the saved snapshots");
     }
+    Some(place)
 }
 
 /// Names the options whose new value is not in force.

@@ -2,20 +2,18 @@
 //! restart in the middle of an outage loses nothing. A disk that fails costs a count, never a poll.
 
 pub mod format;
+mod saver;
 
-use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::OnceLock;
 
 use chrono::{DateTime, Utc};
-use prometheus::IntCounter;
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+pub use saver::save_all;
+use tracing::{info, warn};
 
-use crate::board::Board;
 use crate::domain::listing::Listing;
 use crate::domain::state::AccountState;
 use crate::domain::text::chain;
@@ -66,6 +64,40 @@ enum LoadError {
     TooLarge(u64),
     #[error(transparent)]
     Bad(#[from] BadSnapshot),
+}
+
+/// Where the store is, whether it could be opened already or not.
+#[derive(Debug)]
+pub struct Place {
+    directory: PathBuf,
+    body_bytes_max: usize,
+    store: OnceLock<Store>,
+}
+
+impl Place {
+    /// `directory` and `body_bytes_max` are as in [`Store::open`]; nothing is opened yet.
+    pub fn new(directory: &Path, body_bytes_max: usize) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            body_bytes_max,
+            store: OnceLock::new(),
+        }
+    }
+
+    /// The store, where it was opened.
+    pub fn store(&self) -> Option<&Store> {
+        self.store.get()
+    }
+
+    /// The store, opened now unless it is already. For one task at a time, because a second one
+    /// would find the folder locked. Blocks on the disk.
+    pub fn open(&self) -> Result<&Store, StoreError> {
+        if let Some(store) = self.store.get() {
+            return Ok(store);
+        }
+        let store = Store::open(&self.directory, self.body_bytes_max)?;
+        Ok(self.store.get_or_init(|| store))
+    }
 }
 
 impl Store {
@@ -193,80 +225,5 @@ pub fn identity(state: &AccountState) -> Identity {
     Identity {
         account: state.account.name.to_string(),
         base_url: state.account.base_url.to_string(),
-    }
-}
-
-/// Saves each new listing that `board` shows, until `stop`. Never holds up a poll: what comes while
-/// the disk is busy is saved when it is free, the newest only.
-pub async fn save_all(
-    store: Arc<Store>,
-    board: Arc<Board>,
-    failures: IntCounter,
-    stop: CancellationToken,
-) {
-    let mut changes = board.subscribe();
-    // When each account's keys were listed that were saved last, or could not be.
-    let mut saved: HashMap<Identity, DateTime<Utc>> = HashMap::new();
-    let mut failing: HashSet<Identity> = HashSet::new();
-    loop {
-        let mut unsaved = Vec::new();
-        let shown = board.shown();
-        let accounts = shown.accounts();
-        let known: HashSet<Identity> = accounts
-            .iter()
-            .map(|account| identity(account.state()))
-            .collect();
-        saved.retain(|identity, _| known.contains(identity));
-        failing.retain(|identity| known.contains(identity));
-        for account in accounts {
-            let state = account.state();
-            let identity = identity(state);
-            let (Some(listing), Some(listed_at)) = (&state.held, state.last_success_at) else {
-                continue;
-            };
-            // What was loaded is saved already.
-            if saved.insert(identity.clone(), listed_at) != Some(listed_at)
-                && state.last_attempt.is_some()
-            {
-                unsaved.push((identity, listing.clone(), listed_at));
-            }
-        }
-        drop(shown);
-        for (identity, listing, listed_at) in unsaved {
-            let store = store.clone();
-            let of = identity.clone();
-            let saving = tokio::task::spawn_blocking(move || store.save(&of, &listing, listed_at));
-            let result = match stop.run_until_cancelled(saving).await {
-                None => return,
-                Some(Ok(result)) => result,
-                Some(Err(_panicked)) => Err(io::Error::other("saving panicked")),
-            };
-            match result {
-                Ok(()) if failing.remove(&identity) => {
-                    info!(
-                        account = identity.account,
-                        "saving the snapshot works again"
-                    );
-                }
-                Ok(()) => debug!(account = identity.account, "saved a snapshot"),
-                Err(error) => {
-                    failures.inc();
-                    let (account, error) = (identity.account.clone(), error.to_string());
-                    if failing.insert(identity) {
-                        warn!(
-                            account,
-                            error, "cannot save the snapshot; a restart would forget what is new"
-                        );
-                    } else {
-                        debug!(account, error, "cannot save the snapshot again");
-                    }
-                }
-            }
-        }
-        // Looks again at what changed while the disk was busy.
-        match stop.run_until_cancelled(changes.changed()).await {
-            Some(Ok(())) => {}
-            Some(Err(_)) | None => return,
-        }
     }
 }

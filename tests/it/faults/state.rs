@@ -175,6 +175,8 @@ async fn fault_h6_the_file_is_private_and_no_link_is_followed() {
     stopped(exporter, &folder).await;
 }
 
+const SAVE_FAILURES: &str = "api_key_exporter_state_save_failures_total";
+
 #[tokio::test]
 async fn fault_h7_a_second_exporter_saves_nothing() {
     let (folder, api, _) = first_life("second").await;
@@ -183,10 +185,65 @@ async fn fault_h7_a_second_exporter_saves_nothing() {
     let path = saved(&folder).await;
     let other = Api::start(listing(&["z"])).await;
     let second = Exporter::with(&saving_in(&folder, &other)).await;
-    second.up().await;
-    assert!(!fs::read_to_string(path).unwrap().contains("\"z\""));
-    second.stop().await;
+    // It tried at several polls.
+    let failing = |scrape: &Scrape| scrape.get(SAVE_FAILURES) >= Some(3.0);
+    let failing = second.until("snapshots that are not saved", failing).await;
+    assert_eq!(failing.account("up"), Some(1.0));
+    let is_of_the_second = || fs::read_to_string(&path).unwrap().contains("\"z\"");
+    assert!(!is_of_the_second());
+    assert_eq!(first.scrape().await.get(SAVE_FAILURES), Some(0.0));
+    // The rest of a rolling restart: the old one goes, and the new one saves from then on.
     first.stop().await;
+    let start = Instant::now();
+    while !is_of_the_second() {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "the second one never saves"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stopped(second, &folder).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_missing_at_the_start_is_used_once_it_is_there() {
+    let folder = Folder::new("no-folder");
+    let api = Api::start(listing(&["a"])).await;
+    let mut command = binary(&["--config.file", &config_file(&folder, &api.url())]);
+    let parent = folder.0.join("volume");
+    command.env("STATE_DIRECTORY", parent.join("state"));
+    let daemon = Daemon::start(command, &folder);
+    daemon.logs("starts without the saved snapshots").await;
+    let told = "cannot save the snapshot;";
+    let failing = |scrape: &Scrape| scrape.get(SAVE_FAILURES) >= Some(2.0);
+    let failing = daemon.until("snapshots are not saved", failing).await;
+    assert_eq!(failing.account("up"), Some(1.0));
+    assert_eq!(daemon.log().matches(told).count(), 1, "{}", daemon.log());
+    fs::create_dir(&parent).unwrap();
+    daemon.logs("saving the snapshots works again").await;
+    let entries = fs::read_dir(parent.join("state")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().any(|name| name != "lock"));
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ended().0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_i6_a_start_without_a_free_file_costs_the_snapshots_no_longer_than_that() {
+    let (folder, api, _) = first_life("no-files").await;
+    fs::remove_file(snapshot(&folder).unwrap()).unwrap();
+    let lock = format!("-P{}", folder.0.join("state/lock").display());
+    let once = ["-e", "inject=openat:error=EMFILE:when=1", &lock];
+    let daemon = traced(&folder, &api, &once);
+    daemon.logs("starts without the saved snapshots").await;
+    assert!(
+        daemon.log().contains("Too many open files"),
+        "{}",
+        daemon.log()
+    );
+    saved(&folder).await;
+    daemon.signal_all("-TERM");
+    assert_eq!(daemon.ended().0, Some(0));
 }
 
 /// A daemon with a state directory, started by strace with these arguments.
@@ -222,7 +279,7 @@ async fn fault_h3_a_full_disk_costs_a_count_and_no_poll() {
         daemon.logs("cannot save the snapshot").await;
         let scrape = Scrape::parse(&daemon.get("/metrics").await);
         assert_eq!(scrape.account("up"), Some(1.0), "{call} {error}");
-        let failures = scrape.get("api_key_exporter_state_save_failures_total");
+        let failures = scrape.get(SAVE_FAILURES);
         assert!(failures >= Some(1.0), "{call} {error}: {failures:?}");
         assert_eq!(fs::read(&path).unwrap(), before, "{call} {error}");
         daemon.signal_all("-TERM");
