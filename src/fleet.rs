@@ -16,6 +16,7 @@ use crate::config::{Account, Config, Details, Effective};
 use crate::domain::state::{self, AccountState};
 use crate::domain::text::chain;
 use crate::liveness::Liveness;
+use crate::naming::named;
 use crate::poller::details::{Ask, Reader};
 use crate::poller::watch::{Unmatched, Watch};
 use crate::poller::{Memory, Poller};
@@ -148,13 +149,19 @@ impl Fleet {
         let same_polling =
             (&self.config.poll, self.config.details) == (&config.poll, config.details);
         let (mut kept, mut new, mut plan) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut changed, mut added) = (0, 0);
+        let (mut changed, mut added, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+        let names: BTreeSet<String> = before.iter().map(|it| it.account.name.clone()).collect();
         for account in &config.accounts {
             let is_known = |known: &Running| {
                 known.account.name == account.name && known.account.base_url == account.base_url
             };
             let Some(at) = before.iter().position(is_known) else {
-                added += 1;
+                // To people, the same name at another `base_url` is no other account.
+                if names.contains(&account.name) {
+                    changed.push(account.name.clone());
+                } else {
+                    added.push(account.name.clone());
+                }
                 plan.push(Slot::Show(
                     self.next_slot,
                     self.first_state(account, &config).into(),
@@ -169,7 +176,7 @@ impl Fleet {
                 kept.push(running);
                 continue;
             }
-            changed += 1;
+            changed.push(account.name.clone());
             let (slot, memory) = (running.slot, running.memory.clone());
             running.end().await;
             let known = self.board.state(slot);
@@ -180,12 +187,12 @@ impl Fleet {
             plan.push(Slot::Show(slot, state.into()));
             new.push((account.clone(), slot, memory));
         }
-        let removed = before.len();
         for running in before {
             let name = running.account.name.clone();
             running.end().await;
             if !config.accounts.iter().any(|account| account.name == name) {
                 self.telemetry.forget_account(&name);
+                removed.push(name);
             }
         }
         warn_of_what_needs_a_restart(&self.config.effective, &config.effective);
@@ -199,10 +206,18 @@ impl Fleet {
         }
         self.telemetry.config_loaded((self.now)());
         let accounts = self.pollers.len();
+        let [added, removed, changed] =
+            [added, removed, changed].map(|names| named(names.iter().map(String::as_str)));
         info!(
             accounts,
             added, removed, changed, "reloaded the configuration"
         );
+        if let Some(removed) = removed {
+            warn!(
+                removed,
+                "the new configuration has fewer accounts; was the file finished?"
+            );
+        }
         for warning in &self.config.warnings {
             warn!(warning, "questionable configuration");
         }

@@ -38,6 +38,7 @@
 //! | [`liveness`] | whether the poll loops live | shell |
 //! | [`socket_activation`] | sockets that systemd hands over | shell |
 //! | [`systemd`] | readiness, status and watchdog for systemd | shell |
+//! | `naming` | many names in few words | pure |
 //! | [`clock`] | the only reader of the wall clock | shell |
 //! | [`memory`] | makes the allocator give memory back | shell |
 //! | [`limits`], [`threads`] | open files, who may read the memory, and the threads | shell |
@@ -77,6 +78,7 @@ pub mod limits;
 pub mod liveness;
 pub mod logging;
 pub mod memory;
+mod naming;
 pub mod poller;
 mod process;
 pub mod reload;

@@ -72,6 +72,7 @@ async fn accounts_come_go_and_change_without_costing_the_others_anything() {
         scrape.get(&up("first")) == Some(1.0) && scrape.get(&up("second")) == Some(1.0)
     };
     until(&daemon, "both are up", all_up).await;
+    let fewer = "WARN the new configuration has fewer accounts; was the file finished?";
 
     // Added in front, removed, and kept.
     let third = account(&folder, "third", &two.url(), "");
@@ -94,6 +95,10 @@ async fn accounts_come_go_and_change_without_costing_the_others_anything() {
         "it was not polled again"
     );
     assert_eq!(one.requests().len(), 1);
+    daemon
+        .logs("reloaded the configuration accounts=2 added=third removed=second\n")
+        .await;
+    daemon.logs(&format!("{fewer} removed=second\n")).await;
 
     // Changed: it is polled anew, and knows what it knew.
     let changed = account(&folder, "first", &one.url(), "interval = \"10s\"");
@@ -118,6 +123,15 @@ async fn accounts_come_go_and_change_without_costing_the_others_anything() {
     })
     .await;
     assert_eq!(after.key_ids(), ["b"]);
+    for line in [
+        "reloaded the configuration accounts=2 changed=first\n",
+        "reloaded the configuration accounts=1 removed=third changed=first\n",
+        &format!("{fewer} removed=third\n"),
+    ] {
+        daemon.logs(line).await;
+    }
+    let log = daemon.log();
+    assert_eq!(log.matches(fewer).count(), 2, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
