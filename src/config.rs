@@ -222,7 +222,8 @@ impl Config {
             return Err(problems);
         }
         let (thresholds, policy) = (thresholds.unwrap_or_default(), policy.unwrap_or_default());
-        let warnings = warnings::of(&poll, &accounts, &details, &policy);
+        let mut warnings = warnings::of(&poll, &accounts, &details, &policy);
+        warnings.extend(warnings::of_environment(sources, &accounts, &effective));
         let judging = Arc::new(Settings {
             inventory: Inventory::new(entries),
             thresholds,

@@ -24,8 +24,8 @@ const PROVIDER: &str = "bitgpt";
 const BASE_URL: &str = "https://api.bitgpt.xyz";
 
 /// The environment of the set-up without a file.
-const TOKEN_FILE_VARIABLE: &str = "BITGPT_API_KEY_FILE";
-const TOKEN_VARIABLE: &str = "BITGPT_API_KEY";
+pub(super) const TOKEN_FILE_VARIABLE: &str = "BITGPT_API_KEY_FILE";
+pub(super) const TOKEN_VARIABLE: &str = "BITGPT_API_KEY";
 
 /// One account.
 #[derive(Clone, Debug)]

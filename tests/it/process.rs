@@ -301,6 +301,25 @@ fn fault_g9_one_variable_is_a_whole_configuration_and_is_warned_of() {
 }
 
 #[test]
+fn what_is_ignored_in_the_environment_is_warned_of() {
+    let folder = Folder::new("ignored");
+    let path = config_file(&folder, "http://localhost");
+    let variables = [
+        ("BITGPT_API_KEY", TOKEN),
+        ("API_KEY_EXPORTER_POLL_INTERVAL", "1m"),
+    ];
+    let output = run(&["config", "check", "--config.file", &path], &variables);
+    assert_eq!(
+        text(&output.stdout),
+        "warning: BITGPT_API_KEY in the environment is ignored: the accounts are those of the \
+         file\nwarning: ignored in the environment, where two underscores stand for each dot of an \
+         option: API_KEY_EXPORTER_POLL_INTERVAL (write API_KEY_EXPORTER__POLL__INTERVAL)\n\
+         configuration is good: 1 account(s)\n"
+    );
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
 fn the_configuration_in_force_is_shown_with_origins_and_without_secrets() {
     let variables = [
         ("BITGPT_API_KEY", TOKEN),
