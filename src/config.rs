@@ -190,6 +190,7 @@ impl Config {
     pub fn parse(text: &str, sources: &Sources) -> Result<Self, Vec<Problem>> {
         let values = layers(text, sources).map_err(|problem| vec![problem])?;
         let mut problems = accounts::in_environment(sources);
+        let tried_environment = !problems.is_empty();
         let mut effective = Vec::new();
         let mut root = Section::root(
             values,
@@ -211,11 +212,14 @@ impl Config {
         let log = root
             .section("log", |section| Log::read(section, sources.is_terminal))
             .unwrap_or_default();
+        let without_accounts = root.problem_count();
         let accounts = accounts::read(&mut root, &poll, sources);
-        let mut entries = keys::read(&mut root, &accounts);
+        let are_accounts_good = !tried_environment && root.problem_count() == without_accounts;
+        let known = are_accounts_good.then_some(accounts.as_slice());
+        let mut entries = keys::read(&mut root, known);
         root.finish();
         if let Some(path) = &inventory_file {
-            entries.extend(keys::read_file(path, &accounts, &mut problems));
+            entries.extend(keys::read_file(path, known, &mut problems));
         }
         keys::check_number(&entries, &mut problems);
         if !problems.is_empty() {
@@ -341,7 +345,7 @@ impl StateDirectory {
         let of_systemd = sources.environment.get(STATE_DIRECTORY_VARIABLE);
         let of_systemd = of_systemd.and_then(|paths| paths.split(':').next());
         let of_systemd = of_systemd.filter(|path| !path.is_empty());
-        let directory = section.path("directory");
+        let directory = section.folder("directory");
         if directory.is_some() || of_systemd.is_none() {
             return Self { directory };
         }

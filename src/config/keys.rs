@@ -22,8 +22,9 @@ const ENTRIES_MAX: usize = 10_000;
 /// twenty thousand keys take some seconds of a poll already.
 const GLOBS_MAX: usize = 1_000;
 
-/// Reads `[[keys]]` of the configuration itself.
-pub(super) fn read(root: &mut Section<'_>, accounts: &[Account]) -> Vec<Entry> {
+/// Reads `[[keys]]` of the configuration itself. `accounts` are those that an entry may name;
+/// `None` where some are wrong, so that nobody knows all of them.
+pub(super) fn read(root: &mut Section<'_>, accounts: Option<&[Account]>) -> Vec<Entry> {
     let entries = root.sections("keys", |section| entry(section, accounts));
     entries.into_iter().flatten().collect()
 }
@@ -31,7 +32,7 @@ pub(super) fn read(root: &mut Section<'_>, accounts: &[Account]) -> Vec<Entry> {
 /// Reads `[[keys]]` of a file that holds nothing else.
 pub(super) fn read_file(
     path: &Path,
-    accounts: &[Account],
+    accounts: Option<&[Account]>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Entry> {
     let values = super::read_file(path).and_then(|text| super::of_file(&text, path));
@@ -64,7 +65,7 @@ pub(super) fn check_number(entries: &[Entry], problems: &mut Vec<Problem>) {
     }
 }
 
-fn entry(section: &mut Section<'_>, accounts: &[Account]) -> Option<Entry> {
+fn entry(section: &mut Section<'_>, accounts: Option<&[Account]>) -> Option<Entry> {
     let wanted = format!(
         "an id or a label of 1 to {} characters, * for any run of them, ? for any one",
         glob::CHARS_MAX
@@ -75,7 +76,7 @@ fn entry(section: &mut Section<'_>, accounts: &[Account]) -> Option<Entry> {
         section.problem("match", None, &format!("is missing: {wanted}"));
     }
     let account = section.optional_text("account", None, "the name of an account", fit);
-    if let Some(name) = &account
+    if let (Some(name), Some(accounts)) = (&account, accounts)
         && !accounts.iter().any(|account| account.name == **name)
     {
         let names: Vec<&str> = accounts.iter().map(|it| it.name.as_str()).collect();

@@ -121,10 +121,11 @@ impl<'a> Section<'a> {
         for (name, value) in unknown {
             // Name and value may be a secret in the wrong place: the name is cleaned, the value not
             // shown.
-            let (path, origin) = (
-                self.path_of(&text::label(&name)),
-                self.origin(&name, &value),
-            );
+            let shown = match text::label(&name) {
+                empty if empty.is_empty() => "\"\"".to_owned(),
+                label => label,
+            };
+            let (path, origin) = (self.path_of(&shown), self.origin(&name, &value));
             let wanted = format!("unknown option; known here: {}", self.known.join(", "));
             self.problems
                 .push(Problem::value(&path, None, &origin, &wanted));
@@ -149,7 +150,8 @@ impl<'a> Section<'a> {
         range: RangeInclusive<Duration>,
     ) -> Option<Duration> {
         let (from, to) = (short(*range.start()), short(*range.end()));
-        let wanted = format!("must be a duration from {from} to {to}, such as \"90s\"");
+        let such = example(&range);
+        let wanted = format!("must be a duration from {from} to {to}, such as \"{such}\"");
         let show = |duration: &Duration| format!("\"{}\"", short(*duration));
         self.read(name, default, show, |value| {
             let Some(text) = value::text(value) else {
@@ -279,14 +281,23 @@ impl<'a> Section<'a> {
         read.map(|(_, parsed)| parsed)
     }
 
-    /// A path; one in the file is relative to the file's folder.
+    /// The path of a file; one in the configuration file is relative to the folder of that.
     pub(super) fn path(&mut self, name: &'static str) -> Option<PathBuf> {
+        self.path_of_a(name, "the path of a file")
+    }
+
+    /// As [`Section::path`], of a folder.
+    pub(super) fn folder(&mut self, name: &'static str) -> Option<PathBuf> {
+        self.path_of_a(name, "the path of a folder")
+    }
+
+    fn path_of_a(&mut self, name: &'static str, wanted: &str) -> Option<PathBuf> {
         let folder = self
             .file
             .and_then(Path::parent)
             .map(Path::to_owned)
             .unwrap_or_default();
-        self.optional_text(name, None, "the path of a file", |text| {
+        self.optional_text(name, None, wanted, |text| {
             (!text.is_empty()).then(|| folder.join(text))
         })
     }
@@ -465,11 +476,11 @@ impl<'a> Section<'a> {
     }
 
     fn origin(&self, name: &str, value: &Value) -> Origin {
-        match value.origin() {
+        let (below, origin) = value::origin(value);
+        match origin {
             Some(value::ENVIRONMENT) => {
-                let path = text::label(&self.path_of(name))
-                    .replace('.', "__")
-                    .to_uppercase();
+                let path = [self.path_of(name), below].concat();
+                let path = text::label(&path).replace('.', "__").to_uppercase();
                 Origin::Environment(format!("{ENV_PREFIX}__{path}"))
             }
             Some(flag) => Origin::Flag(flag.to_owned()),
@@ -489,6 +500,16 @@ impl<'a> Section<'a> {
 fn whole_number(range: &RangeInclusive<u64>) -> String {
     let (from, to) = (range.start(), range.end());
     format!("must be a whole number from {from} to {to}")
+}
+
+/// A duration inside of `range`, as people write it.
+fn example(range: &RangeInclusive<Duration>) -> String {
+    let usual = [Duration::from_secs(90), Duration::from_hours(24 * 90)];
+    let within = usual.into_iter().find(|it| range.contains(it));
+    match within.unwrap_or(*range.start()) {
+        seconds if seconds == Duration::from_secs(90) => "90s".to_owned(),
+        other => short(other),
+    }
 }
 
 /// A duration as people write it: `24h`, not `1day`, and `365d`, not months of 30.44 days.

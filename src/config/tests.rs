@@ -268,6 +268,44 @@ fn unknown_variables_of_ours_are_problems_too() {
 }
 
 #[test]
+fn a_variable_that_makes_a_section_is_named_whole() {
+    let account = "[[accounts]]\ntoken_env = \"TOKEN\"";
+    let known = "known here: inventory_file, web, poll, details, thresholds, policy, metrics, \
+                 state, log, accounts, keys";
+    for (variable, expected) in [
+        (
+            "API_KEY_EXPORTER__KEYS__0__MATCH",
+            "keys (environment API_KEY_EXPORTER__KEYS__0__MATCH): must be a list of sections, \
+             [[keys]]",
+        ),
+        (
+            "API_KEY_EXPORTER__POL__INTERVAL",
+            &format!("pol (environment API_KEY_EXPORTER__POL__INTERVAL): unknown option; {known}"),
+        ),
+        (
+            "API_KEY_EXPORTER__",
+            &format!("\"\" (environment API_KEY_EXPORTER__): unknown option; {known}"),
+        ),
+    ] {
+        assert_eq!(problems(account, &[(variable, "x")]), [expected]);
+    }
+    // Both say something: the file is where a person looks first.
+    let both = problems(
+        &format!("pol.timeout = 1\n{account}"),
+        &[("API_KEY_EXPORTER__POL__INTERVAL", "x")],
+    );
+    let expected = format!("pol (file a.toml): unknown option; {known}");
+    assert_eq!(both, [expected]);
+}
+
+#[test]
+fn a_folder_is_asked_for_where_one_is_wanted() {
+    let text = "state.directory = \"\"\n[[accounts]]\ntoken_env = \"TOKEN\"";
+    let expected = "state.directory = \"\" (file a.toml): must be the path of a folder";
+    assert_eq!(problems(text, &[]), [expected]);
+}
+
+#[test]
 fn a_syntax_error_is_told_by_its_place_without_the_line() {
     let problems = problems(&format!("[[accounts]]\ntoken_env = {TOKEN}\n"), &[]);
     assert_eq!(problems.len(), 1, "{problems:?}");

@@ -83,6 +83,24 @@ pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
+/// Where the value comes from, and the dotted path below it that says so: empty, but for a table
+/// that no file wrote, which comes from where its first entry does.
+pub(super) fn origin(value: &Value) -> (String, Option<&str>) {
+    let ValueKind::Table(table) = &value.kind else {
+        return (String::new(), value.origin());
+    };
+    let entries = table.iter().map(|(name, value)| {
+        let (below, origin) = origin(value);
+        (format!(".{name}{below}"), origin)
+    });
+    let entries: Vec<(String, Option<&str>)> = entries.collect();
+    let first = entries.iter().min();
+    match first.filter(|_| entries.iter().all(|(_, origin)| origin.is_some())) {
+        Some(first) => first.clone(),
+        None => (String::new(), None),
+    }
+}
+
 /// The value as people may see it; lists and tables may hold anything and are not shown.
 pub(super) fn as_shown(value: &Value) -> Option<String> {
     match &value.kind {

@@ -140,6 +140,19 @@ fn every_problem_of_an_inventory_is_named() {
 }
 
 #[test]
+fn an_account_that_is_wrong_itself_is_no_second_problem_of_an_entry() {
+    let entry = "[[keys]]\nmatch = \"a\"\naccount = \"shop\"\n";
+    let wrong = "[[accounts]]\nname = \"shop\"\ntoken_env = \"NONE\"\n";
+    let expected = "accounts[0].token_env (file a.toml): the environment has no variable NONE";
+    assert_eq!(problems(&format!("{entry}{wrong}"), &[]), [expected]);
+    let second = "accounts[1].token_env (file a.toml): the environment has no variable NONE";
+    let office = "[[accounts]]\nname = \"office\"\ntoken_env = \"TOKEN\"\n";
+    assert_eq!(problems(&format!("{entry}{office}{wrong}"), &[]), [second]);
+    let tried = problems(entry, &[("API_KEY_EXPORTER__ACCOUNTS__NAME", "shop")]);
+    assert!(!tried.join("\n").contains("keys["), "{tried:?}");
+}
+
+#[test]
 fn the_inventory_file_comes_after_the_main_one() {
     let file = File::new(
         "inventory",
@@ -220,7 +233,7 @@ fn thresholds_and_policies_have_their_ranges() {
         "policy.never_expires = \"yes\" (file a.toml): must be true or false",
         "policy.privileged_scopes = \"\" (file a.toml): must be a pattern for scopes such as \"users.*\", 1 to 255 characters",
         "policy.max_allowed_addresses = 0 (file a.toml): must be a whole number from 1 to 4611686018427387904",
-        "policy.max_age = \"1m\" (file a.toml): must be a duration from 1h to 36500d, such as \"90s\"",
+        "policy.max_age = \"1m\" (file a.toml): must be a duration from 1h to 36500d, such as \"90d\"",
     ];
     assert_eq!(refused(text), expected);
 }
