@@ -1,6 +1,7 @@
 //! What a configuration may say and hardly means, in words for the log.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::config::accounts::{TOKEN_FILE_VARIABLE, TOKEN_VARIABLE};
 use crate::config::{Account, Details, ENV_PREFIX, Effective, Origin, Poll, Sources};
@@ -64,9 +65,12 @@ fn unused_tokens(sources: &Sources, accounts: &[Account], effective: &[Effective
                 && matches!(&option.origin, Origin::Environment(origin) if origin == variable)
         })
     };
+    // The systemd unit names a file that an account in the configuration may name as well.
     let holds_a_token = |wanted: &str| {
-        accounts.iter().any(|account| {
-            matches!(&account.token, TokenSource::Env { variable, .. } if variable == wanted)
+        let named = sources.variable(wanted).map(Path::new);
+        accounts.iter().any(|account| match &account.token {
+            TokenSource::Env { variable, .. } => variable == wanted,
+            TokenSource::File(path) => wanted == TOKEN_FILE_VARIABLE && named == Some(path),
         })
     };
     let why = if made_an_account(TOKEN_FILE_VARIABLE) {
@@ -204,9 +208,12 @@ mod tests {
         std::fs::write(&path, token).unwrap();
         let of_path = ("BITGPT_API_KEY_FILE", path.to_str().unwrap());
         let told = warnings("", &[of_path, both[1]]);
+        let by_account = format!("{LOOPBACK}token_file = {:?}", of_path.1);
+        let same = warnings(&by_account, &[of_path]);
         std::fs::remove_file(&path).unwrap();
         let first = ignored("BITGPT_API_KEY", "BITGPT_API_KEY_FILE goes before it");
         assert_eq!(told.last(), Some(&first), "{told:?}");
+        assert!(!same.iter().any(|it| it.contains("ignored")), "{same:?}");
         let alone = warnings("", &[both[1]]);
         assert!(!alone.iter().any(|it| it.contains("ignored")), "{alone:?}");
     }
