@@ -31,6 +31,7 @@ use crate::domain::state::{AccountState, Outcome};
 use crate::domain::text::Line;
 use crate::liveness::Heartbeat;
 use crate::memory;
+use crate::naming::named;
 use crate::poller::report::{Report, Saying};
 use crate::poller::retry::{Budget, Situation};
 use crate::poller::told::Told;
@@ -253,9 +254,6 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     }
 }
 
-/// Ids of entries that could not be used, in one line of the log.
-const REJECTED_NAMED_MAX: usize = 5;
-
 /// One line for entries that could not be used: they are keys that nobody watches, or that are
 /// watched as they were.
 fn say_rejects(account: &str, listing: &Listing) {
@@ -264,14 +262,7 @@ fn say_rejects(account: &str, listing: &Listing) {
         duplicate,
         shape,
     } = listing.rejects();
-    let ids = listing.rejected_ids();
-    let named = ids.iter().take(REJECTED_NAMED_MAX).map(KeyId::as_str);
-    let named = named.collect::<Vec<_>>().join(" ");
-    let key_ids = match ids.len().saturating_sub(REJECTED_NAMED_MAX) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    };
-    let key_ids = (!ids.is_empty()).then_some(key_ids);
+    let key_ids = named(listing.rejected_ids().iter().map(KeyId::as_str));
     warn!(
         account,
         id, duplicate, shape, key_ids, "entries of the listing could not be used"

@@ -12,14 +12,12 @@ use crate::domain::key::{Expiry, Key, KeyId};
 use crate::domain::listing::Listing;
 use crate::domain::span;
 use crate::domain::state::AccountState;
+use crate::naming::named;
 use crate::render::prepared::Prepared;
 
 /// Most crossings told one by one after a look; the rest are a number. A first look at an account
 /// with a thousand expired keys must not fill the log.
 const CROSSINGS_TOLD_MAX: usize = 50;
-
-/// Most scopes, and most entries of the inventory, that one line names.
-const NAMED_MAX: usize = 10;
 
 /// What was said of one account's keys.
 #[derive(Debug)]
@@ -129,13 +127,8 @@ impl Watch {
             account,
             key_id, name, team, expires_at, expires_in, "recognised the exporter's own key"
         );
-        let surplus: Vec<&str> = key
-            .scopes
-            .iter()
-            .filter(|it| *it != LISTING_SCOPE)
-            .collect();
-        if !surplus.is_empty() {
-            let scopes = named(surplus.into_iter());
+        let surplus = key.scopes.iter().filter(|it| *it != LISTING_SCOPE);
+        if let Some(scopes) = named(surplus) {
             warn!(
                 account,
                 key_id,
@@ -252,21 +245,6 @@ fn say_crossing(account: &str, crossing: Crossing<'_>, now: DateTime<Utc>) {
     }
 }
 
-/// The first few of `names`, and how many more there are.
-fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.collect();
-    let mut words = names
-        .iter()
-        .take(NAMED_MAX)
-        .copied()
-        .collect::<Vec<_>>()
-        .join(", ");
-    if let Some(more) = names.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
-        words = format!("{words} and {more} more");
-    }
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -335,14 +313,5 @@ mod tests {
         ] {
             assert_eq!(said.is_news(list(names)), expected, "{names:?}");
         }
-    }
-
-    #[test]
-    fn a_line_names_ten_and_counts_the_rest() {
-        let names: Vec<String> = (0..12).map(|number| number.to_string()).collect();
-        let words = |count: usize| named(names.iter().take(count).map(String::as_str));
-        assert_eq!(words(0), "");
-        assert_eq!(words(10), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9");
-        assert_eq!(words(12), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more");
     }
 }
