@@ -1,20 +1,26 @@
 //! A response body made of shared pieces: a slow reader pins the pieces that everybody shares, and
-//! no copy.
+//! no copy. The pieces go to the kernel many at a time.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
+
+/// A whole body, in one frame: hyper writes a frame in as few calls as the kernel allows, and each
+/// further frame in one more.
+#[derive(Debug)]
+pub(super) struct Segments(Option<Pieces>);
 
 /// Pieces still to be sent.
 #[derive(Debug)]
-pub(super) struct Segments {
+pub(super) struct Pieces {
     pieces: VecDeque<Bytes>,
     /// Bytes in all of them.
-    left: u64,
+    left: usize,
 }
 
 impl Segments {
@@ -24,29 +30,86 @@ impl Segments {
             .into_iter()
             .filter(|piece| !piece.is_empty())
             .collect();
-        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { pieces, left }
+        let left = pieces.iter().map(Bytes::len).sum();
+        Self((left > 0).then_some(Pieces { pieces, left }))
     }
 }
 
 impl Body for Segments {
-    type Data = Bytes;
+    type Data = Pieces;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = self.pieces.pop_front();
-        self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    ) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|pieces| Ok(Frame::data(pieces))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
+        self.0.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        SizeHint::with_exact(self.0.as_ref().map_or(0, |pieces| pieces.left as u64))
+    }
+}
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.left
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.pieces.front().map_or(&[], |piece| piece)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let filled = slices.iter_mut().zip(&self.pieces);
+        filled
+            .map(|(slice, piece)| *slice = IoSlice::new(piece))
+            .count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.left = self.left.saturating_sub(count);
+        while let Some(first) = self.pieces.front_mut() {
+            if count < first.len() {
+                first.advance(count);
+                return;
+            }
+            count -= first.len();
+            self.pieces.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_one_text_however_they_are_taken() {
+        let texts = ["ab", "", "c", "defg", "h"];
+        for step in 1..9 {
+            let pieces = texts.map(|text| Bytes::from_static(text.as_bytes()));
+            let mut segments = Segments::new(pieces.to_vec());
+            assert_eq!(segments.size_hint().exact(), Some(8));
+            let mut pieces = segments.0.take().unwrap();
+            assert!(segments.is_end_stream());
+            let mut taken: Vec<u8> = Vec::new();
+            while pieces.has_remaining() {
+                let mut slices = [IoSlice::new(&[]); 3];
+                let count = pieces.chunks_vectored(&mut slices);
+                let shown: Vec<u8> = slices[..count].iter().flat_map(|it| it.to_vec()).collect();
+                assert!(shown.starts_with(pieces.chunk()));
+                let len = step.min(shown.len());
+                taken.extend(&shown[..len]);
+                pieces.advance(len);
+                assert_eq!(pieces.remaining(), 8 - taken.len());
+            }
+            assert_eq!(taken, b"abcdefgh", "{step}");
+        }
+        assert!(Segments::new(vec![Bytes::new()]).is_end_stream());
     }
 }
