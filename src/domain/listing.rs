@@ -74,7 +74,8 @@ impl Rejects {
 pub struct Listing {
     keys: Box<[Key]>,
     rejects: Rejects,
-    /// Ids of the entries that were left out although they had one.
+    /// Ids of the entries that were left out although they had one. No more than a listing may have
+    /// entries (`poll.max_keys`), because whoever reads one stops there.
     rejected_ids: Vec<KeyId>,
     api_env: Option<Box<str>>,
 }

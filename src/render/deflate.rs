@@ -29,7 +29,7 @@ pub(super) fn deflate(text: &[u8]) -> Vec<u8> {
     if text.is_empty() {
         return Vec::new();
     }
-    // A third is what lines of long ids come to; some have more.
+    // Lines of long ids come to a third; half is room for nearly all, and the rest grows into it.
     let mut bits = Bits::with_capacity(text.len() / 2 + 16);
     bits.start_block();
     let mut before: &[u8] = &[];
