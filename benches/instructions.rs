@@ -17,11 +17,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_key_exporter::bitgpt::parse::{self, Rules};
 use api_key_exporter::board::Board;
+use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::changes::ShrinkGuard;
-use api_key_exporter::domain::state::{Account, AccountState, Outcome};
-use api_key_exporter::render::{Encoding, Format, Metrics};
+use api_key_exporter::exposition::{Encoding, Format, Metrics};
+use api_key_exporter::provider::bitgpt::parse::{self, Rules};
 use api_key_exporter::secret::Token;
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -96,7 +96,7 @@ fn instructions_counted<T>(what: impl FnOnce() -> T) -> T {
 }
 
 fn run(case: &str, keys: usize) {
-    api_key_exporter::memory::give_back();
+    api_key_exporter::os::allocator::give_back();
     let body = listing::listing(keys);
     let token = Token::parse(b"sk_live_token-of-the-bench", "bench").unwrap();
     let rules = Rules {

@@ -43,7 +43,7 @@ const REQUESTS_MAX: usize = 60;
 
 fn main() {
     // As the program itself does.
-    api_key_exporter::memory::give_back();
+    api_key_exporter::os::allocator::give_back();
     let arguments: Vec<String> = std::env::args().collect();
     let after = |name: &str| {
         arguments

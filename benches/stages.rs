@@ -16,12 +16,12 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api_key_exporter::bitgpt::parse::{self, Rules};
+use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::changes::ShrinkGuard;
-use api_key_exporter::domain::state::{Account, AccountState, Outcome};
-use api_key_exporter::render::exposition::Exposition;
-use api_key_exporter::render::prepared::Prepared;
-use api_key_exporter::render::{Encoding, Format, Metrics};
+use api_key_exporter::exposition::body::Exposition;
+use api_key_exporter::exposition::prepared::Prepared;
+use api_key_exporter::exposition::{Encoding, Format, Metrics};
+use api_key_exporter::provider::bitgpt::parse::{self, Rules};
 use api_key_exporter::secret::Token;
 use chrono::{DateTime, TimeDelta, Utc};
 

@@ -18,15 +18,16 @@ use tracing::{error, info, warn};
 use crate::cli::Options;
 use crate::config::{Config, Origin, Problem, Sources, Web};
 use crate::domain::text::{chain, redact};
-use crate::fleet::Fleet;
 use crate::logging::Logging;
+use crate::os::socket_activation::{self, SocketError};
+use crate::os::systemd::Unit;
+use crate::os::threads::ThreadsError;
+use crate::os::{clock, rlimits, systemd, threads};
+use crate::pollers::Pollers;
 use crate::reload::{Load, Reloader, Reloads};
 use crate::server::Server;
-use crate::socket_activation::{self, SocketError};
-use crate::systemd::Unit;
 use crate::telemetry::Telemetry;
-use crate::threads::ThreadsError;
-use crate::{clock, demo, limits, store, systemd, threads};
+use crate::{demo, snapshot};
 
 /// Kept back from the grace period for the runtime to end in, name resolutions that hang included.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
@@ -296,7 +297,7 @@ impl Daemon<'_> {
             reloads: reloads.clone(),
             reloader,
             unit,
-            connections_max: limits::connections(
+            connections_max: rlimits::connections(
                 config.web.max_connections,
                 listeners.len(),
                 config.accounts.len(),
@@ -371,20 +372,25 @@ fn start(
     stop: &CancellationToken,
 ) -> JoinSet<&'static str> {
     let telemetry = parts.telemetry;
-    let fleet = Fleet::start(config, telemetry.clone(), clock::now, stop);
+    let pollers = Pollers::start(config, telemetry.clone(), clock::now, stop);
     let mut tasks = JoinSet::new();
-    if let Some(place) = &fleet.place {
+    if let Some(directory) = &pollers.directory {
         let failures = telemetry.state_save_failures.clone();
-        let saving = store::save_all(place.clone(), fleet.board.clone(), failures, stop.clone());
+        let saving = snapshot::save_all(
+            directory.clone(),
+            pollers.board.clone(),
+            failures,
+            stop.clone(),
+        );
         tasks.spawn(async move {
             saving.await;
             "saver"
         });
     }
     let server = Arc::new(Server {
-        board: fleet.board.clone(),
+        board: pollers.board.clone(),
         telemetry,
-        liveness: fleet.liveness.clone(),
+        liveness: pollers.liveness.clone(),
         telemetry_path: config.web.telemetry_path.clone(),
         reloads: config.web.enable_lifecycle.then_some(parts.reloads),
         places: Arc::new(Semaphore::new(parts.connections_max)),
@@ -392,13 +398,13 @@ fn start(
     });
     announce(config, &listeners);
     let own = listeners.first().and_then(|first| first.local_addr().ok());
-    let (board, liveness) = (fleet.board.clone(), fleet.liveness.clone());
+    let (board, liveness) = (pollers.board.clone(), pollers.liveness.clone());
     let reporting = systemd::report(parts.unit.clone(), board, liveness, own, stop.clone());
     tasks.spawn(async move {
         reporting.await;
         "systemd"
     });
-    tasks.spawn(fleet.run(parts.reloader, parts.unit.notifier));
+    tasks.spawn(pollers.run(parts.reloader, parts.unit.notifier));
     for listener in listeners {
         let (server, stop) = (server.clone(), stop.clone());
         tasks.spawn(async move {

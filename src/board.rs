@@ -8,11 +8,11 @@ use chrono::{DateTime, Utc};
 use prometheus::proto::MetricFamily;
 use tokio::sync::watch;
 
-use crate::domain::judge::Settings;
-use crate::domain::state::AccountState;
-use crate::render::exposition::{Exposition, Moving};
-use crate::render::prepared::Prepared;
-use crate::render::{Encoding, Format, Metrics};
+use crate::domain::account_state::AccountState;
+use crate::domain::assessment::AssessmentRules;
+use crate::exposition::body::{Exposition, Moving};
+use crate::exposition::prepared::Prepared;
+use crate::exposition::{Encoding, Format, Metrics};
 
 /// One slot for each account. Each slot has one writer, its poller; anybody may read all at once.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Board {
 struct Slots {
     names: Vec<usize>,
     metrics: Metrics,
-    settings: Arc<Settings>,
+    settings: Arc<AssessmentRules>,
 }
 
 /// A change of the accounts shown.
@@ -54,7 +54,7 @@ impl Board {
     pub fn new(
         states: impl IntoIterator<Item = AccountState>,
         metrics: Metrics,
-        settings: Arc<Settings>,
+        settings: Arc<AssessmentRules>,
         now: DateTime<Utc>,
     ) -> Self {
         let prepared: Vec<_> = states
@@ -91,7 +91,7 @@ impl Board {
     }
 
     /// What keys are judged by.
-    pub fn settings(&self) -> Arc<Settings> {
+    pub fn settings(&self) -> Arc<AssessmentRules> {
         self.slots().settings.clone()
     }
 
@@ -126,7 +126,7 @@ impl Board {
         &self,
         plan: Vec<Slot>,
         metrics: Metrics,
-        settings: Arc<Settings>,
+        settings: Arc<AssessmentRules>,
         now: DateTime<Utc>,
     ) {
         let mut slots = self.slots();
@@ -240,12 +240,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::account_state::tests::{listed, polled_every};
     use crate::domain::inventory::tests::entry;
     use crate::domain::inventory::{Entry, Inventory};
     use crate::domain::key::Key;
     use crate::domain::key::tests::{at, key};
     use crate::domain::policy::Limits;
-    use crate::domain::state::tests::{listed, polled_every};
 
     /// A board with one key, made at 0, muted until 100, too old from 200 on.
     fn board(now: i64) -> Board {
@@ -258,13 +258,13 @@ mod tests {
             muted_until: Some(at(100)),
             ..entry("*")
         };
-        let settings = Settings {
+        let settings = AssessmentRules {
             inventory: Inventory::new(vec![muted]),
             policy: Limits {
                 max_age: Some(chrono::TimeDelta::seconds(200)),
                 ..Limits::default()
             },
-            ..Settings::default()
+            ..AssessmentRules::default()
         };
         let metrics = Metrics {
             relative: false,

@@ -5,7 +5,7 @@
 //! is a new struct here. All problems are found in one go: a person mends a file once.
 
 mod accounts;
-mod judging;
+mod assessment;
 mod keys;
 mod problem;
 mod reader;
@@ -21,15 +21,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use accounts::Account;
-pub use judging::Details;
+pub use assessment::Details;
 pub use problem::{Origin, Problem};
 pub use reader::Effective;
 use reader::{Least, Section};
 
+use crate::domain::assessment::AssessmentRules;
 use crate::domain::changes::ShrinkGuard;
 use crate::domain::inventory::Inventory;
-use crate::domain::judge::Settings;
-use crate::render::Metrics;
+use crate::exposition::Metrics;
 
 /// What all environment variables of the exporter start with.
 const ENV_PREFIX: &str = "API_KEY_EXPORTER";
@@ -48,7 +48,7 @@ pub struct Config {
     /// `[details]`
     pub details: Details,
     /// `[thresholds]`, `[policy]`, `[[keys]]` and `inventory_file`: what keys are judged by.
-    pub judging: Arc<Settings>,
+    pub assessment_rules: Arc<AssessmentRules>,
     /// `[metrics]`
     pub metrics: Metrics,
     /// `[state]`
@@ -203,8 +203,8 @@ impl Config {
         let web = root.section("web", Web::read).unwrap_or_default();
         let poll = root.section("poll", Poll::read).unwrap_or_default();
         let details = root.section("details", Details::read).unwrap_or_default();
-        let thresholds = root.section("thresholds", judging::read_thresholds);
-        let policy = root.section("policy", judging::read_limits);
+        let thresholds = root.section("thresholds", assessment::read_thresholds);
+        let policy = root.section("policy", assessment::read_limits);
         let metrics = root.section("metrics", Metrics::read).unwrap_or_default();
         let state = root
             .section("state", |section| StateDirectory::read(section, sources))
@@ -228,7 +228,7 @@ impl Config {
         let (thresholds, policy) = (thresholds.unwrap_or_default(), policy.unwrap_or_default());
         let mut warnings = warnings::of(&poll, &accounts, &details, &policy);
         warnings.extend(warnings::of_environment(sources, &accounts, &effective));
-        let judging = Arc::new(Settings {
+        let assessment_rules = Arc::new(AssessmentRules {
             inventory: Inventory::new(entries),
             thresholds,
             policy,
@@ -237,7 +237,7 @@ impl Config {
             web,
             poll,
             details,
-            judging,
+            assessment_rules,
             metrics,
             state,
             log,

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::clock;
 use crate::config::Sources;
 use crate::fake_api::{FakeApi, Framing, Reply, Request};
+use crate::os::clock;
 
 /// Where the fake API listens: on a free port that only this machine reaches.
 pub const API_ADDRESS: SocketAddr =

@@ -3,16 +3,16 @@
 //!
 //! Nothing here knows a provider's JSON, a metric's name or a socket.
 
+pub mod account_state;
 pub mod allow_list;
-pub mod census;
+pub mod assessment;
 pub mod changes;
 pub mod failure;
 pub mod glob;
 pub mod inventory;
-pub mod judge;
 pub mod key;
 pub mod listing;
 pub mod policy;
 pub mod span;
-pub mod state;
+pub mod state_counts;
 pub mod text;

@@ -150,7 +150,7 @@ where
     ) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let time = crate::clock::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        let time = crate::os::clock::now().to_rfc3339_opts(SecondsFormat::Millis, true);
         let (level, target) = (event.metadata().level(), event.metadata().target());
         writer.write_str(&match self.0 {
             LogFormat::Text => fields.text_line(&time, *level, target),

@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use api_key_exporter::app::{self, Exit};
 use api_key_exporter::cli::{Cli, Command, ConfigCommand};
 use api_key_exporter::domain::text::redact;
-use api_key_exporter::{limits, memory, reload};
+use api_key_exporter::os::{allocator, rlimits};
+use api_key_exporter::reload;
 use clap::Parser;
 
 fn main() -> ExitCode {
     reload::survive_early_hangups();
-    memory::give_back();
-    limits::keep_memory_private();
+    allocator::give_back();
+    rlimits::keep_memory_private();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -20,22 +20,22 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::bitgpt::client::Answer;
-use crate::bitgpt::parse::Parsed;
 use crate::board::Board;
-use crate::clock::delta;
+use crate::domain::account_state::{AccountState, Outcome};
 use crate::domain::failure::Failure;
 use crate::domain::key::KeyId;
 use crate::domain::listing::{Listing, Rejects};
-use crate::domain::state::{AccountState, Outcome};
 use crate::domain::text::Line;
+use crate::domain::text::join_truncated;
 use crate::liveness::Heartbeat;
-use crate::memory;
-use crate::naming::named;
+use crate::os::allocator;
+use crate::os::clock::delta;
 use crate::poller::report::{Report, Saying};
 use crate::poller::retry::{Budget, Situation};
 use crate::poller::told::Told;
 use crate::poller::watch::Watch;
+use crate::provider::bitgpt::client::Answer;
+use crate::provider::bitgpt::parse::Parsed;
 
 /// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API,
 /// a test's reads a script.
@@ -56,7 +56,7 @@ pub struct Poller<A> {
     /// What is said of single keys.
     pub watch: Watch,
     /// What outlives this poller, where another one takes over.
-    pub memory: Arc<Mutex<Memory>>,
+    pub carryover: Arc<Mutex<PollerCarryover>>,
     /// Where this loop shows that it lives.
     pub heartbeat: Heartbeat,
     /// Where durations go.
@@ -70,7 +70,7 @@ pub struct Poller<A> {
 /// What a poller knows besides its account's state. The next poller of the account takes it over,
 /// after a reload or a panic, so that neither makes the API forget what it asked for.
 #[derive(Debug)]
-pub struct Memory {
+pub struct PollerCarryover {
     /// When the account was first polled.
     start: Instant,
     budget: Budget,
@@ -80,7 +80,7 @@ pub struct Memory {
     not_before: Instant,
 }
 
-impl Default for Memory {
+impl Default for PollerCarryover {
     fn default() -> Self {
         let start = Instant::now();
         Self {
@@ -104,7 +104,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     pub async fn run(mut self, stop: CancellationToken) {
         let interval = self.state.account.interval;
         let first = Instant::now() + retry::first_wait(interval, (self.random)());
-        let mut due = first.max(self.memory().not_before);
+        let mut due = first.max(self.carryover().not_before);
         loop {
             self.publish_next_poll(due);
             self.heartbeat.promise(due + retry::poll_limit(interval));
@@ -125,7 +125,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             {
                 let backoff = retry::backoff(poll.attempts, (self.random)());
                 let not_before = ended + retry::obeyed(asked, backoff);
-                self.memory().not_before = not_before;
+                self.carryover().not_before = not_before;
                 due = due.max(not_before);
             }
             self.finish(poll, ended, due);
@@ -148,7 +148,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             let time_left = ends.saturating_duration_since(Instant::now());
             let answer = (self.attempt)(time_left).await;
             let Err(failure) = &answer.result else {
-                self.memory().budget.earn();
+                self.carryover().budget.earn();
                 return Poll { answer, attempts };
             };
             let situation = Situation {
@@ -157,7 +157,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 time_left: ends.saturating_duration_since(Instant::now()),
                 random: (self.random)(),
             };
-            let wait = situation.next_attempt(failure, &mut self.memory().budget);
+            let wait = situation.next_attempt(failure, &mut self.carryover().budget);
             let Some(wait) = wait else {
                 return Poll { answer, attempts };
             };
@@ -175,9 +175,9 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         } = poll;
         let account = &*self.state.account.name;
         let now = (self.now)();
-        let mut memory = self.memory();
-        let uptime = ended - memory.start;
-        memory.told.clock_skew(account, clock_skew, uptime);
+        let mut carryover = self.carryover();
+        let uptime = ended - carryover.start;
+        carryover.told.clock_skew(account, clock_skew, uptime);
         let result = match result {
             Ok(Parsed {
                 listing,
@@ -187,7 +187,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 let (keys, rejected) = (listing.keys().len(), listing.rejects().total());
                 let support_id = support_id.as_ref().map(Line::as_str);
                 debug!(account, keys, rejected, support_id, attempts, "listed keys");
-                if memory.report.succeeded(uptime) == Saying::Recovered {
+                if carryover.report.succeeded(uptime) == Saying::Recovered {
                     let failures = self.state.consecutive_failures;
                     info!(account, keys, failures, "listing keys works again");
                 } else if self.state.polls == 0 {
@@ -204,10 +204,12 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 if rejected > 0 && rejected != rejected_before {
                     say_rejects(account, &listing);
                 }
-                memory.told.listing(&self.state, &listing, uptime);
+                carryover.told.listing(&self.state, &listing, uptime);
                 let api_now = clock_skew.and_then(|skew| now.checked_add_signed(skew));
                 let latest = api_now.map_or(now, |api_now| api_now.max(now));
-                memory.told.future_keys(account, &listing, latest, uptime);
+                carryover
+                    .told
+                    .future_keys(account, &listing, latest, uptime);
                 Ok(listing)
             }
             Err(failure) => {
@@ -216,12 +218,12 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                     &failure,
                     attempts,
                     due.saturating_duration_since(ended),
-                    memory.report.failed(failure.reason, uptime),
+                    carryover.report.failed(failure.reason, uptime),
                 );
                 Err(failure)
             }
         };
-        drop(memory);
+        drop(carryover);
         let held = self.state.held.as_deref();
         let result = result.map(|listing| match &mut self.details {
             Some(reader) => reader.enrich(listing, held),
@@ -235,8 +237,10 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     }
 
     /// Never held while waiting. A panic while it was held has left whole values behind.
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    fn carryover(&self) -> MutexGuard<'_, PollerCarryover> {
+        self.carryover
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish_next_poll(&mut self, due: Instant) {
@@ -248,7 +252,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         let now = (self.now)();
         self.board.publish(self.slot, self.state.clone(), now);
         // What was shown before is gone, and has left holes.
-        memory::trim();
+        allocator::trim();
         self.watch
             .look_at_inventory(self.board.read(now).accounts());
     }
@@ -262,7 +266,7 @@ fn say_rejects(account: &str, listing: &Listing) {
         duplicate,
         shape,
     } = listing.rejects();
-    let key_ids = named(listing.rejected_ids().iter().map(KeyId::as_str));
+    let key_ids = join_truncated(listing.rejected_ids().iter().map(KeyId::as_str));
     warn!(
         account,
         id, duplicate, shape, key_ids, "entries of the listing could not be used"

@@ -1,10 +1,10 @@
 //! Accepts connections, limits them, answers from the board, and drains at the end.
 
+mod accept_backoff;
 mod lifecycle;
 pub mod negotiate;
 pub mod routes;
 mod segments;
-mod trouble;
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -29,9 +29,9 @@ use tracing::{debug, warn};
 use crate::board::Board;
 use crate::liveness::Liveness;
 use crate::reload::Reloads;
+use crate::server::accept_backoff::{AcceptBackoff, Next};
 use crate::server::routes::{Asked, View};
 use crate::server::segments::Segments;
-use crate::server::trouble::{Next, Trouble};
 use crate::telemetry::{Rejected, Task, Telemetry};
 
 /// How long a request's head may take. Prometheus sends it in one packet.
@@ -73,17 +73,17 @@ impl Server {
     pub async fn run(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let start = Instant::now();
-        let mut trouble = Trouble::default();
+        let mut backoff = AcceptBackoff::default();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let error = match accepted {
                 Ok((stream, _peer)) => {
-                    trouble.is_over();
+                    backoff.is_over();
                     self.admit(stream, &connections, &stop);
                     continue;
                 }
                 Err(error) => error,
             };
-            if let Next::Pause(pause, told) = trouble.failed(&error, start.elapsed()) {
+            if let Next::Pause(pause, told) = backoff.failed(&error, start.elapsed()) {
                 self.telemetry.count_rejected(Rejected::AcceptFailed);
                 if let Some(suppressed) = told {
                     let error = error.to_string();

@@ -12,7 +12,7 @@ use prometheus::{
 
 use crate::logging::DroppedLines;
 
-use crate::process;
+use crate::os::process_metrics;
 
 /// Seconds. From a fast answer to the longest poll, 60 s.
 const POLL_DURATION_BUCKETS: &[f64] =
@@ -248,7 +248,7 @@ impl Telemetry {
             .as_ref()
             .is_none_or(|(second, _)| *second != now.timestamp())
         {
-            *process = Some((now.timestamp(), process::families()));
+            *process = Some((now.timestamp(), process_metrics::families()));
         }
         let process = process
             .iter()

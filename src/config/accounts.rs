@@ -154,7 +154,10 @@ fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> (String
         |text| matches!(text, "production" | "development").then(|| text.to_owned()),
     );
     let ca_file = section.path("ca_file");
-    if let Some(Err(why)) = ca_file.as_deref().map(crate::bitgpt::tls::read_ca_file) {
+    if let Some(Err(why)) = ca_file
+        .as_deref()
+        .map(crate::provider::bitgpt::tls::read_ca_file)
+    {
         section.problem("ca_file", None, &why);
     }
     let proxy_url = section.optional_text(

@@ -5,15 +5,15 @@ use std::path::Path;
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use url::Url;
 
-use crate::clock::delta;
 use crate::config::Account;
-use crate::config::judging::NOTICE_RANGE;
+use crate::config::assessment::NOTICE_RANGE;
 use crate::config::problem::Problem;
 use crate::config::reader::Section;
 use crate::domain::glob::{self, Glob};
 use crate::domain::inventory::Entry;
 use crate::domain::policy::{Policies, Policy};
 use crate::domain::text;
+use crate::os::clock::delta;
 
 /// Most entries of an inventory: half of the keys that a listing may have by default.
 const ENTRIES_MAX: usize = 10_000;

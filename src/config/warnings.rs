@@ -7,7 +7,7 @@ use crate::config::accounts::{TOKEN_FILE_VARIABLE, TOKEN_VARIABLE};
 use crate::config::{Account, Details, ENV_PREFIX, Effective, Origin, Poll, Sources};
 use crate::domain::policy::Limits;
 use crate::domain::text;
-use crate::naming::named;
+use crate::domain::text::join_truncated;
 use crate::secret::TokenSource;
 
 /// Bits of a file's mode that let everybody read it.
@@ -119,7 +119,7 @@ fn misspelled(sources: &Sources, effective: &[Effective]) -> Option<String> {
         })
     });
     let misspelled: Vec<String> = misspelled.collect();
-    named(misspelled.iter().map(String::as_str)).map(|variables| {
+    join_truncated(misspelled.iter().map(String::as_str)).map(|variables| {
         format!(
             "ignored in the environment, where two underscores stand for each dot of an option: \
              {variables}"

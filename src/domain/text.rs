@@ -210,6 +210,21 @@ fn belongs_to_secret(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '…' | '*' | '+' | '/' | '=')
 }
 
+/// Most names that one log line has room for.
+const JOINED_MAX: usize = 10;
+
+/// The first few of `names`, separated by commas, and how many more there are; `None` of none.
+pub fn join_truncated<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let names: Vec<&str> = names.into_iter().collect();
+    let first: Vec<&str> = names.iter().take(JOINED_MAX).copied().collect();
+    let first = first.join(", ");
+    match names.len().saturating_sub(JOINED_MAX) {
+        _ if names.is_empty() => None,
+        0 => Some(first),
+        more => Some(format!("{first} and {more} more")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,5 +315,19 @@ mod tests {
         assert_eq!(label("a\nb\u{202e}c"), "a\u{fffd}b\u{fffd}c");
         assert_eq!(label("ci sk_live_abc"), "ci [redacted]");
         assert_eq!(label(&"x".repeat(300)).chars().count(), LABEL_CHARS_MAX);
+    }
+
+    #[test]
+    fn a_line_names_ten_and_counts_the_rest() {
+        let names: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+        let words = |count: usize| join_truncated(names.iter().take(count).map(String::as_str));
+        assert_eq!(words(0), None);
+        assert_eq!(words(1).as_deref(), Some("0"));
+        assert_eq!(words(10).as_deref(), Some("0, 1, 2, 3, 4, 5, 6, 7, 8, 9"));
+        let twelve = words(12);
+        assert_eq!(
+            twelve.as_deref(),
+            Some("0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more")
+        );
     }
 }

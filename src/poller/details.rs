@@ -13,12 +13,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
-use crate::clock::delta;
+use crate::domain::account_state::AccountState;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, Key, KeyId};
 use crate::domain::listing::Listing;
-use crate::domain::state::AccountState;
 use crate::domain::text::Line;
+use crate::os::clock::delta;
 use crate::poller::report::{Report, Saying};
 use crate::poller::retry;
 

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 
 use super::*;
+use crate::domain::account_state::tests::polled_every;
 use crate::domain::failure::Reason;
 use crate::domain::listing::Listing;
-use crate::domain::state::tests::polled_every;
+use crate::exposition::Metrics;
 use crate::liveness::Liveness;
-use crate::render::Metrics;
 use crate::telemetry::Telemetry;
 
 const METRICS: Metrics = Metrics {
@@ -117,7 +117,7 @@ async fn run_with(
         attempts_max,
         board: board.clone(),
         slot: 0,
-        memory: Arc::default(),
+        carryover: Arc::default(),
         heartbeat: Liveness::new().heartbeat(),
         poll_duration: Telemetry::new().unwrap().poll_duration("a"),
         now,

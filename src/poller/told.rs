@@ -6,9 +6,9 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tracing::{info, warn};
 
+use crate::domain::account_state::AccountState;
 use crate::domain::changes::{self, Change, KeyChange};
 use crate::domain::listing::Listing;
-use crate::domain::state::AccountState;
 use crate::poller::clocks::{Clocks, FutureKeys, SkewNews};
 use crate::poller::lines::Lines;
 

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, SecondsFormat, Utc};
 use tracing::{info, warn};
 
-use crate::bitgpt::LISTING_SCOPE;
-use crate::domain::judge::{Crossing, Settings, Urgency, Verdict};
+use crate::domain::account_state::AccountState;
+use crate::domain::assessment::{Assessment, AssessmentRules, Crossing, Severity};
 use crate::domain::key::{Expiry, Key, KeyId};
 use crate::domain::listing::Listing;
 use crate::domain::span;
-use crate::domain::state::AccountState;
-use crate::naming::named;
-use crate::render::prepared::Prepared;
+use crate::domain::text::join_truncated;
+use crate::exposition::prepared::Prepared;
+use crate::provider::bitgpt::LISTING_SCOPE;
 
 /// Most crossings told one by one after a look; the rest are a number. A first look at an account
 /// with a thousand expired keys must not fill the log.
@@ -53,7 +53,7 @@ impl Watch {
         &mut self,
         before: Option<&Listing>,
         state: &AccountState,
-        settings: &Settings,
+        settings: &AssessmentRules,
         now: DateTime<Utc>,
     ) {
         let Some(listing) = state.held.as_deref() else {
@@ -84,7 +84,7 @@ impl Watch {
         let Some(unmatched) = unmatched(accounts) else {
             return;
         };
-        let entries = named(unmatched.iter().map(|pattern| &**pattern));
+        let entries = join_truncated(unmatched.iter().map(|pattern| &**pattern));
         let count = unmatched.len();
         match self.unmatched.is_news(unmatched) {
             false => {}
@@ -102,7 +102,7 @@ impl Watch {
         &mut self,
         account: &str,
         listing: &Listing,
-        settings: &Settings,
+        settings: &AssessmentRules,
         now: DateTime<Utc>,
     ) {
         let own = listing.keys().iter().find(|key| key.is_own);
@@ -115,20 +115,20 @@ impl Watch {
             info!(account, "the exporter's own key is not among those listed");
             return;
         };
-        let verdict = settings.judge(account, key, now);
+        let assessment = settings.assess(account, key, now);
         let Who {
             key_id,
             name,
             team,
             expires_at,
             expires_in,
-        } = Who::of(key, &verdict, now);
+        } = Who::of(key, &assessment, now);
         info!(
             account,
             key_id, name, team, expires_at, expires_in, "recognised the exporter's own key"
         );
         let surplus = key.scopes.iter().filter(|it| *it != LISTING_SCOPE);
-        if let Some(scopes) = named(surplus) {
+        if let Some(scopes) = join_truncated(surplus) {
             warn!(
                 account,
                 key_id,
@@ -188,7 +188,7 @@ struct Who<'a> {
 }
 
 impl<'a> Who<'a> {
-    fn of(key: &'a Key, verdict: &Verdict<'a>, now: DateTime<Utc>) -> Self {
+    fn of(key: &'a Key, assessment: &Assessment<'a>, now: DateTime<Utc>) -> Self {
         let expires_at = match key.expiry {
             Expiry::At(end) => Some(end.to_rfc3339_opts(SecondsFormat::Secs, true)),
             Expiry::Never => Some("never".to_owned()),
@@ -196,8 +196,8 @@ impl<'a> Who<'a> {
         };
         Self {
             key_id: key.id.as_str(),
-            name: verdict.name(key),
-            team: verdict.team(),
+            name: assessment.name(key),
+            team: assessment.team(),
             expires_at,
             expires_in: key.time_left(now).map(span::words),
         }
@@ -205,18 +205,18 @@ impl<'a> Who<'a> {
 }
 
 fn say_crossing(account: &str, crossing: Crossing<'_>, now: DateTime<Utc>) {
-    let Crossing { key, verdict } = crossing;
+    let Crossing { key, assessment } = crossing;
     let Who {
         key_id,
         name,
         team,
         expires_at,
         expires_in,
-    } = Who::of(key, &verdict, now);
-    let entry = verdict.entry;
+    } = Who::of(key, &assessment, now);
+    let entry = assessment.entry;
     let rotate_url = entry.and_then(|entry| entry.rotate_url.as_deref());
     let runbook_url = entry.and_then(|entry| entry.runbook_url.as_deref());
-    let muted = entry.filter(|_| verdict.is_muted);
+    let muted = entry.filter(|_| assessment.is_muted);
     let muted_until = muted.and_then(|entry| entry.muted_until);
     let muted_until = muted_until.map(|end| end.to_rfc3339_opts(SecondsFormat::Secs, true));
     let reason = muted.and_then(|entry| entry.reason.as_deref());
@@ -237,11 +237,11 @@ fn say_crossing(account: &str, crossing: Crossing<'_>, now: DateTime<Utc>) {
             )
         };
     }
-    match verdict.urgency {
-        Urgency::Expired => say!("a key expired"),
-        Urgency::Critical => say!("a key entered its critical threshold"),
-        Urgency::Warning => say!("a key entered its warning threshold"),
-        Urgency::None => {}
+    match assessment.severity {
+        Severity::Expired => say!("a key expired"),
+        Severity::Critical => say!("a key entered its critical threshold"),
+        Severity::Warning => say!("a key entered its warning threshold"),
+        Severity::None => {}
     }
 }
 
@@ -250,11 +250,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::account_state::tests::{listed, polled_every};
     use crate::domain::inventory::tests::entry;
     use crate::domain::inventory::{Entry, Inventory};
     use crate::domain::key::tests::{at, key};
-    use crate::domain::state::tests::{listed, polled_every};
-    use crate::render::Metrics;
+    use crate::exposition::Metrics;
 
     const METRICS: Metrics = Metrics {
         relative: false,
@@ -263,7 +263,11 @@ mod tests {
     };
 
     /// An account with a listing of `ids`, or with none yet.
-    fn prepared(name: &str, ids: Option<&[&str]>, settings: &Arc<Settings>) -> Arc<Prepared> {
+    fn prepared(
+        name: &str,
+        ids: Option<&[&str]>,
+        settings: &Arc<AssessmentRules>,
+    ) -> Arc<Prepared> {
         let mut state = polled_every(Duration::from_secs(60), name);
         if let Some(ids) = ids {
             let keys = ids.iter().map(|id| key(id)).collect();
@@ -285,9 +289,9 @@ mod tests {
             entry("cc"),
             entry("gone"),
         ];
-        let settings = Arc::new(Settings {
+        let settings = Arc::new(AssessmentRules {
             inventory: Inventory::new(entries),
-            ..Settings::default()
+            ..AssessmentRules::default()
         });
         let shop = prepared("shop", Some(&["a"]), &settings);
         let office = prepared("office", Some(&["b", "cc"]), &settings);

@@ -5,7 +5,7 @@
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
 
-use crate::render::{Encoding, Format};
+use crate::exposition::{Encoding, Format};
 
 /// Most alternatives of a header that are looked at; Prometheus sends four or five.
 const ALTERNATIVES_MAX: usize = 32;

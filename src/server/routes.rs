@@ -8,7 +8,8 @@ use http::header::{
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use url::Url;
 
-use crate::render::{Encoding, Format, landing};
+use crate::exposition::{Encoding, Format};
+use crate::pages::landing;
 use crate::server::negotiate;
 
 const PLAIN: &str = "text/plain; charset=utf-8";

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_key_exporter::bitgpt::parse::{self, Rules};
+use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
+use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
-use api_key_exporter::domain::judge::Settings;
-use api_key_exporter::domain::state::{Account, AccountState, Outcome};
-use api_key_exporter::render::exposition::Exposition;
-use api_key_exporter::render::prepared::Prepared;
-use api_key_exporter::render::{Encoding, Format};
+use api_key_exporter::exposition::body::Exposition;
+use api_key_exporter::exposition::prepared::Prepared;
+use api_key_exporter::exposition::{Encoding, Format};
+use api_key_exporter::provider::bitgpt::parse::{self, Rules};
 use api_key_exporter::secret::Token;
 use chrono::{DateTime, Utc};
 
@@ -49,7 +49,7 @@ fn exposition(count: usize, now: DateTime<Utc>) -> Exposition {
         clock_skew: None,
     };
     let state = AccountState::new(Arc::new(account)).after(outcome, now);
-    let settings = Arc::new(Settings::default());
+    let settings = Arc::new(AssessmentRules::default());
     Exposition::new(vec![Arc::new(Prepared::new(
         state, None, EVERYTHING, &settings, now,
     ))])

@@ -4,10 +4,10 @@
 //! under its reason, and the exporter goes on.
 
 mod limits;
+mod netns;
 mod network;
 mod process;
 mod reload;
-mod room;
 mod server;
 mod state;
 mod supervision;

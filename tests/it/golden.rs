@@ -5,18 +5,18 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_key_exporter::bitgpt::parse::{self, Rules};
 use api_key_exporter::board::Board;
+use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
+use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::domain::failure::{Failure, Reason};
 use api_key_exporter::domain::glob::Glob;
 use api_key_exporter::domain::inventory::{Entry, Inventory};
-use api_key_exporter::domain::judge::Settings;
 use api_key_exporter::domain::key::{Details, KeyId, LastUse};
 use api_key_exporter::domain::policy::Policy;
-use api_key_exporter::domain::state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::text::Line;
-use api_key_exporter::render::{Encoding, Format, Metrics};
+use api_key_exporter::exposition::{Encoding, Format, Metrics};
+use api_key_exporter::provider::bitgpt::parse::{self, Rules};
 use api_key_exporter::secret::Token;
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -96,7 +96,7 @@ fn states() -> [AccountState; 2] {
 }
 
 /// An inventory that knows two of the keys, one of them muted and forgiven for a while.
-fn settings() -> Settings {
+fn settings() -> AssessmentRules {
     let entry = |pattern: &str| Entry::new(Glob::parse(pattern).unwrap());
     let checkout = Entry {
         name: Some("Checkout".into()),
@@ -110,9 +110,9 @@ fn settings() -> Settings {
         reason: Some("goes away with the old shop".into()),
         ..entry("odd *")
     };
-    Settings {
+    AssessmentRules {
         inventory: Inventory::new(vec![checkout, odd]),
-        ..Settings::default()
+        ..AssessmentRules::default()
     }
 }
 

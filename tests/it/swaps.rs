@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use api_key_exporter::bitgpt::parse::{self, Rules};
 use api_key_exporter::board::Board;
+use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::changes::ShrinkGuard;
-use api_key_exporter::domain::state::{Account, AccountState, Outcome};
-use api_key_exporter::render::{Encoding, Format, Metrics};
+use api_key_exporter::exposition::{Encoding, Format, Metrics};
+use api_key_exporter::provider::bitgpt::parse::{self, Rules};
 use api_key_exporter::secret::Token;
 use chrono::DateTime;
 

@@ -36,25 +36,26 @@ fn product(path: &Path) -> String {
 #[test]
 fn pure_modules_do_no_io() {
     let mut files = rust_files(&in_repository("src/domain"));
-    files.extend(rust_files(&in_repository("src/render")));
+    files.extend(rust_files(&in_repository("src/exposition")));
+    files.extend(rust_files(&in_repository("src/pages")));
     let others = [
-        "bitgpt/wire.rs",
-        "bitgpt/parse.rs",
-        "bitgpt/details.rs",
-        "bitgpt/timestamp.rs",
+        "provider/bitgpt/wire.rs",
+        "provider/bitgpt/parse.rs",
+        "provider/bitgpt/details.rs",
+        "provider/bitgpt/timestamp.rs",
         "poller/clocks.rs",
         "poller/retry.rs",
         "poller/lines.rs",
-        "store/format.rs",
+        "snapshot/format.rs",
         "poller/report.rs",
         "server/routes.rs",
         "server/negotiate.rs",
-        "server/trouble.rs",
+        "server/accept_backoff.rs",
         "config/problem.rs",
         "config/value.rs",
         "domain.rs",
-        "naming.rs",
-        "render.rs",
+        "exposition.rs",
+        "pages.rs",
     ];
     files.extend(others.map(|path| in_repository("src").join(path)));
     let banned = [
@@ -65,7 +66,7 @@ fn pure_modules_do_no_io() {
         "std::env",
         "std::fs",
         "std::net::Tcp",
-        "crate::clock",
+        "crate::os::clock",
         "Utc::now",
         "Instant",
         "SystemTime",
@@ -90,17 +91,17 @@ fn the_domain_names_nobody_above_it_and_providers_and_rendering_do_not_know_each
         (
             "src/domain",
             &[
-                "crate::bitgpt",
-                "crate::render",
+                "crate::provider::bitgpt",
+                "crate::exposition",
                 "crate::config",
                 "crate::server",
                 "crate::secret",
             ][..],
         ),
         (
-            "src/render",
+            "src/exposition",
             &[
-                "crate::bitgpt",
+                "crate::provider::bitgpt",
                 "crate::config",
                 "crate::server",
                 "crate::poller",
@@ -108,9 +109,9 @@ fn the_domain_names_nobody_above_it_and_providers_and_rendering_do_not_know_each
             ],
         ),
         (
-            "src/bitgpt",
+            "src/provider/bitgpt",
             &[
-                "crate::render",
+                "crate::exposition",
                 "crate::config",
                 "crate::server",
                 "crate::poller",

@@ -60,8 +60,8 @@ fn an_entry_says_everything_that_can_be_said() {
         reason = "moves"
         "#,
     );
-    let [first, second] = config.judging.inventory.entries() else {
-        panic!("{:?}", config.judging.inventory)
+    let [first, second] = config.assessment_rules.inventory.entries() else {
+        panic!("{:?}", config.assessment_rules.inventory)
     };
     assert_eq!(first.pattern.as_str(), "check*");
     assert_eq!(first.account.as_deref(), Some("shop"));
@@ -162,10 +162,10 @@ fn the_inventory_file_comes_after_the_main_one() {
     let text = format!("inventory_file = \"{path}\"\n[[keys]]\nmatch = \"a\"\nname = \"first\"\n");
     let config = config(&text);
     let name = |key: &Key| {
-        let verdict = config
-            .judging
-            .judge("shop", key, chrono::DateTime::UNIX_EPOCH);
-        verdict.entry.unwrap().name.clone().unwrap()
+        let assessment = config
+            .assessment_rules
+            .assess("shop", key, chrono::DateTime::UNIX_EPOCH);
+        assessment.entry.unwrap().name.clone().unwrap()
     };
     assert_eq!(&*name(&key("a")), "first");
     assert_eq!(&*name(&key("b")), "rest");
@@ -244,11 +244,11 @@ fn policies_can_be_turned_off_and_on() {
         "policy.never_expires = false\npolicy.privileged_scopes = []\npolicy.max_age = \"365d\"\n\
          policy.max_unused = \"90d\"\nthresholds.lifetime_fraction = 1",
     );
-    let limits = &config.judging.policy;
+    let limits = &config.assessment_rules.policy;
     assert!(!limits.never_expires && limits.no_ip_allow_list);
     assert!(limits.privileged_scopes.is_empty());
     assert_eq!(limits.max_age, Some(TimeDelta::days(365)));
-    assert!((config.judging.thresholds.lifetime_fraction - 1.0).abs() < 1e-9);
+    assert!((config.assessment_rules.thresholds.lifetime_fraction - 1.0).abs() < 1e-9);
     let expected = "policy.max_unused does nothing without details.enabled: only details tell the \
                     last use";
     assert_eq!(config.warnings.first().map(String::as_str), Some(expected));
@@ -262,5 +262,8 @@ fn what_nobody_says_is_as_the_domain_has_it() {
         ..Sources::default()
     };
     let config = Config::parse("", &sources).unwrap();
-    assert_eq!(*config.judging, crate::domain::judge::Settings::default());
+    assert_eq!(
+        *config.assessment_rules,
+        crate::domain::assessment::AssessmentRules::default()
+    );
 }

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::domain::account_state::Outcome;
+use crate::domain::account_state::tests::polled_every;
 use crate::domain::key::LastUse;
 use crate::domain::key::tests::{at, key};
 use crate::domain::listing::Rejects;
-use crate::domain::state::Outcome;
-use crate::domain::state::tests::polled_every;
 
 /// The wall clock of these tests, in step with tokio's paused one as far as the schedule can tell.
 fn now() -> DateTime<Utc> {

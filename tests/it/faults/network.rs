@@ -10,7 +10,7 @@ use api_key_exporter::fake_api::Reply;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::faults::room::{API_URL, Room};
+use crate::faults::netns::{API_URL, NetworkNamespace};
 use crate::faults::{assert_kept, keeps};
 use crate::support::{
     Api, Exporter, Scrape, any_port, config as in_process, in_repository, key, listing,
@@ -44,7 +44,7 @@ fn failures(scrape: &Scrape, account: &str, reason: &str) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_a18_names_that_do_not_resolve() {
     let api = Api::start(listing(&["a", "b"])).await;
-    let room = Room::new("dns", &api);
+    let room = NetworkNamespace::new("dns", &api);
     room.write("resolv.conf", "nameserver 127.0.0.2\noptions timeout:30\n");
     let daemon = room.exporter(&config(&[
         ("default", API_URL),
@@ -111,7 +111,7 @@ async fn fault_a20_a_server_that_closes_idle_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_a21_a_link_that_goes_down_in_the_middle_of_a_body() {
     let api = Api::start(listing(&["a", "b"])).await;
-    let room = Room::new("link", &api);
+    let room = NetworkNamespace::new("link", &api);
     let daemon = room.exporter(&config(&[("default", API_URL)]));
     daemon.logs("listed keys for the first time").await;
     let asked = api.requests().len();
@@ -139,7 +139,7 @@ async fn fault_a21_a_link_that_goes_down_in_the_middle_of_a_body() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_a22_large_packets_vanish() {
     let api = Api::start(listing(&["a", "b"])).await;
-    let room = Room::new("black-hole", &api);
+    let room = NetworkNamespace::new("black-hole", &api);
     let daemon = room.exporter(&config(&[("default", API_URL)]));
     daemon.logs("listed keys for the first time").await;
     let rule = "OUTPUT -p tcp --sport 8080 -m length --length 600: -j DROP";
@@ -158,7 +158,7 @@ async fn fault_a22_large_packets_vanish() {
 async fn fault_a23_a_slow_link_that_loses_a_third_never_has_two_polls_in_flight() {
     let keys: Vec<Value> = (0..100).map(|number| key(&format!("a{number}"))).collect();
     let api = Api::start(Reply::listing(&keys)).await;
-    let room = Room::new("lossy", &api);
+    let room = NetworkNamespace::new("lossy", &api);
     room.run(
         "ip link set lo mtu 1500 && tc qdisc add dev lo root tbf rate 100kbit burst 4kb latency 2s",
     );
@@ -197,7 +197,7 @@ async fn fault_a23_a_slow_link_that_loses_a_third_never_has_two_polls_in_flight(
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_a24_an_address_that_leads_nowhere_costs_less_than_a_second() {
     let api = Api::start(listing(&["a"])).await;
-    let room = Room::new("six", &api);
+    let room = NetworkNamespace::new("six", &api);
     room.write("hosts", "2001:db8::24 localhost\n127.0.0.1 localhost\n");
     room.run("ip -6 address add 2001:db8::24/128 dev lo nodad");
     room.run("ip6tables -A OUTPUT -d 2001:db8::24 -j DROP");

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use api_key_exporter::app::{self, Exit};
 use api_key_exporter::board::Board;
-use api_key_exporter::clock;
 use api_key_exporter::config::{Config, Flags, Sources};
-use api_key_exporter::domain::state::{Account, AccountState};
+use api_key_exporter::domain::account_state::{Account, AccountState};
 use api_key_exporter::liveness::Liveness;
+use api_key_exporter::os::clock;
+use api_key_exporter::os::systemd::{self, Notifier, Unit};
 use api_key_exporter::poller::Poller;
 use api_key_exporter::poller::watch::Watch;
 use api_key_exporter::reload::Load;
 use api_key_exporter::server::Server;
-use api_key_exporter::systemd::{self, Notifier, Unit};
 use api_key_exporter::telemetry::Telemetry;
 use tokio::net::UnixDatagram;
 use tokio::sync::Semaphore;
@@ -96,7 +96,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
         shrink: settings.poll.shrink,
     };
     let state = AccountState::new(Arc::new(account));
-    let judging = settings.judging.clone();
+    let judging = settings.assessment_rules.clone();
     let board = Board::new([state.clone()], settings.metrics, judging, clock::now());
     let (board, liveness) = (Arc::new(board), Liveness::new());
     let telemetry = Telemetry::new().unwrap();
@@ -114,7 +114,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
         board: board.clone(),
         slot: 0,
         details: None,
-        memory: Arc::default(),
+        carryover: Arc::default(),
         heartbeat: liveness.heartbeat(),
         poll_duration: telemetry.poll_duration("default"),
         now: clock::now,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::render::format::Format;
+use crate::exposition::format::Format;
 
 /// Collects the samples of one metric family for one key or one account.
 pub(super) struct Samples<'a> {

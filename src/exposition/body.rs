@@ -12,12 +12,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use prometheus::proto::MetricFamily;
 
-use crate::render::families::{self, FAMILIES, Source};
-use crate::render::format::Format;
-use crate::render::piece::{Chain, Encoding, Piece};
-use crate::render::prepared::{Prepared, account_labels};
-use crate::render::registry;
-use crate::render::time_left::Written;
+use crate::exposition::families::{self, FAMILIES, Source};
+use crate::exposition::format::Format;
+use crate::exposition::piece::{Chain, Encoding, Piece};
+use crate::exposition::prepared::{Prepared, account_labels};
+use crate::exposition::registry;
+use crate::exposition::time_left::Written;
 
 /// All accounts, ready to be scraped.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ impl Exposition {
                 let labels = account_labels(account.state());
                 let samples = family.samples(&mut out, &labels, Format::Text);
                 let now = DateTime::from_timestamp(second, 0).unwrap_or_default();
-                families::key_states(&account.census().at(now), samples);
+                families::key_states(&account.state_counts().at(now), samples);
             }
         }
         out

@@ -3,8 +3,8 @@
 
 use bytes::BytesMut;
 
-use crate::render::deflate::ValueLines;
-use crate::render::piece::Piece;
+use crate::exposition::deflate::ValueLines;
+use crate::exposition::piece::Piece;
 
 /// The lines of one account's keys with a readable end, in order.
 #[derive(Debug, Default)]
@@ -126,7 +126,7 @@ impl Written {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::piece::{Chain, Encoding};
+    use crate::exposition::piece::{Chain, Encoding};
 
     fn lines(count: i64) -> TimeLeft {
         let mut lines = TimeLeft::default();

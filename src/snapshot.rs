@@ -14,10 +14,10 @@ use chrono::{DateTime, Utc};
 pub use saver::save_all;
 use tracing::{info, warn};
 
+use crate::domain::account_state::AccountState;
 use crate::domain::listing::Listing;
-use crate::domain::state::AccountState;
 use crate::domain::text::chain;
-use crate::store::format::{BadSnapshot, Identity, Snapshot};
+use crate::snapshot::format::{BadSnapshot, Identity, Snapshot};
 
 /// Nobody but the exporter's user needs to see which keys there are.
 const FILE_MODE: u32 = 0o600;
@@ -68,13 +68,13 @@ enum LoadError {
 
 /// Where the store is, whether it could be opened already or not.
 #[derive(Debug)]
-pub struct Place {
+pub struct SnapshotDirectory {
     directory: PathBuf,
     body_bytes_max: usize,
     store: OnceLock<Store>,
 }
 
-impl Place {
+impl SnapshotDirectory {
     /// `directory` and `body_bytes_max` are as in [`Store::open`]; nothing is opened yet.
     pub fn new(directory: &Path, body_bytes_max: usize) -> Self {
         Self {
@@ -201,7 +201,7 @@ impl Store {
     }
 }
 
-/// Writes a new file beside the old one and puts it in its place.
+/// Writes a new file beside the old one and puts it in its directory.
 fn replace(path: &Path, unfinished: &Path, bytes: &[u8]) -> io::Result<()> {
     // Left over where the last exporter was killed in the middle.
     match fs::remove_file(unfinished) {

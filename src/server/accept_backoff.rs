@@ -17,7 +17,7 @@ const LOST_IN_A_ROW_MAX: u32 = 100;
 
 /// What the accept loop remembers of its failures.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct AcceptBackoff {
     pause: Duration,
     lost_in_a_row: u32,
     told_at: Option<Duration>,
@@ -34,7 +34,7 @@ pub(super) enum Next {
     Pause(Duration, Option<u64>),
 }
 
-impl Default for Trouble {
+impl Default for AcceptBackoff {
     fn default() -> Self {
         Self {
             pause: PAUSE_MIN,
@@ -45,7 +45,7 @@ impl Default for Trouble {
     }
 }
 
-impl Trouble {
+impl AcceptBackoff {
     /// A connection was accepted.
     pub(super) fn is_over(&mut self) {
         self.pause = PAUSE_MIN;
@@ -101,14 +101,14 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn failed(trouble: &mut Trouble, code: i32, second: u64) -> Next {
+    fn failed(trouble: &mut AcceptBackoff, code: i32, second: u64) -> Next {
         let error = io::Error::from_raw_os_error(code);
         trouble.failed(&error, Duration::from_secs(second))
     }
 
     #[test]
     fn pauses_double_and_are_told_once_in_fifteen_minutes() {
-        let mut trouble = Trouble::default();
+        let mut trouble = AcceptBackoff::default();
         let millis = Duration::from_millis;
         for (second, pause, told) in [
             (0, 50, Some(0)),
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn lost_connections_cost_no_pause_unless_all_are_lost() {
-        let mut trouble = Trouble::default();
+        let mut trouble = AcceptBackoff::default();
         for round in 0..3 {
             for _ in 0..LOST_IN_A_ROW_MAX {
                 assert_eq!(failed(&mut trouble, libc::EPROTO, round), Next::GoOn);

@@ -6,7 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::render::deflate;
+use crate::exposition::deflate;
 
 /// A body's compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

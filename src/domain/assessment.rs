@@ -9,7 +9,7 @@ use crate::domain::policy::{Limits, Policies};
 
 /// All that a judgement depends on besides the key and the time: one value, replaced whole.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settings {
+pub struct AssessmentRules {
     /// What the operator says of single keys.
     pub inventory: Inventory,
     /// How much notice keys need.
@@ -45,7 +45,7 @@ pub struct Notice {
 
 /// How near a key is to its end, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
+pub enum Severity {
     /// Far away, or it has no readable end.
     None,
     /// Inside the warning threshold.
@@ -58,7 +58,7 @@ pub enum Urgency {
 
 /// One key, judged.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Verdict<'a> {
+pub struct Assessment<'a> {
     /// The number of the inventory's entry about it.
     pub entry_index: Option<usize>,
     /// That entry.
@@ -66,7 +66,7 @@ pub struct Verdict<'a> {
     /// How much notice it needs.
     pub notice: Notice,
     /// How near its end is.
-    pub urgency: Urgency,
+    pub severity: Severity,
     /// Whether alerts about it are unwanted.
     pub is_muted: bool,
     /// What it breaks, exemptions left out.
@@ -79,7 +79,7 @@ pub struct Crossing<'a> {
     /// The key.
     pub key: &'a Key,
     /// How it stands now.
-    pub verdict: Verdict<'a>,
+    pub assessment: Assessment<'a>,
 }
 
 impl Default for Thresholds {
@@ -133,48 +133,48 @@ impl Thresholds {
 
 impl Notice {
     /// How near `key` is to its end at `now`.
-    pub fn urgency(self, key: &Key, now: DateTime<Utc>) -> Urgency {
+    pub fn severity(self, key: &Key, now: DateTime<Utc>) -> Severity {
         let Expiry::At(end) = key.expiry else {
-            return Urgency::None;
+            return Severity::None;
         };
         let left = end - now;
         if left <= TimeDelta::zero() {
-            Urgency::Expired
+            Severity::Expired
         } else if left <= self.critical {
-            Urgency::Critical
+            Severity::Critical
         } else if left <= self.warning {
-            Urgency::Warning
+            Severity::Warning
         } else {
-            Urgency::None
+            Severity::None
         }
     }
 }
 
-impl Settings {
+impl AssessmentRules {
     /// Judges a key of `account` at `now`.
-    pub fn judge(&self, account: &str, key: &Key, now: DateTime<Utc>) -> Verdict<'_> {
+    pub fn assess(&self, account: &str, key: &Key, now: DateTime<Utc>) -> Assessment<'_> {
         let entry_index = self.inventory.find(account, key);
         let entry = entry_index.and_then(|index| self.inventory.entries().get(index));
         let notice = self.thresholds.notice(key, entry);
         let exempt = entry.map(|entry| entry.exempt).unwrap_or_default();
-        Verdict {
+        Assessment {
             entry_index,
             entry,
             notice,
-            urgency: notice.urgency(key, now),
+            severity: notice.severity(key, now),
             is_muted: entry.is_some_and(|entry| entry.is_muted(now)),
             broken: self.policy.broken(key, now).without(exempt),
         }
     }
 
     /// The moments at which what is muted, or which policies are broken, changes by itself for a
-    /// key with this verdict.
+    /// key with this assessment.
     pub fn turning_points(
         &self,
         key: &Key,
-        verdict: &Verdict<'_>,
+        assessment: &Assessment<'_>,
     ) -> impl Iterator<Item = DateTime<Utc>> {
-        let unmuted = verdict.entry.and_then(|entry| entry.muted_until);
+        let unmuted = assessment.entry.and_then(|entry| entry.muted_until);
         self.policy.turning_points(key).chain(unmuted)
     }
 
@@ -196,23 +196,23 @@ impl Settings {
             .iter()
             .filter(is_near)
             .filter_map(move |key| {
-                let urgency_before = before.and_then(|(listing, then)| {
+                let severity_before = before.and_then(|(listing, then)| {
                     let key = listing.get(key.id.as_str())?;
-                    Some(self.urgency(account, key, then))
+                    Some(self.severity(account, key, then))
                 });
                 let is_nearer =
-                    self.urgency(account, key, now) > urgency_before.unwrap_or(Urgency::None);
+                    self.severity(account, key, now) > severity_before.unwrap_or(Severity::None);
                 is_nearer.then(|| Crossing {
                     key,
-                    verdict: self.judge(account, key, now),
+                    assessment: self.assess(account, key, now),
                 })
             })
     }
 
-    fn urgency(&self, account: &str, key: &Key, now: DateTime<Utc>) -> Urgency {
+    fn severity(&self, account: &str, key: &Key, now: DateTime<Utc>) -> Severity {
         let entry = self.inventory.find(account, key);
         let entry = entry.and_then(|index| self.inventory.entries().get(index));
-        self.thresholds.notice(key, entry).urgency(key, now)
+        self.thresholds.notice(key, entry).severity(key, now)
     }
 
     /// No key alerts earlier than this before its end.
@@ -224,7 +224,7 @@ impl Settings {
     }
 }
 
-impl<'a> Verdict<'a> {
+impl<'a> Assessment<'a> {
     /// What people call `key`: the inventory's name, else its label.
     pub fn name(&self, key: &'a Key) -> Option<&'a str> {
         let said = self.entry.and_then(|entry| entry.name.as_deref());

@@ -110,25 +110,25 @@ fn urgency_turns_at_the_exact_second() {
     };
     let key = living(1_000);
     for (now, expected) in [
-        (0, Urgency::None),
-        (899, Urgency::None),
-        (900, Urgency::Warning),
-        (901, Urgency::Warning),
-        (989, Urgency::Warning),
-        (990, Urgency::Critical),
-        (999, Urgency::Critical),
-        (1_000, Urgency::Expired),
-        (1_001, Urgency::Expired),
-        (100 * 365 * DAY, Urgency::Expired),
+        (0, Severity::None),
+        (899, Severity::None),
+        (900, Severity::Warning),
+        (901, Severity::Warning),
+        (989, Severity::Warning),
+        (990, Severity::Critical),
+        (999, Severity::Critical),
+        (1_000, Severity::Expired),
+        (1_001, Severity::Expired),
+        (100 * 365 * DAY, Severity::Expired),
     ] {
-        assert_eq!(notice.urgency(&key, at(now)), expected, "at {now}");
+        assert_eq!(notice.severity(&key, at(now)), expected, "at {now}");
     }
     for expiry in [Expiry::Never, Expiry::Unknown] {
         let endless = Key {
             expiry,
             ..living(1_000)
         };
-        assert_eq!(notice.urgency(&endless, at(1 << 40)), Urgency::None);
+        assert_eq!(notice.severity(&endless, at(1 << 40)), Severity::None);
     }
 }
 
@@ -142,27 +142,27 @@ fn a_verdict_tells_who_what_and_why() {
         reason: Some("moves next week".into()),
         ..entry("check*")
     };
-    let settings = Settings {
+    let settings = AssessmentRules {
         inventory: Inventory::new(vec![said]),
-        ..Settings::default()
+        ..AssessmentRules::default()
     };
     let labelled = Key {
         label: Some("checkout".into()),
         ..key("a")
     };
-    let verdict = settings.judge("shop", &labelled, at(499));
-    assert_eq!(verdict.name(&labelled), Some("Checkout"));
-    assert_eq!(verdict.team(), Some("payments"));
-    assert!(verdict.is_muted);
-    let broken: Vec<Policy> = verdict.broken.iter().collect();
+    let assessment = settings.assess("shop", &labelled, at(499));
+    assert_eq!(assessment.name(&labelled), Some("Checkout"));
+    assert_eq!(assessment.team(), Some("payments"));
+    assert!(assessment.is_muted);
+    let broken: Vec<Policy> = assessment.broken.iter().collect();
     assert_eq!(broken, [Policy::NoIpAllowList]);
-    assert!(!settings.judge("shop", &labelled, at(500)).is_muted);
-    let points: Vec<_> = settings.turning_points(&labelled, &verdict).collect();
+    assert!(!settings.assess("shop", &labelled, at(500)).is_muted);
+    let points: Vec<_> = settings.turning_points(&labelled, &assessment).collect();
     assert_eq!(points, [at(500)]);
     let other = key("b");
-    let verdict = settings.judge("shop", &other, at(499));
-    assert_eq!((verdict.entry, verdict.name(&other)), (None, None));
-    assert_eq!(verdict.broken.iter().count(), 2);
+    let assessment = settings.assess("shop", &other, at(499));
+    assert_eq!((assessment.entry, assessment.name(&other)), (None, None));
+    assert_eq!(assessment.broken.iter().count(), 2);
 }
 
 fn listing(keys: &[(&str, i64)]) -> Listing {
@@ -175,17 +175,17 @@ fn listing(keys: &[(&str, i64)]) -> Listing {
 
 /// The ids and urgencies of the crossings with thresholds of 100 and 10 seconds.
 fn crossed(before: Option<(&Listing, i64)>, now_listed: &Listing, now: i64) -> String {
-    let settings = Settings {
+    let settings = AssessmentRules {
         thresholds: Thresholds {
             warning: TimeDelta::seconds(100),
             critical: TimeDelta::seconds(10),
             ..Thresholds::default()
         },
-        ..Settings::default()
+        ..AssessmentRules::default()
     };
     let before = before.map(|(listing, then)| (listing, at(then)));
     let crossings = settings.crossings("shop", before, now_listed, at(now));
-    let words = crossings.map(|it| format!("{}:{:?}", it.key.id.as_str(), it.verdict.urgency));
+    let words = crossings.map(|it| format!("{}:{:?}", it.key.id.as_str(), it.assessment.severity));
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -210,9 +210,9 @@ fn an_entry_or_the_own_key_is_told_as_early_as_it_asks() {
         critical: Some(TimeDelta::days(300)),
         ..entry("early")
     };
-    let settings = Settings {
+    let settings = AssessmentRules {
         inventory: Inventory::new(vec![said]),
-        ..Settings::default()
+        ..AssessmentRules::default()
     };
     let ends = |id: &str, days: i64, is_own| Key {
         expiry: Expiry::At(at(days * DAY)),
@@ -227,12 +227,12 @@ fn an_entry_or_the_own_key_is_told_as_early_as_it_asks() {
     ];
     let keys = Listing::new(keys, Rejects::default(), None);
     let crossings = settings.crossings("shop", None, &keys, at(0));
-    let told: Vec<(&str, Urgency)> = crossings
-        .map(|it| (it.key.id.as_str(), it.verdict.urgency))
+    let told: Vec<(&str, Severity)> = crossings
+        .map(|it| (it.key.id.as_str(), it.assessment.severity))
         .collect();
     assert_eq!(
         told,
-        [("early", Urgency::Critical), ("own", Urgency::Warning)]
+        [("early", Severity::Critical), ("own", Severity::Warning)]
     );
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use crate::clock::delta;
 use crate::config::reader::{Least, Section};
+use crate::domain::assessment::Thresholds;
 use crate::domain::glob::Glob;
-use crate::domain::judge::Thresholds;
 use crate::domain::policy::Limits;
+use crate::os::clock::delta;
 
 /// From the shortest notice that an alert could be sent with, to ten years, which outlives keys.
 pub(super) const NOTICE_RANGE: RangeInclusive<Duration> =

@@ -5,15 +5,15 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::domain::account_state::AccountState;
 use crate::domain::allow_list::Ipv6Count;
+use crate::domain::assessment::Assessment;
 use crate::domain::failure::Reason;
-use crate::domain::judge::Verdict;
 use crate::domain::key::{Expiry, Key, KeyState, LastUse, Mode};
 use crate::domain::listing::Reject;
-use crate::domain::state::AccountState;
-use crate::render::Metrics;
-use crate::render::format::{Format, Kind};
-use crate::render::samples::{Samples, Value};
+use crate::exposition::Metrics;
+use crate::exposition::format::{Format, Kind};
+use crate::exposition::samples::{Samples, Value};
 
 /// One metric family.
 pub(super) struct Family {
@@ -65,7 +65,7 @@ impl Family {
 /// A key with what only its listing tells.
 pub(super) struct KeyFacts<'a> {
     pub(super) key: &'a Key,
-    pub(super) verdict: &'a Verdict<'a>,
+    pub(super) assessment: &'a Assessment<'a>,
     pub(super) provider: &'static str,
     pub(super) api_env: &'a str,
     pub(super) is_superseded: bool,
@@ -198,7 +198,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "api_key_alert_threshold_seconds",
         "How long before its expiry the key should alert, by severity, from the configuration and the key's lifetime.",
         |facts, samples| {
-            let notice = facts.verdict.notice;
+            let notice = facts.assessment.notice;
             for (severity, time) in [("warning", notice.warning), ("critical", notice.critical)] {
                 samples.labelled(
                     &[("severity", severity)],
@@ -211,7 +211,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "api_key_policy_violation",
         "One series for each configured policy that the key breaks, as of the last good listing; always 1.",
         |facts, samples| {
-            for policy in facts.verdict.broken.iter() {
+            for policy in facts.assessment.broken.iter() {
                 samples.labelled(&[("policy", policy.as_str())], Value::Count(1));
             }
         },
@@ -220,7 +220,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "api_key_superseded",
         "Whether a newer key of the same account and name expires later, as of the last good listing; only for keys with a name.",
         |facts, samples| {
-            if facts.verdict.name(facts.key).is_some() {
+            if facts.assessment.name(facts.key).is_some() {
                 samples.sample(facts.is_superseded.into());
             }
         },
@@ -228,7 +228,7 @@ pub(super) const FAMILIES: &[Family] = &[
     key(
         "api_key_muted",
         "Whether the operator's inventory says that alerts about the key are unwanted at the moment.",
-        |facts, samples| samples.sample(facts.verdict.is_muted.into()),
+        |facts, samples| samples.sample(facts.assessment.is_muted.into()),
     ),
     key(
         "api_key_own",
@@ -402,8 +402,8 @@ fn info(facts: &KeyFacts<'_>, samples: &mut Samples<'_>) {
     let key = facts.key;
     let labels = [
         ("provider", facts.provider),
-        ("name", facts.verdict.name(key).unwrap_or_default()),
-        ("team", facts.verdict.team().unwrap_or_default()),
+        ("name", facts.assessment.name(key).unwrap_or_default()),
+        ("team", facts.assessment.team().unwrap_or_default()),
         ("api_env", facts.api_env),
         ("mode", key.mode.map(Mode::as_str).unwrap_or_default()),
         (

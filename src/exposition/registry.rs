@@ -4,8 +4,8 @@
 
 use prometheus::proto::{Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::render::format::{Format, Kind};
-use crate::render::samples::push_label;
+use crate::exposition::format::{Format, Kind};
+use crate::exposition::samples::push_label;
 
 /// The families as text, in the order given.
 pub(super) fn text(families: &[MetricFamily], format: Format) -> String {

@@ -9,21 +9,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use crate::bitgpt::client::Settings;
-use crate::bitgpt::lister::Lister;
 use crate::board::{Board, Slot};
 use crate::config::{Account, Config, Details, Effective};
-use crate::domain::state::{self, AccountState};
+use crate::domain::account_state::{self, AccountState};
 use crate::domain::text::chain;
+use crate::domain::text::join_truncated;
 use crate::liveness::Liveness;
-use crate::naming::named;
+use crate::os::systemd::Notifier;
 use crate::poller::details::{Ask, Reader};
 use crate::poller::watch::{Unmatched, Watch};
-use crate::poller::{Memory, Poller};
+use crate::poller::{Poller, PollerCarryover};
+use crate::provider::bitgpt::client::ClientSettings;
+use crate::provider::bitgpt::lister::Lister;
 use crate::reload::Reloader;
-use crate::store::{self, Place};
+use crate::snapshot::{self, SnapshotDirectory};
 use crate::supervisor::{Ended, supervise};
-use crate::systemd::Notifier;
 use crate::telemetry::{Task, Telemetry};
 
 /// Sections whose options are read once, when sockets, log and files are opened.
@@ -31,17 +31,17 @@ const FIXED_AT_START: [&str; 3] = ["[web]", "[log]", "[state]"];
 
 /// All pollers, with what they share.
 #[derive(Debug)]
-pub struct Fleet {
+pub struct Pollers {
     /// Where they publish.
     pub board: Arc<Board>,
     /// Whether they live.
     pub liveness: Liveness,
     /// Where the snapshots are saved, where they are.
-    pub place: Option<Arc<Place>>,
+    pub directory: Option<Arc<SnapshotDirectory>>,
     telemetry: Telemetry,
     /// What is in force.
     config: Config,
-    pollers: Vec<Running>,
+    handles: Vec<PollerHandle>,
     next_slot: usize,
     /// Inventory entries that match nothing are a matter of all accounts together.
     unmatched: Arc<Unmatched>,
@@ -53,15 +53,15 @@ pub struct Fleet {
 
 /// One account's poller.
 #[derive(Debug)]
-struct Running {
+struct PollerHandle {
     account: Account,
     slot: usize,
-    memory: Arc<Mutex<Memory>>,
+    carryover: Arc<Mutex<PollerCarryover>>,
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
 }
 
-impl Fleet {
+impl Pollers {
     /// Starts a poller for each account, with what is saved of it. They stop with `stop`.
     pub fn start(
         config: &Config,
@@ -69,18 +69,18 @@ impl Fleet {
         now: fn() -> DateTime<Utc>,
         stop: &CancellationToken,
     ) -> Self {
-        let mut fleet = Self {
+        let mut pollers = Self {
             board: Arc::new(Board::new(
                 [],
                 config.metrics,
-                config.judging.clone(),
+                config.assessment_rules.clone(),
                 now(),
             )),
             liveness: Liveness::new(),
-            place: open_store(config).map(Arc::new),
+            directory: open_store(config).map(Arc::new),
             telemetry,
             config: config.clone(),
-            pollers: Vec::new(),
+            handles: Vec::new(),
             next_slot: 0,
             unmatched: Arc::default(),
             dead: CancellationToken::new(),
@@ -90,20 +90,20 @@ impl Fleet {
         let mut new = Vec::new();
         let mut plan = Vec::new();
         for account in &config.accounts {
-            let state = fleet.first_state(account, config);
-            plan.push(Slot::Show(fleet.next_slot, state.into()));
-            new.push((account.clone(), fleet.next_slot, Arc::default()));
-            fleet.next_slot += 1;
+            let state = pollers.first_state(account, config);
+            plan.push(Slot::Show(pollers.next_slot, state.into()));
+            new.push((account.clone(), pollers.next_slot, Arc::default()));
+            pollers.next_slot += 1;
         }
-        fleet
+        pollers
             .board
-            .rearrange(plan, config.metrics, config.judging.clone(), now());
-        for (account, slot, memory) in new {
-            let poller = fleet.spawn(account, slot, memory);
-            fleet.pollers.push(poller);
+            .rearrange(plan, config.metrics, config.assessment_rules.clone(), now());
+        for (account, slot, carryover) in new {
+            let poller = pollers.spawn(account, slot, carryover);
+            pollers.handles.push(poller);
         }
-        fleet.telemetry.config_loaded(now());
-        fleet
+        pollers.telemetry.config_loaded(now());
+        pollers
     }
 
     /// Reloads whenever somebody asks; ends when it is stopped, or with the name of the task that
@@ -136,23 +136,23 @@ impl Fleet {
                 drop(one.send(outcome.clone()));
             }
         }
-        for poller in self.pollers {
+        for poller in self.handles {
             poller.end().await;
         }
-        "fleet"
+        "pollers"
     }
 
     /// Puts a checked configuration in force. What an account knows stays, where its name and
     /// `base_url` do; its poller too, where nothing about polling has changed.
     async fn apply(&mut self, config: Config) {
-        let mut before = std::mem::take(&mut self.pollers);
+        let mut before = std::mem::take(&mut self.handles);
         let same_polling =
             (&self.config.poll, self.config.details) == (&config.poll, config.details);
         let (mut kept, mut new, mut plan) = (Vec::new(), Vec::new(), Vec::new());
         let (mut changed, mut added, mut removed) = (Vec::new(), Vec::new(), Vec::new());
         let names: BTreeSet<String> = before.iter().map(|it| it.account.name.clone()).collect();
         for account in &config.accounts {
-            let is_known = |known: &Running| {
+            let is_known = |known: &PollerHandle| {
                 known.account.name == account.name && known.account.base_url == account.base_url
             };
             let Some(at) = before.iter().position(is_known) else {
@@ -177,7 +177,7 @@ impl Fleet {
                 continue;
             }
             changed.push(account.name.clone());
-            let (slot, memory) = (running.slot, running.memory.clone());
+            let (slot, carryover) = (running.slot, running.carryover.clone());
             running.end().await;
             let known = self.board.state(slot);
             let state = known.map_or_else(
@@ -185,7 +185,7 @@ impl Fleet {
                 |known| with_details(known.of(facts(account, &config)), &config),
             );
             plan.push(Slot::Show(slot, state.into()));
-            new.push((account.clone(), slot, memory));
+            new.push((account.clone(), slot, carryover));
         }
         for running in before {
             let name = running.account.name.clone();
@@ -196,18 +196,22 @@ impl Fleet {
             }
         }
         warn_of_what_needs_a_restart(&self.config.effective, &config.effective);
-        self.board
-            .rearrange(plan, config.metrics, config.judging.clone(), (self.now)());
+        self.board.rearrange(
+            plan,
+            config.metrics,
+            config.assessment_rules.clone(),
+            (self.now)(),
+        );
         self.config = config;
-        self.pollers = kept;
-        for (account, slot, memory) in new {
-            let poller = self.spawn(account, slot, memory);
-            self.pollers.push(poller);
+        self.handles = kept;
+        for (account, slot, carryover) in new {
+            let poller = self.spawn(account, slot, carryover);
+            self.handles.push(poller);
         }
         self.telemetry.config_loaded((self.now)());
-        let accounts = self.pollers.len();
+        let accounts = self.handles.len();
         let [added, removed, changed] =
-            [added, removed, changed].map(|names| named(names.iter().map(String::as_str)));
+            [added, removed, changed].map(|names| join_truncated(names.iter().map(String::as_str)));
         info!(
             accounts,
             added, removed, changed, "reloaded the configuration"
@@ -226,18 +230,26 @@ impl Fleet {
     /// What is known of an account that is new: what is saved of it, or nothing.
     fn first_state(&self, account: &Account, config: &Config) -> AccountState {
         let state = with_details(AccountState::new(facts(account, config)), config);
-        let saved = self.place.as_ref().and_then(|place| place.store());
-        match saved.and_then(|store| store.load(&store::identity(&state))) {
+        let saved = self
+            .directory
+            .as_ref()
+            .and_then(|directory| directory.store());
+        match saved.and_then(|store| store.load(&snapshot::identity(&state))) {
             Some(snapshot) => state.with_snapshot(snapshot.listing, snapshot.listed_at),
             None => state,
         }
     }
 
-    fn spawn(&self, account: Account, slot: usize, memory: Arc<Mutex<Memory>>) -> Running {
+    fn spawn(
+        &self,
+        account: Account,
+        slot: usize,
+        carryover: Arc<Mutex<PollerCarryover>>,
+    ) -> PollerHandle {
         let stop = self.stop.child_token();
         let settings = settings(&account, &self.config);
         let (token, now) = (account.token.clone(), self.now);
-        let (board, remembered, stopping) = (self.board.clone(), memory.clone(), stop.clone());
+        let (board, remembered, stopping) = (self.board.clone(), carryover.clone(), stop.clone());
         let heartbeat = self.liveness.heartbeat();
         let poll_duration = self.telemetry.poll_duration(&account.name);
         let panics = self.telemetry.panics(Task::Poller);
@@ -263,7 +275,7 @@ impl Fleet {
                     attempts_max,
                     board: board.clone(),
                     slot,
-                    memory: remembered.clone(),
+                    carryover: remembered.clone(),
                     heartbeat: heartbeat.clone(),
                     poll_duration: poll_duration.clone(),
                     now,
@@ -281,17 +293,17 @@ impl Fleet {
                 drop(dead.disarm());
             }
         });
-        Running {
+        PollerHandle {
             account,
             slot,
-            memory,
+            carryover,
             stop,
             task: AbortOnDropHandle::new(task),
         }
     }
 }
 
-impl Running {
+impl PollerHandle {
     /// Stops the poller and waits until it has published its last word.
     async fn end(self) {
         self.stop.cancel();
@@ -300,15 +312,15 @@ impl Running {
     }
 }
 
-/// The place of the snapshots, where one is configured, opened where that is possible. Where it is
+/// The directory of the snapshots, where one is configured, opened where that is possible. Where it is
 /// not, the exporter starts without what was saved, and saving tries again.
-fn open_store(config: &Config) -> Option<Place> {
+fn open_store(config: &Config) -> Option<SnapshotDirectory> {
     let directory = config.state.directory.as_deref()?;
-    let place = Place::new(directory, config.poll.max_body_bytes);
-    if let Err(error) = place.open() {
+    let directory = SnapshotDirectory::new(directory, config.poll.max_body_bytes);
+    if let Err(error) = directory.open() {
         warn!(error = chain(&error), "starts without the saved snapshots");
     }
-    Some(place)
+    Some(directory)
 }
 
 /// Names the options whose new value is not in force.
@@ -353,8 +365,8 @@ fn reader(lister: Arc<Lister>, details: Details, now: fn() -> DateTime<Utc>) -> 
     Reader::new(ask, details.interval, details.requests_per_minute, now)
 }
 
-fn facts(account: &Account, config: &Config) -> Arc<state::Account> {
-    Arc::new(state::Account {
+fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
+    Arc::new(account_state::Account {
         name: account.name.as_str().into(),
         provider: account.provider,
         base_url: account.base_url.as_str().into(),
@@ -363,8 +375,8 @@ fn facts(account: &Account, config: &Config) -> Arc<state::Account> {
     })
 }
 
-fn settings(account: &Account, config: &Config) -> Settings {
-    Settings {
+fn settings(account: &Account, config: &Config) -> ClientSettings {
+    ClientSettings {
         base_url: account.base_url.clone(),
         ca_file: account.ca_file.clone(),
         proxy_url: account.proxy_url.clone(),

@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use crate::bitgpt::parse::{self, Rules};
-use crate::bitgpt::timestamp;
-use crate::bitgpt::wire::{self, Data, Text};
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId, LastUse};
 use crate::domain::text::Line;
+use crate::provider::bitgpt::parse::{self, Rules};
+use crate::provider::bitgpt::timestamp;
+use crate::provider::bitgpt::wire::{self, Data, Text};
 
 /// The fields of a JSON object, unread.
 type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;

@@ -18,13 +18,13 @@ use rustls_native_certs::load_native_certs;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::bitgpt::details;
-use crate::bitgpt::parse::{self, Parsed, Rules};
-use crate::bitgpt::resolver::Resolver;
-use crate::bitgpt::tls;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId};
-use crate::limits::is_lack_of_files;
+use crate::os::rlimits::is_lack_of_files;
+use crate::provider::bitgpt::details;
+use crate::provider::bitgpt::parse::{self, Parsed, Rules};
+use crate::provider::bitgpt::resolver::Resolver;
+use crate::provider::bitgpt::tls;
 use crate::secret::Token;
 
 /// How long a connection may take. A server that does not answer a SYN within 5 s, two
@@ -36,7 +36,7 @@ const USER_AGENT: &str = concat!("api-key-exporter/", env!("CARGO_PKG_VERSION"))
 
 /// What a client needs to know of its account.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ClientSettings {
     /// Where the API is, without a trailing slash.
     pub base_url: Url,
     /// Certificate authorities to trust instead of the system's, as PEM.
@@ -70,13 +70,13 @@ const KEYS_PATH: &str = "/developers/api_keys";
 pub struct Client {
     http: reqwest::Client,
     resolver: Resolver,
-    settings: Arc<Settings>,
+    settings: Arc<ClientSettings>,
 }
 
 impl Client {
     /// Loads the certificate authorities and builds the client. Blocks on the file system for some
     /// 50 ms.
-    pub fn new(settings: Arc<Settings>, now: fn() -> DateTime<Utc>) -> Result<Self, Failure> {
+    pub fn new(settings: Arc<ClientSettings>, now: fn() -> DateTime<Utc>) -> Result<Self, Failure> {
         let trusted = match (&settings.ca_file, settings.base_url.scheme()) {
             (Some(path), _) => tls::of_file(path)?,
             (None, "http") => RootCertStore::empty(),
@@ -282,7 +282,7 @@ impl Client {
 
     /// Whom a connection is made to, for people who look for the cause.
     fn place(&self) -> String {
-        let Settings {
+        let ClientSettings {
             base_url,
             proxy_url,
             ..

@@ -6,22 +6,22 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::census::Census;
-use crate::domain::judge::Settings;
-use crate::domain::state::AccountState;
-use crate::render::Metrics;
-use crate::render::families::{FAMILIES, Family, Source};
-use crate::render::format::Format;
-use crate::render::piece::Piece;
-use crate::render::prepared::keys::KeysText;
-use crate::render::samples::push_label;
-use crate::render::time_left::TimeLeft;
+use crate::domain::account_state::AccountState;
+use crate::domain::assessment::AssessmentRules;
+use crate::domain::state_counts::StateCounts;
+use crate::exposition::Metrics;
+use crate::exposition::families::{FAMILIES, Family, Source};
+use crate::exposition::format::Format;
+use crate::exposition::piece::Piece;
+use crate::exposition::prepared::keys::KeysText;
+use crate::exposition::samples::push_label;
+use crate::exposition::time_left::TimeLeft;
 
 /// One account's state with all of its text that holds until the next poll.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     state: AccountState,
-    settings: Arc<Settings>,
+    settings: Arc<AssessmentRules>,
     /// The account's own samples in each of [`Format::ALL`], for each of [`FAMILIES`].
     account: [Vec<Option<Piece>>; Format::ALL.len()],
     keys: Arc<KeysText>,
@@ -34,7 +34,7 @@ impl Prepared {
         state: AccountState,
         previous: Option<&Self>,
         metrics: Metrics,
-        settings: &Arc<Settings>,
+        settings: &Arc<AssessmentRules>,
         now: DateTime<Utc>,
     ) -> Self {
         let labels = account_labels(&state);
@@ -86,7 +86,7 @@ impl Prepared {
     }
 
     /// The settings that the text was written with.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &AssessmentRules {
         &self.settings
     }
 
@@ -96,8 +96,8 @@ impl Prepared {
     }
 
     /// When keys change their state.
-    pub(super) fn census(&self) -> &Census {
-        &self.keys.census
+    pub(super) fn state_counts(&self) -> &StateCounts {
+        &self.keys.state_counts
     }
 
     /// The account's samples of the family with this index in [`FAMILIES`].

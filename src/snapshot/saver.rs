@@ -14,8 +14,8 @@ use tracing::{debug, info, warn};
 use crate::board::Board;
 use crate::domain::listing::Listing;
 use crate::domain::text::chain;
-use crate::store::format::Identity;
-use crate::store::{Place, identity};
+use crate::snapshot::format::Identity;
+use crate::snapshot::{SnapshotDirectory, identity};
 
 /// How often one cause is told while it lasts, as a failing poll is.
 const TOLD_EVERY: Duration = Duration::from_mins(15);
@@ -23,7 +23,7 @@ const TOLD_EVERY: Duration = Duration::from_mins(15);
 /// Saves each new listing that `board` shows, until `stop`. Never holds up a poll: what comes while
 /// the disk is busy is saved when it is free, the newest only.
 pub async fn save_all(
-    place: Arc<Place>,
+    directory: Arc<SnapshotDirectory>,
     board: Arc<Board>,
     failures: IntCounter,
     stop: CancellationToken,
@@ -59,7 +59,7 @@ pub async fn save_all(
         drop(shown);
         for (identity, listing, listed_at) in unsaved {
             let account = identity.account.clone();
-            let saving = save(place.clone(), identity.clone(), listing, listed_at);
+            let saving = save(directory.clone(), identity.clone(), listing, listed_at);
             match stop.run_until_cancelled(saving).await {
                 None => return,
                 Some(Ok(())) => {
@@ -91,13 +91,13 @@ pub async fn save_all(
 
 /// Saves one snapshot, in a folder that may have to be opened first; else the reason in words.
 async fn save(
-    place: Arc<Place>,
+    directory: Arc<SnapshotDirectory>,
     identity: Identity,
     listing: Arc<Listing>,
     listed_at: DateTime<Utc>,
 ) -> Result<(), String> {
     let saving = tokio::task::spawn_blocking(move || {
-        let store = place.open().map_err(|error| chain(&error))?;
+        let store = directory.open().map_err(|error| chain(&error))?;
         let saved = store.save(&identity, &listing, listed_at);
         saved.map_err(|error| error.to_string())
     });

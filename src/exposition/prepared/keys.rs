@@ -3,17 +3,17 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::census::Census;
-use crate::domain::judge::{Settings, Verdict};
+use crate::domain::account_state::AccountState;
+use crate::domain::assessment::{Assessment, AssessmentRules};
 use crate::domain::key::{Expiry, Key, KeyId};
 use crate::domain::listing::Listing;
-use crate::domain::state::AccountState;
-use crate::render::Metrics;
-use crate::render::families::{FAMILIES, Family, KeyFacts, ListingFacts, Source};
-use crate::render::format::Format;
-use crate::render::piece::Piece;
-use crate::render::samples::push_label;
-use crate::render::time_left::TimeLeft;
+use crate::domain::state_counts::StateCounts;
+use crate::exposition::Metrics;
+use crate::exposition::families::{FAMILIES, Family, KeyFacts, ListingFacts, Source};
+use crate::exposition::format::Format;
+use crate::exposition::piece::Piece;
+use crate::exposition::samples::push_label;
+use crate::exposition::time_left::TimeLeft;
 
 /// Most keys of a part. A family's text of so many is some 100 KiB, what a processor's nearer
 /// caches hold, and nothing larger is ever allocated to write a listing of any size.
@@ -28,7 +28,7 @@ const PART_KEYS: u32 = 512;
 pub(super) struct KeysText {
     /// While this text holds: from the one moment on, and before the other.
     pub(super) holds: (Option<DateTime<Utc>>, Option<DateTime<Utc>>),
-    pub(super) census: Census,
+    pub(super) state_counts: StateCounts,
     /// For each entry of the inventory, whether a key matches it.
     pub(super) matched: Box<[bool]>,
     /// In the order of the keys.
@@ -53,7 +53,7 @@ impl KeysText {
         state: &AccountState,
         account_labels: &str,
         metrics: Metrics,
-        settings: &Settings,
+        settings: &AssessmentRules,
         now: DateTime<Utc>,
         previous: Option<&Self>,
     ) -> Self {
@@ -61,21 +61,22 @@ impl KeysText {
         let Some(listing) = &state.held else {
             return text;
         };
-        let judge = |key| settings.judge(&state.account.name, key, now);
-        let verdicts: Vec<Verdict<'_>> = listing.keys().iter().map(judge).collect();
-        let judged = || listing.keys().iter().zip(&verdicts);
-        let facts = key_facts(state, listing, &verdicts, metrics);
+        let judge = |key| settings.assess(&state.account.name, key, now);
+        let assessments: Vec<Assessment<'_>> = listing.keys().iter().map(judge).collect();
+        let judged = || listing.keys().iter().zip(&assessments);
+        let facts = key_facts(state, listing, &assessments, metrics);
         for facts in parts(&facts) {
             text.write_part(facts, account_labels, previous);
         }
-        let unmatched = verdicts.iter().filter(|it| it.entry.is_none()).count();
+        let unmatched = assessments.iter().filter(|it| it.entry.is_none()).count();
         let facts = ListingFacts {
             unmatched: (!settings.inventory.is_empty()).then_some(unmatched),
         };
         text.listing = write_listing(&facts, account_labels);
-        text.matched = matched(&verdicts, settings);
-        text.census = Census::new(judged().map(|(key, it)| (key, it.notice.warning)));
-        let points = judged().flat_map(|(key, verdict)| settings.turning_points(key, verdict));
+        text.matched = matched(&assessments, settings);
+        text.state_counts = StateCounts::new(judged().map(|(key, it)| (key, it.notice.warning)));
+        let points =
+            judged().flat_map(|(key, assessment)| settings.turning_points(key, assessment));
         text.holds = holds(points, now);
         text.time_left.shrink_to_fit();
         text
@@ -159,17 +160,19 @@ fn write_listing(facts: &ListingFacts, account_labels: &str) -> Vec<Option<Piece
 fn key_facts<'a>(
     state: &'a AccountState,
     listing: &'a Listing,
-    verdicts: &'a [Verdict<'_>],
+    assessments: &'a [Assessment<'_>],
     metrics: Metrics,
 ) -> Vec<KeyFacts<'a>> {
-    let judged = || listing.keys().iter().zip(verdicts);
-    let names: Vec<Option<&str>> = judged().map(|(key, verdict)| verdict.name(key)).collect();
+    let judged = || listing.keys().iter().zip(assessments);
+    let names: Vec<Option<&str>> = judged()
+        .map(|(key, assessment)| assessment.name(key))
+        .collect();
     let superseded = listing.superseded(&names);
     judged()
         .zip(superseded)
-        .map(|((key, verdict), is_superseded)| KeyFacts {
+        .map(|((key, assessment), is_superseded)| KeyFacts {
             key,
-            verdict,
+            assessment,
             provider: state.account.provider,
             api_env: listing.api_env().unwrap_or_default(),
             is_superseded,
@@ -191,9 +194,12 @@ fn push_time_left(
     }
 }
 
-fn matched(verdicts: &[Verdict<'_>], settings: &Settings) -> Box<[bool]> {
+fn matched(assessments: &[Assessment<'_>], settings: &AssessmentRules) -> Box<[bool]> {
     let mut matched = vec![false; settings.inventory.entries().len()];
-    for index in verdicts.iter().filter_map(|verdict| verdict.entry_index) {
+    for index in assessments
+        .iter()
+        .filter_map(|assessment| assessment.entry_index)
+    {
         if let Some(is_matched) = matched.get_mut(index) {
             *is_matched = true;
         }
@@ -228,8 +234,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::account_state::tests::{listed, polled_every};
     use crate::domain::key::tests::{at, key};
-    use crate::domain::state::tests::{listed, polled_every};
 
     const METRICS: Metrics = Metrics {
         relative: true,
@@ -245,7 +251,7 @@ mod tests {
         });
         let state = polled_every(Duration::from_secs(60), "a");
         let state = state.after(listed(keys.collect()), at(0));
-        let settings = Settings::default();
+        let settings = AssessmentRules::default();
         KeysText::new(
             &state,
             "{account=\"a\"",

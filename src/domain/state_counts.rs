@@ -6,7 +6,7 @@ use crate::domain::key::{Expiry, Key, KeyState};
 
 /// The moments at which keys change state, sorted, so that counting takes two searches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct StateCounts {
     /// When each key enters its warning threshold.
     expiring: Box<[DateTime<Utc>]>,
     /// When each key ends.
@@ -15,7 +15,7 @@ pub struct Census {
     unknown: usize,
 }
 
-impl Census {
+impl StateCounts {
     /// Takes each key with its warning threshold, which is not negative.
     pub fn new<'a>(keys: impl Iterator<Item = (&'a Key, TimeDelta)>) -> Self {
         let (mut expiring, mut expired) = (Vec::new(), Vec::new());
@@ -80,17 +80,21 @@ mod tests {
             let warning = TimeDelta::seconds(warning);
             (Key { expiry, ..key("a") }, warning)
         });
-        let census = Census::new(keys.iter().map(|(key, warning)| (key, *warning)));
+        let state_counts = StateCounts::new(keys.iter().map(|(key, warning)| (key, *warning)));
         for now in [0, 1, 99, 100, 499, 500, 899, 900, 901, 999, 1_000, 1_001] {
             let now = at(now);
-            for (state, count) in census.at(now) {
+            for (state, count) in state_counts.at(now) {
                 let asked = keys
                     .iter()
                     .filter(|(key, warning)| key.state(now, *warning) == state);
                 assert_eq!(count, asked.count(), "{state:?} at {now}");
             }
         }
-        let at_900: Vec<usize> = census.at(at(900)).iter().map(|(_, count)| *count).collect();
+        let at_900: Vec<usize> = state_counts
+            .at(at(900))
+            .iter()
+            .map(|(_, count)| *count)
+            .collect();
         assert_eq!(at_900, [1, 2, 1, 1, 1]);
     }
 
@@ -100,8 +104,13 @@ mod tests {
             expiry: Expiry::At(DateTime::<Utc>::MIN_UTC),
             ..key("a")
         };
-        let census = Census::new([(&first, TimeDelta::MAX)].into_iter());
-        assert_eq!(census.at(at(0))[2], (KeyState::Expired, 1));
-        assert!(Census::default().at(at(0)).iter().all(|(_, n)| *n == 0));
+        let state_counts = StateCounts::new([(&first, TimeDelta::MAX)].into_iter());
+        assert_eq!(state_counts.at(at(0))[2], (KeyState::Expired, 1));
+        assert!(
+            StateCounts::default()
+                .at(at(0))
+                .iter()
+                .all(|(_, n)| *n == 0)
+        );
     }
 }

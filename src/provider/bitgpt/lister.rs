@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::bitgpt::client::{Answer, Client, Settings, lack_of_files};
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId};
 use crate::domain::text::chain;
-use crate::limits::is_lack_of_files;
+use crate::os::rlimits::is_lack_of_files;
+use crate::provider::bitgpt::client::{Answer, Client, ClientSettings, lack_of_files};
 use crate::secret::{Token, TokenError, TokenSource};
 
 /// Certificate authorities are read again after this long: operating systems replace them a few
@@ -22,7 +22,7 @@ const CLIENT_LIFE: Duration = Duration::from_hours(24);
 #[derive(Debug)]
 pub struct Lister {
     token: TokenSource,
-    settings: Arc<Settings>,
+    settings: Arc<ClientSettings>,
     client: Mutex<Option<(Client, Instant)>>,
     now: fn() -> DateTime<Utc>,
 }
@@ -30,7 +30,7 @@ pub struct Lister {
 impl Lister {
     /// Nothing is read or built before the first attempt: a cold start must not wait for
     /// certificates.
-    pub fn new(token: TokenSource, settings: Settings, now: fn() -> DateTime<Utc>) -> Self {
+    pub fn new(token: TokenSource, settings: ClientSettings, now: fn() -> DateTime<Utc>) -> Self {
         Self {
             token,
             settings: Arc::new(settings),
@@ -126,7 +126,7 @@ mod tests {
         let name = format!("api-key-exporter-{}-day.pem", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, own.cert.pem()).unwrap();
-        let settings = Settings {
+        let settings = ClientSettings {
             base_url: "https://api.bitgpt.xyz".parse().unwrap(),
             ca_file: Some(path.clone()),
             proxy_url: None,

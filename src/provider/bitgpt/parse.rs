@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use crate::bitgpt::timestamp;
-use crate::bitgpt::wire::{self, Data, Entry, Envelope, Text, Texts};
 use crate::domain::allow_list::AllowList;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Expiry, Key, KeyId, Mode, Scopes};
 use crate::domain::listing::{Listing, Reject, Rejects};
 use crate::domain::text::{self, Line};
+use crate::provider::bitgpt::timestamp;
+use crate::provider::bitgpt::wire::{self, Data, Entry, Envelope, Text, Texts};
 use crate::secret::Token;
 
 /// What an answer is judged by.
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn the_documented_example_is_read() {
-        let body = include_bytes!("../../tests/fixtures/list_documented.json");
+        let body = include_bytes!("../../../tests/fixtures/list_documented.json");
         let Parsed {
             listing,
             support_id,
@@ -644,7 +644,7 @@ mod tests {
 
     #[test]
     fn a_failure_tells_all_that_the_api_told() {
-        let body = include_bytes!("../../tests/fixtures/error_validator.json");
+        let body = include_bytes!("../../../tests/fixtures/error_validator.json");
         let failure = judge(400, body).unwrap_err();
         let text = |line: &Option<Line>| {
             line.as_ref()

@@ -1,10 +1,9 @@
 //! Turns state into what others read. Pure: (state, now) in, bytes out.
 
+pub mod body;
 mod deflate;
-pub mod exposition;
 mod families;
 mod format;
-pub mod landing;
 mod piece;
 pub mod prepared;
 mod registry;

@@ -27,13 +27,13 @@ exec python3 \"$2\" \"$1/api\"";
 const START: &str = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$@\" 3<&0 </dev/null";
 
 /// The room; it ends with the process that keeps it.
-pub(super) struct Room {
+pub(super) struct NetworkNamespace {
     keeper: Child,
     folder: Folder,
     carrying: JoinHandle<()>,
 }
 
-impl Room {
+impl NetworkNamespace {
     pub(super) fn new(name: &str, api: &Api) -> Self {
         let folder = Folder::new(name);
         folder.file("hosts", "127.0.0.1 localhost\n");
@@ -58,7 +58,7 @@ impl Room {
         let mut keeper = command
             .args(["sh", "-c", SETUP, "sh"])
             .arg(&folder.0)
-            .arg(in_repository("tests/it/faults/room.py"))
+            .arg(in_repository("tests/it/faults/netns.py"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -120,7 +120,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for NetworkNamespace {
     fn drop(&mut self) {
         self.carrying.abort();
         drop(self.keeper.kill());

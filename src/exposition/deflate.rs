@@ -11,7 +11,7 @@
 
 mod bits;
 
-use crate::render::deflate::bits::{Bits, DISTANCE_MAX, MATCH_MAX, MATCH_MIN};
+use crate::exposition::deflate::bits::{Bits, DISTANCE_MAX, MATCH_MAX, MATCH_MIN};
 
 /// What every gzip file starts with: deflate, no name, no time, no system (RFC 1952, 2.3).
 pub(super) const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];

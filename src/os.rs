@@ -1,0 +1,9 @@
+//! The process and the machine: clock, memory, limits, threads, and the service manager.
+
+pub mod allocator;
+pub mod clock;
+pub(crate) mod process_metrics;
+pub mod rlimits;
+pub mod socket_activation;
+pub mod systemd;
+pub mod threads;

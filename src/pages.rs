@@ -1,0 +1,3 @@
+//! Pages for people, written from state. Pure: (state, now) in, text out.
+
+pub mod landing;

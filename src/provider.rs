@@ -1,0 +1,3 @@
+//! The APIs that keys are listed from.
+
+pub mod bitgpt;
