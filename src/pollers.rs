@@ -312,8 +312,8 @@ impl PollerHandle {
     }
 }
 
-/// The directory of the snapshots, where one is configured, opened where that is possible. Where it is
-/// not, the exporter starts without what was saved, and saving tries again.
+/// The directory of the snapshots, where one is configured. If it cannot be opened, the exporter
+/// starts without saved listings and retries at each save.
 fn open_store(config: &Config) -> Option<SnapshotDirectory> {
     let directory = config.state.directory.as_deref()?;
     let directory = SnapshotDirectory::new(directory, config.poll.max_body_bytes);
