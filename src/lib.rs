@@ -28,7 +28,8 @@
 //! | [`pollers`] | the pollers of all accounts, replaced at a reload | shell |
 //! | [`board`] | where pollers publish and the server reads | shell |
 //! | [`server`] | connections and their limits; `routes` answers, purely | shell |
-//! | [`reload`], [`supervisor`], [`liveness`] | reloads; restarts after a panic; stuck loops | shell |
+//! | [`reload`] | asking for a reload | shell |
+//! | [`supervisor`], [`liveness`] | restarts after a panic; stuck poll loops | shell |
 //! | [`snapshot`] | the saved listings; `format` is pure | shell |
 //! | [`config`] | file, environment and flags to checked values | shell |
 //! | [`secret`] | the token, which cannot be printed | shell |
