@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use api_key_exporter::app;
 use api_key_exporter::config::{Config, Sources};
 use api_key_exporter::fake_api::{FakeApi, Reply, Request};
+use api_key_exporter::server::listen;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 pub(crate) const TOKEN: &str = "sk_live_token-of-the-bench";
@@ -432,7 +433,7 @@ async fn quick_polls(address: &str, api: SocketAddr) {
     )
     .unwrap();
     config.accounts[0].interval = Duration::from_millis(400);
-    let listener = app::bind_one(address.parse().unwrap()).unwrap();
+    let listener = listen::bind_one(address.parse().unwrap()).unwrap();
     let mut tasks = app::spawn(
         &config,
         vec![listener],

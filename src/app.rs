@@ -1,14 +1,12 @@
 //! The composition root: configuration, board, pollers, servers; waits for a signal or a death;
 //! drains.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -16,24 +14,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::cli::Options;
-use crate::config::{Config, Origin, Problem, Sources, Web};
-use crate::domain::text::{chain, redact};
+use crate::config::{Config, Problem, Sources, Web};
+use crate::domain::text::chain;
 use crate::logging::Logging;
-use crate::os::socket_activation::{self, SocketError};
+use crate::os::signals::{Request, Signals};
 use crate::os::systemd::Unit;
 use crate::os::threads::ThreadsError;
 use crate::os::{clock, rlimits, systemd, threads};
 use crate::pollers::Pollers;
 use crate::reload::{Load, Reloader, Reloads};
 use crate::server::Server;
+use crate::server::listen::{self, ListenError};
+use crate::snapshot;
 use crate::telemetry::Telemetry;
-use crate::{demo, snapshot};
 
 /// Kept back from the grace period for the runtime to end in, name resolutions that hang included.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
-
-/// Connections that the kernel keeps waiting; more than `web.max_connections` makes no sense.
-const BACKLOG: u32 = 1024;
 
 /// How the program ends, and what it says then.
 #[derive(Debug)]
@@ -47,41 +43,51 @@ pub enum Exit {
     Misconfigured(String),
 }
 
-/// Why a running daemon ends although nobody asked.
+/// Why the daemon ends without being asked to.
 #[derive(Debug, thiserror::Error)]
-enum RunError {
+pub enum RunError {
+    /// The runtime.
     #[error(transparent)]
     Threads(#[from] ThreadsError),
-    #[error("cannot listen to signals")]
+    /// The signal handlers.
+    #[error("cannot handle signals")]
     Signals(#[source] std::io::Error),
-    #[error("cannot listen on {0}")]
-    Bind(SocketAddr, #[source] std::io::Error),
+    /// A listening socket.
     #[error(transparent)]
-    Socket(#[from] SocketError),
-    #[error("cannot take a socket of systemd's")]
-    HandedOver(#[source] std::io::Error),
+    Listen(#[from] ListenError),
+    /// The demo's API has no address to listen on.
+    #[error("cannot start the embedded API")]
+    Demo(#[source] std::io::Error),
+    /// Two metrics of the exporter's own have one name.
     #[error("cannot register the exporter's own metrics")]
     Telemetry(#[source] prometheus::Error),
+    /// A task ended that should run until the stop.
     #[error("the {0} task ended")]
     TaskEnded(&'static str),
+    /// A task that is not supervised panicked.
     #[error("a task panicked")]
     TaskPanicked,
 }
 
-/// `run`: the daemon.
-pub fn run(options: &Options) -> Exit {
-    let sources = sources(options);
-    let unit = Unit::new(&sources);
-    let load: Load = Arc::new(move || Config::load(&sources));
-    serve(&load, unit, options.systemd_socket)
-}
-
-/// Runs the daemon with the configuration that `load` reads, now and at each reload; on systemd's
-/// sockets instead of its own where `systemd_socket` says so.
-pub fn serve(load: &Load, unit: Unit, systemd_socket: bool) -> Exit {
+/// Runs the daemon until a signal or a failure ends it. `prepare` makes the function that reads the
+/// configuration, now and at each reload. With `systemd_socket` it serves the sockets that systemd
+/// passed instead of its own. `bound` is called once it listens, with the addresses.
+///
+/// Everything that goes wrong before the log exists is in the returned [`Exit`]; afterwards it is
+/// in the log.
+pub fn serve(
+    prepare: impl AsyncFnOnce() -> Result<Load, RunError>,
+    unit: Unit,
+    systemd_socket: bool,
+    bound: &dyn Fn(&[SocketAddr], &Config),
+) -> Exit {
     // Before anything is read: a SIGHUP from here on is a reload, and a SIGTERM a clean stop.
     let (runtime, signals) = match with_signals() {
         Ok(both) => both,
+        Err(error) => return failed_early(&error),
+    };
+    let load = match runtime.block_on(prepare()) {
+        Ok(load) => load,
         Err(error) => return failed_early(&error),
     };
     let config = match load() {
@@ -90,20 +96,20 @@ pub fn serve(load: &Load, unit: Unit, systemd_socket: bool) -> Exit {
     };
     // Dropped last, so that it outlives the tasks that log.
     let logging = Logging::start(config.log);
-    let result = handed_over(systemd_socket).and_then(|sockets| {
-        runtime.block_on(async {
-            let listeners = match sockets {
-                Some(sockets) => adopt(sockets)?,
-                None => bind(&config.web.listen_addresses)?,
-            };
-            let daemon = Daemon {
-                listeners,
-                signals,
-                logging: &logging,
-                unit,
-            };
-            daemon.run(&config, load.clone()).await
-        })
+    let result = runtime.block_on(async {
+        let listeners = if systemd_socket {
+            listen::from_systemd()?
+        } else {
+            listen::bind(&config.web.listen_addresses)?
+        };
+        bound(&addresses(&listeners), &config);
+        let daemon = Daemon {
+            listeners,
+            signals,
+            logging: &logging,
+            unit,
+        };
+        daemon.run(&config, load).await
     });
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     let exit = ended(result);
@@ -111,121 +117,18 @@ pub fn serve(load: &Load, unit: Unit, systemd_socket: bool) -> Exit {
     exit
 }
 
-/// The sockets that systemd opened, where they were asked for.
-fn handed_over(is_asked_for: bool) -> Result<Option<Vec<std::net::TcpListener>>, RunError> {
-    if !is_asked_for {
-        return Ok(None);
-    }
-    Ok(Some(socket_activation::take()?))
+fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    let addresses = listeners.iter().map(TcpListener::local_addr);
+    addresses.filter_map(Result::ok).collect()
 }
 
-/// Makes handed over sockets tokio's; must be called within the runtime.
-fn adopt(sockets: Vec<std::net::TcpListener>) -> Result<Vec<TcpListener>, RunError> {
-    let adopted = sockets.into_iter().map(TcpListener::from_std);
-    adopted
-        .collect::<Result<_, _>>()
-        .map_err(RunError::HandedOver)
-}
-
-/// `demo`: the daemon against the embedded fake API. `print` gets what people should read first.
-pub fn demo(options: &Options, print: &dyn Fn(&str)) -> Exit {
-    if let Some(path) = &options.config_file {
-        let path = path.display();
-        return Exit::Misconfigured(format!(
-            "api-key-exporter: demo takes no --config.file ({path}); it brings its own\n"
-        ));
-    }
-    let (runtime, signals) = match with_signals() {
-        Ok(both) => both,
-        Err(error) => return failed_early(&error),
-    };
-    let mut misconfigured_exit = None;
-    let mut logging = None;
-    let result = runtime.block_on(async {
-        let api = demo::start_api()
-            .await
-            .map_err(|error| RunError::Bind(demo::API_ADDRESS, error))?;
-        let sources = demo::sources(&sources(options));
-        let address = api.address();
-        let load: Load = Arc::new(move || Config::parse(&demo::config_text(address), &sources));
-        let config = match load() {
-            Ok(config) => config,
-            Err(problems) => {
-                misconfigured_exit = Some(misconfigured(&problems));
-                return Ok(());
-            }
-        };
-        let listeners = bind(&config.web.listen_addresses)?;
-        let addresses: Vec<SocketAddr> = listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect();
-        print(&demo::welcome(&addresses, &config.web.telemetry_path));
-        let daemon = Daemon {
-            listeners,
-            signals,
-            logging: logging.insert(Logging::start(config.log)),
-            unit: Unit::default(),
-        };
-        daemon.run(&config, load).await
-    });
-    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
-    let exit = misconfigured_exit.unwrap_or_else(|| ended(result));
-    drop(logging);
-    exit
-}
-
-/// `config check`: names every problem, without any network.
-pub fn check_config(options: &Options) -> Exit {
-    match Config::load(&sources(options)) {
-        Ok(config) => {
-            let warnings = config
-                .warnings
-                .iter()
-                .fold(String::new(), |words, warning| {
-                    words + "warning: " + warning + "\n"
-                });
-            Exit::Done(format!(
-                "{warnings}configuration is good: {} account(s)\n",
-                config.accounts.len()
-            ))
-        }
-        Err(problems) => misconfigured(&problems),
-    }
-}
-
-/// `config show`: the configuration in force as TOML, each value with its origin.
-pub fn show_config(options: &Options) -> Exit {
-    let config = match Config::load(&sources(options)) {
-        Ok(config) => config,
-        Err(problems) => return misconfigured(&problems),
-    };
-    let mut out = String::new();
-    let mut before = None;
-    for option in &config.effective {
-        let section = (option.section.as_str(), option.index);
-        if before.is_some_and(|before| before != section)
-            || (before.is_none() && !section.0.is_empty())
-        {
-            let gap = if out.is_empty() { "" } else { "\n" };
-            writeln!(out, "{gap}{}", section.0).expect("a string takes everything");
-        }
-        before = Some(section);
-        let line = match (&option.value, &option.origin) {
-            (Some(value), origin) => format!("{} = {value}  # {origin}", option.name),
-            (None, Origin::Default) => format!("# {} is not set", option.name),
-            (None, origin) => format!("# {} is not set  # {origin}", option.name),
-        };
-        writeln!(out, "{}", redact(&line)).expect("a string takes everything");
-    }
-    Exit::Done(out)
-}
-
-fn sources(options: &Options) -> Sources {
+/// What the configuration is made from, for these options.
+pub fn sources(options: &Options) -> Sources {
     Sources::of_process(options.config_file.clone(), options.flags())
 }
 
-fn misconfigured(problems: &[Problem]) -> Exit {
+/// The end of a start with a bad configuration: every problem is named.
+pub fn misconfigured(problems: &[Problem]) -> Exit {
     let words = problems.iter().fold(String::new(), |words, problem| {
         format!("{words}  {problem}\n")
     });
@@ -248,26 +151,6 @@ fn ended(result: Result<(), RunError>) -> Exit {
 /// An end before there is a log.
 fn failed_early(error: &RunError) -> Exit {
     Exit::Failed(format!("api-key-exporter: {}\n", chain(error)))
-}
-
-/// Listens on all `addresses`; must be called within the runtime.
-pub fn bind_one(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        tokio::net::TcpSocket::new_v4()?
-    } else {
-        tokio::net::TcpSocket::new_v6()?
-    };
-    // A restart must not wait until the kernel forgets the last one's connections.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, RunError> {
-    let bound = addresses
-        .iter()
-        .map(|address| bind_one(*address).map_err(|error| RunError::Bind(*address, error)));
-    bound.collect()
 }
 
 /// All that a daemon needs besides its configuration.
@@ -311,9 +194,9 @@ impl Daemon<'_> {
                     stop.cancel();
                     return Err(ended.map_or(RunError::TaskPanicked, RunError::TaskEnded));
                 }
-                signal = signals.next() => match signal {
-                    "SIGHUP" => reloads.ask(),
-                    signal => break signal,
+                request = signals.next() => match request {
+                    Request::Reload => reloads.ask(),
+                    Request::Stop(signal) => break signal,
                 }
             }
         };
@@ -330,7 +213,7 @@ impl Daemon<'_> {
                     warn!("leaving open connections behind, web.shutdown_grace is over");
                 }
             }
-            signal = signals.end() => info!(signal, "stopping at once"),
+            signal = signals.stop() => info!(signal, "stopping at once"),
         }
         info!("stopped");
         Ok(())
@@ -417,10 +300,8 @@ fn start(
 
 fn announce(config: &Config, listeners: &[TcpListener]) {
     let Web { telemetry_path, .. } = &config.web;
-    let addresses = listeners
+    let urls: Vec<String> = addresses(listeners)
         .iter()
-        .filter_map(|listener| listener.local_addr().ok());
-    let urls: Vec<String> = addresses
         .map(|address| format!("http://{address}{telemetry_path}"))
         .collect();
     info!(
@@ -451,39 +332,4 @@ fn with_signals() -> Result<(Runtime, Signals), RunError> {
         Signals::register().map_err(RunError::Signals)?
     };
     Ok((runtime, signals))
-}
-
-/// The signals that the daemon hears.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn register() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
-        }
-    }
-
-    /// The next one that ends the daemon.
-    async fn end(&mut self) -> &'static str {
-        loop {
-            match self.next().await {
-                "SIGHUP" => {}
-                signal => return signal,
-            }
-        }
-    }
 }

@@ -35,14 +35,16 @@
 //! | [`secret`] | the token, which cannot be printed | shell |
 //! | [`logging`], [`telemetry`] | log lines and metrics about the exporter itself | shell |
 //! | [`os`] | the process and the machine; `clock` is the only reader of the clock | shell |
-//! | [`app`], [`cli`] | wiring; the command line as types | shell |
-//! | [`demo`], [`fake_api`] | the demo, and the fake API that the tests use too | |
+//! | [`app`] | wiring: starts everything, waits for the end | shell |
+//! | [`cli`], [`commands`] | the command line as types; one file for each subcommand | shell |
+//! | `demo_data`, [`fake_api`] | the demo's keys; the fake API, which the tests use too | |
 
 pub mod app;
 pub mod board;
 pub mod cli;
+pub mod commands;
 pub mod config;
-pub mod demo;
+mod demo_data;
 pub mod domain;
 pub mod exposition;
 pub mod fake_api;

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use api_key_exporter::app::{self, Exit};
-use api_key_exporter::cli::{Cli, Command, ConfigCommand};
+use api_key_exporter::app::Exit;
+use api_key_exporter::cli::Cli;
+use api_key_exporter::commands;
 use api_key_exporter::domain::text::redact;
 use api_key_exporter::os::{allocator, rlimits};
 use api_key_exporter::reload;
@@ -23,13 +24,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let exit = match cli.command.unwrap_or(Command::Run) {
-        Command::Run => app::run(&cli.options),
-        Command::Demo => app::demo(&cli.options, &|words| print(false, words)),
-        Command::Config(ConfigCommand::Check) => app::check_config(&cli.options),
-        Command::Config(ConfigCommand::Show) => app::show_config(&cli.options),
-    };
-    match exit {
+    match commands::execute(&cli, &|words| print(false, words)) {
         Exit::Done(words) => {
             print(false, &words);
             ExitCode::SUCCESS

@@ -4,6 +4,7 @@ pub mod allocator;
 pub mod clock;
 pub(crate) mod process_metrics;
 pub mod rlimits;
+pub mod signals;
 pub mod socket_activation;
 pub mod systemd;
 pub mod threads;

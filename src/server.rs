@@ -2,6 +2,7 @@
 
 mod accept_backoff;
 mod lifecycle;
+pub mod listen;
 pub mod negotiate;
 pub mod routes;
 mod segments;

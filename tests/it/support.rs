@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use api_key_exporter::app;
 use api_key_exporter::config::{Config, Sources};
 use api_key_exporter::fake_api::{FakeApi, Reply, Request};
+use api_key_exporter::server::listen;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -112,7 +113,7 @@ impl Exporter {
     }
 
     pub(crate) async fn with(config: &Config) -> Self {
-        let listener = app::bind_one(any_port()).unwrap();
+        let listener = listen::bind_one(any_port()).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let tasks = app::spawn(config, vec![listener], &stop).unwrap();

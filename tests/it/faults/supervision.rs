@@ -17,6 +17,7 @@ use api_key_exporter::poller::Poller;
 use api_key_exporter::poller::watch::Watch;
 use api_key_exporter::reload::Load;
 use api_key_exporter::server::Server;
+use api_key_exporter::server::listen;
 use api_key_exporter::telemetry::Telemetry;
 use tokio::net::UnixDatagram;
 use tokio::sync::Semaphore;
@@ -37,7 +38,7 @@ fn dying_daemon(file: &Path) -> i32 {
         config.accounts[0].interval = Duration::MAX;
         Ok(config)
     });
-    match app::serve(&load, Unit::default(), false) {
+    match app::serve(async || Ok(load), Unit::default(), false, &|_, _| {}) {
         Exit::Failed(_) => 1,
         other @ (Exit::Done(_) | Exit::Misconfigured(_)) => panic!("{other:?}"),
     }
@@ -120,7 +121,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
         now: clock::now,
         random: || 0.5,
     };
-    let listener = app::bind_one(any_port()).unwrap();
+    let listener = listen::bind_one(any_port()).unwrap();
     let own = listener.local_addr().unwrap();
     let server = Arc::new(Server {
         board: board.clone(),

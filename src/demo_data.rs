@@ -1,130 +1,24 @@
-//! The demo: an embedded fake API with a lively set of keys, which now and then answers with an
-//! error.
-
-use std::net::SocketAddr;
+//! The demo's data: a lively set of keys, and the answers of its API, errors now and then included.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::config::Sources;
-use crate::fake_api::{FakeApi, Framing, Reply, Request};
-use crate::os::clock;
-
-/// Where the fake API listens: on a free port that only this machine reaches.
-pub const API_ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+use crate::fake_api::{Framing, Reply, Request};
 
 /// The demo's token. It is no secret: only the fake API takes it.
-const TOKEN: &str = "sk_test_ZGVtby1rZXktb2YtdGhlLWV4cG9ydGVyLWl0c2VsZg";
-
-/// The variable that the demo's configuration reads it from; set in the demo's own copy of the
-/// environment.
-const TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_TOKEN";
+pub(crate) const TOKEN: &str = "sk_test_ZGVtby1rZXktb2YtdGhlLWV4cG9ydGVyLWl0c2VsZg";
 
 /// A deployment key lives this long and is then replaced by the next: short enough to watch.
 const DEPLOY_KEY_LIFE: TimeDelta = TimeDelta::minutes(10);
 
-/// Starts the fake API.
-pub async fn start_api() -> std::io::Result<FakeApi> {
-    let mut asked = 0;
-    // Keys end at fixed moments: those of the demo are counted from its start.
-    let start = clock::now();
-    FakeApi::start(API_ADDRESS, TOKEN, move |request| {
-        let now = clock::now();
-        if let Some(id) = request.key_id() {
-            return page(id, start, now);
-        }
-        asked += 1;
-        answer(request, asked, start, now)
-    })
-    .await
-}
-
-/// What the daemon runs on: everything at its default but for a poll every ten seconds, so that
-/// there is something to see, every policy on, details, and an inventory. One attempt a poll,
-/// because the fake's errors come one request at a time and a retry would hide them.
-pub fn config_text(api: SocketAddr) -> String {
-    let muted_until = clock::now() + TimeDelta::days(14);
-    let muted_until = muted_until.format("%Y-%m-%d");
-    format!(
-        "poll.interval = \"10s\"\npoll.timeout = \"5s\"\npoll.attempts = 1\n\
-         details.enabled = true\ndetails.requests_per_minute = 120\ndetails.interval = \"10m\"\n\
-         policy.max_allowed_addresses = 65536\npolicy.max_age = \"540d\"\n\
-         policy.max_lifetime = \"365d\"\npolicy.max_unused = \"90d\"\n\
-         [[accounts]]\nname = \"demo\"\nbase_url = \"http://{api}\"\ntoken_env = \"{TOKEN_VARIABLE}\"\n\
-         {INVENTORY}\
-         [[keys]]\nmatch = \"expired long ago\"\nname = \"Old shop\"\nteam = \"shop\"\n\
-         muted_until = {muted_until}\nreason = \"is removed with the old shop\"\n"
-    )
-}
-
-/// Whose the demo's keys are; a few are nobody's.
-const INVENTORY: &str = r#"
-[[keys]]
-match = "hours left: checkout"
-name = "Checkout"
-team = "payments"
-rotate_url = "https://wiki.example.com/rotate/checkout"
-runbook_url = "https://wiki.example.com/runbooks/checkout"
-[[keys]]
-match = "weeks left: invoicing"
-name = "Invoicing"
-team = "payments"
-warning = "45d"
-[[keys]]
-match = "rotated: *"
-name = "Shop"
-team = "shop"
-[[keys]]
-match = "never expires: *"
-name = "Legacy cron"
-team = "platform"
-exempt = ["too_old", "unused"]
-reason = "the old cron host cannot change its key"
-[[keys]]
-match = "minutes left: deployment"
-name = "Deployment"
-team = "platform"
-[[keys]]
-match = "api-key-exporter itself"
-name = "Key exporter"
-team = "platform"
-[[keys]]
-match = "privileged: *"
-team = "security"
-[[keys]]
-match = "months left: *"
-team = "analytics"
-"#;
-
-/// The flags of the command line and nothing of the environment: a demo does not depend on the
-/// machine.
-pub fn sources(given: &Sources) -> Sources {
-    let environment = [(TOKEN_VARIABLE.to_owned(), TOKEN.to_owned())].into();
-    Sources {
-        file: None,
-        environment,
-        flags: given.flags.clone(),
-        is_terminal: true,
-    }
-}
-
-/// What people read first.
-pub fn welcome(addresses: &[SocketAddr], telemetry_path: &str) -> String {
-    let pages = |address: &SocketAddr| {
-        format!("  start page  http://{address}/\n  metrics     http://{address}{telemetry_path}\n")
-    };
-    let pages: String = addresses.iter().map(pages).collect();
-    format!(
-        "api-key-exporter demo: an embedded fake BitGPT API, polled every 10 s. About every third poll\n\
-         fails in another way, and the log below says how. Nothing leaves this machine.\n\n\
-         {pages}\nStop it with Ctrl-C.\n\n"
-    )
-}
-
 /// The answer to request number `asked`, counting from 1: every third is an error, each time
 /// another one.
-fn answer(request: &Request, asked: usize, start: DateTime<Utc>, now: DateTime<Utc>) -> Reply {
+pub(crate) fn answer(
+    request: &Request,
+    asked: usize,
+    start: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Reply {
     if !request.line.starts_with("GET /developers/api_keys") {
         return Reply::error(404, "Resource not found", &support_id(asked));
     }
@@ -142,7 +36,7 @@ fn answer(request: &Request, asked: usize, start: DateTime<Utc>, now: DateTime<U
 
 /// One key's page: what the listing tells and its use, with a secret in full, as the real API has
 /// it. Every third key was last used months ago, and one never.
-fn page(id: &str, start: DateTime<Utc>, now: DateTime<Utc>) -> Reply {
+pub(crate) fn page(id: &str, start: DateTime<Utc>, now: DateTime<Utc>) -> Reply {
     let keys = keys(start, now);
     let found = (1_i64..)
         .zip(keys)

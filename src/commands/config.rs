@@ -1,0 +1,54 @@
+//! `config check` and `config show`: the configuration without any network.
+
+use std::fmt::Write as _;
+
+use crate::app::{Exit, misconfigured, sources};
+use crate::cli::Options;
+use crate::config::{Config, Origin};
+use crate::domain::text::redact;
+
+/// `config check`: names every problem, without any network.
+pub(super) fn check(options: &Options) -> Exit {
+    match Config::load(&sources(options)) {
+        Ok(config) => {
+            let warnings = config
+                .warnings
+                .iter()
+                .fold(String::new(), |words, warning| {
+                    words + "warning: " + warning + "\n"
+                });
+            Exit::Done(format!(
+                "{warnings}configuration is good: {} account(s)\n",
+                config.accounts.len()
+            ))
+        }
+        Err(problems) => misconfigured(&problems),
+    }
+}
+
+/// `config show`: the configuration in force as TOML, each value with its origin.
+pub(super) fn show(options: &Options) -> Exit {
+    let config = match Config::load(&sources(options)) {
+        Ok(config) => config,
+        Err(problems) => return misconfigured(&problems),
+    };
+    let mut out = String::new();
+    let mut before = None;
+    for option in &config.effective {
+        let section = (option.section.as_str(), option.index);
+        if before.is_some_and(|before| before != section)
+            || (before.is_none() && !section.0.is_empty())
+        {
+            let gap = if out.is_empty() { "" } else { "\n" };
+            writeln!(out, "{gap}{}", section.0).expect("a string takes everything");
+        }
+        before = Some(section);
+        let line = match (&option.value, &option.origin) {
+            (Some(value), origin) => format!("{} = {value}  # {origin}", option.name),
+            (None, Origin::Default) => format!("# {} is not set", option.name),
+            (None, origin) => format!("# {} is not set  # {origin}", option.name),
+        };
+        writeln!(out, "{}", redact(&line)).expect("a string takes everything");
+    }
+    Exit::Done(out)
+}

@@ -1,0 +1,49 @@
+//! The signals that the daemon reacts to: SIGTERM and SIGINT stop it, SIGHUP reloads.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Receivers of the signals. While one exists, none of them ends the process by itself.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Stop; the signal's name.
+    Stop(&'static str),
+    /// Reload the configuration.
+    Reload,
+}
+
+impl Signals {
+    /// Registers the receivers; must be called within a runtime.
+    pub fn register() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next signal.
+    pub async fn next(&mut self) -> Request {
+        tokio::select! {
+            _ = self.terminate.recv() => Request::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Request::Stop("SIGINT"),
+            _ = self.hangup.recv() => Request::Reload,
+        }
+    }
+
+    /// Waits for the next signal that asks to stop; returns its name.
+    pub async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Request::Stop(signal) = self.next().await {
+                return signal;
+            }
+        }
+    }
+}
