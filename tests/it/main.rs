@@ -14,6 +14,7 @@
 mod allocations;
 mod deploy;
 mod details;
+mod docs;
 mod end_to_end;
 mod faults;
 mod golden;
