@@ -199,7 +199,7 @@ fn bad_values_fail_with_a_clear_message() {
         ),
         (
             "podDisruptionBudget.enabled=true",
-            "needs replicas of at least 2",
+            "requires replicas of at least 2",
         ),
     ] {
         let set = [

@@ -40,7 +40,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{- /* JSON strings are TOML strings. */ -}}
+{{- /* Every JSON string is a valid TOML string, so toJson quotes values. */ -}}
 {{- define "exporter.config" -}}
 {{- with .Values.config }}{{ . | trim }}
 
