@@ -239,20 +239,20 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// A page without its code blocks, whose language is the text after the opening fence, and these.
+/// A page without its code blocks, and each block's language and code.
 fn prose_and_code(text: &str) -> (String, Vec<(String, String)>) {
     let (mut prose, mut blocks) = (String::new(), Vec::<(String, String)>::new());
     let mut is_code = false;
-    for line in text.lines() {
-        if let Some(language) = line.trim_start().strip_prefix("```") {
+    for line in text.split_inclusive('\n') {
+        if let Some(language) = line.trim().strip_prefix("```") {
             is_code = !is_code;
             if is_code {
                 blocks.push((language.to_owned(), String::new()));
             }
         } else if is_code {
-            blocks.last_mut().unwrap().1 += &format!("{}\n", line.trim_start());
+            blocks.last_mut().unwrap().1.push_str(line.trim_start());
         } else {
-            prose += &format!("{line}\n");
+            prose.push_str(line);
         }
     }
     assert!(!is_code, "a code block does not end");
