@@ -1,6 +1,6 @@
 //! Every metric family about keys and accounts: name, type, help, and the samples it has. Pure.
 //!
-//! A change here is a change of the public contract. The table in README.md is compared with it by
+//! A change here is a change of the public contract. docs/metrics.md is compared with it by
 //! a test.
 
 use chrono::{DateTime, Utc};
