@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use api_key_exporter::board::Board;
 use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
+use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::exposition::{Encoding, Format, Metrics};
 use api_key_exporter::provider::bitgpt::parse::{self, Rules};
@@ -116,6 +117,7 @@ fn run(case: &str, keys: usize) {
         provider: "bitgpt",
         base_url: "https://api.bitgpt.xyz/".into(),
         shrink: ShrinkGuard::default(),
+        listing_scope: None,
         interval: Duration::from_secs(300),
     };
     let metrics = Metrics {
@@ -128,7 +130,8 @@ fn run(case: &str, keys: usize) {
         start + TimeDelta::seconds(second)
     };
     let empty = AccountState::new(Arc::new(account));
-    let state = empty.after(read(&body), at(0));
+    let assessment_rules = AssessmentRules::default();
+    let (state, _) = empty.after(read(&body), &assessment_rules, at(0));
     let board = Board::new([empty], metrics, Arc::default(), at(0));
     board.publish(0, state, at(0));
     let scrape = |second, encoding| {
@@ -138,8 +141,11 @@ fn run(case: &str, keys: usize) {
             .scrape(now, &[], Format::OpenMetrics, encoding)
     };
     let publish = |outcome: Outcome, second| {
-        let state = board.state(0).unwrap();
-        board.publish(0, state.after(outcome, at(second)), at(second));
+        let (state, _) = board
+            .state(0)
+            .unwrap()
+            .after(outcome, &assessment_rules, at(second));
+        board.publish(0, state, at(second));
     };
     // The allocator and the lazily made tables are warm.
     scrape(0, Encoding::Identity);

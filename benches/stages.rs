@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
+use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::exposition::body::Exposition;
 use api_key_exporter::exposition::prepared::Prepared;
@@ -54,18 +55,17 @@ fn stages(count: usize) {
         provider: "bitgpt",
         base_url: "https://api.bitgpt.xyz/".into(),
         shrink: ShrinkGuard::default(),
+        listing_scope: None,
         interval: Duration::from_secs(300),
     };
     let empty = AccountState::new(Arc::new(account));
     let read = || parse::answer(200, &body, &rules).unwrap().listing;
-    let state = empty.after(
-        Outcome {
-            result: Ok(read()),
-            clock_skew: None,
-        },
-        now,
-    );
-    let settings = Arc::default();
+    let settings = Arc::new(AssessmentRules::default());
+    let listed = || Outcome {
+        result: Ok(read()),
+        clock_skew: None,
+    };
+    let (state, _) = empty.after(listed(), &settings, now);
     let prepare = || Prepared::new(state.clone(), None, METRICS, &settings, now);
     let prepared = Arc::new(prepare());
     let exposition = Exposition::new(vec![prepared.clone()]);
@@ -90,16 +90,14 @@ fn stages(count: usize) {
         );
     };
     tell("poll: read the listing", median(|| drop(black_box(read()))));
-    let outcomes: Vec<Outcome> = (0..=RUNS)
-        .map(|_| Outcome {
-            result: Ok(read()),
-            clock_skew: None,
-        })
-        .collect();
+    let outcomes: Vec<Outcome> = (0..=RUNS).map(|_| listed()).collect();
     let mut outcomes = outcomes.into_iter();
     tell(
         "poll: change the state",
-        median(|| drop(black_box(empty.after(outcomes.next().unwrap(), now)))),
+        median(|| {
+            let outcome = outcomes.next().unwrap();
+            drop(black_box(empty.after(outcome, &settings, now)));
+        }),
     );
     tell(
         "poll: judge, write and compress the text",

@@ -253,7 +253,7 @@ mod tests {
             created_at: Some(at(0)),
             ..key("k")
         };
-        let state = polled_every(Duration::from_secs(60), "a").after(listed(vec![key]), at(now));
+        let state = polled_every(Duration::from_secs(60), "a").polled(listed(vec![key]), at(now));
         let muted = Entry {
             muted_until: Some(at(100)),
             ..entry("*")

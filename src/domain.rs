@@ -7,6 +7,8 @@ pub mod account_state;
 pub mod allow_list;
 pub mod assessment;
 pub mod changes;
+pub mod clocks;
+pub mod event;
 pub mod failure;
 pub mod glob;
 pub mod inventory;

@@ -33,6 +33,7 @@
 //! | [`snapshot`] | the saved listings; `format` is pure | shell |
 //! | [`config`] | file, environment and flags to checked values | shell |
 //! | [`secret`] | the token, which cannot be printed | shell |
+//! | [`event_log`] | events to log lines and counters, rate-limited | shell |
 //! | [`logging`], [`telemetry`] | log lines and metrics about the exporter itself | shell |
 //! | [`os`] | the process and the machine; `clock` is the only reader of the clock | shell |
 //! | [`app`] | wiring: starts everything, waits for the end | shell |
@@ -46,6 +47,7 @@ pub mod commands;
 pub mod config;
 mod demo_data;
 pub mod domain;
+pub mod event_log;
 pub mod exposition;
 pub mod fake_api;
 pub mod liveness;

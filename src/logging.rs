@@ -267,7 +267,7 @@ fn visible(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -286,7 +286,8 @@ mod tests {
         }
     }
 
-    fn logged(format: LogFormat, level: Level, log: impl FnOnce()) -> String {
+    /// What `log` writes at `level`.
+    pub(crate) fn logged(format: LogFormat, level: Level, log: impl FnOnce()) -> String {
         let output = Output::default();
         let (logging, subscriber) = Logging::to(Log { level, format }, output.clone());
         tracing::subscriber::with_default(subscriber, log);

@@ -1,14 +1,9 @@
-//! When to list, retry and wait; publishes the next state and says in the log what an operator
-//! needs.
+//! When to list, retry and wait; publishes the next state and hands its events to the log.
 //!
 //! One loop for each account, so that a slow one delays nobody and never has two polls in flight.
 
-mod clocks;
 pub mod details;
-pub mod lines;
-pub mod report;
 pub mod retry;
-mod told;
 pub mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,24 +13,18 @@ use chrono::{DateTime, Utc};
 use prometheus::Histogram;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use crate::board::Board;
 use crate::domain::account_state::{AccountState, Outcome};
-use crate::domain::failure::Failure;
-use crate::domain::key::KeyId;
-use crate::domain::listing::{Listing, Rejects};
-use crate::domain::text::Line;
-use crate::domain::text::join_truncated;
+use crate::domain::event::Event;
+use crate::event_log::{AccountLog, PollFacts};
 use crate::liveness::Heartbeat;
 use crate::os::allocator;
 use crate::os::clock::delta;
-use crate::poller::report::{Report, Saying};
 use crate::poller::retry::{Budget, Situation};
-use crate::poller::told::Told;
-use crate::poller::watch::Watch;
+use crate::poller::watch::Unmatched;
 use crate::provider::bitgpt::client::Answer;
-use crate::provider::bitgpt::parse::Parsed;
 
 /// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API,
 /// a test's reads a script.
@@ -53,8 +42,8 @@ pub struct Poller<A> {
     pub slot: usize,
     /// Reads keys' own pages, where details are on.
     pub details: Option<details::Reader>,
-    /// What is said of single keys.
-    pub watch: Watch,
+    /// The inventory entries that match no key.
+    pub unmatched: Arc<Unmatched>,
     /// What outlives this poller, where another one takes over.
     pub carryover: Arc<Mutex<PollerCarryover>>,
     /// Where this loop shows that it lives.
@@ -67,28 +56,22 @@ pub struct Poller<A> {
     pub random: fn() -> f64,
 }
 
-/// What a poller knows besides its account's state. The next poller of the account takes it over,
-/// after a reload or a panic, so that neither makes the API forget what it asked for.
+/// What a poller remembers besides its account's state. The account's next poller takes it over,
+/// after a reload or a panic: what the API asked for and what the log said stays known.
 #[derive(Debug)]
 pub struct PollerCarryover {
-    /// When the account was first polled.
-    start: Instant,
     budget: Budget,
-    report: Report,
-    told: Told,
-    /// Until when the API asked to be left alone.
+    log: AccountLog,
+    /// The API asked for no request before this.
     not_before: Instant,
 }
 
 impl Default for PollerCarryover {
     fn default() -> Self {
-        let start = Instant::now();
         Self {
-            start,
             budget: Budget::default(),
-            report: Report::default(),
-            told: Told::default(),
-            not_before: start,
+            log: AccountLog::default(),
+            not_before: Instant::now(),
         }
     }
 }
@@ -128,14 +111,19 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 self.carryover().not_before = not_before;
                 due = due.max(not_before);
             }
-            self.finish(poll, ended, due);
+            self.finish(poll, due.saturating_duration_since(ended));
         }
     }
 
     /// Waits for the next poll, and reads details meanwhile.
     async fn wait(&mut self, due: Instant) {
         if let Some(reader) = &mut self.details {
-            reader.read_until(due, &mut self.state).await;
+            let account = self.state.account.clone();
+            let log = |event: Event| {
+                let mut carryover = carryover(&self.carryover);
+                carryover.log.details(&account.name, &event);
+            };
+            reader.read_until(due, &mut self.state, log).await;
         }
         sleep_until(due).await;
     }
@@ -168,79 +156,36 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         }
     }
 
-    fn finish(&mut self, poll: Poll, ended: Instant, due: Instant) {
+    /// Takes the poll's outcome into the state, and logs what it brought to light.
+    fn finish(&mut self, poll: Poll, retry_in: Duration) {
         let Poll {
             answer: Answer { result, clock_skew },
             attempts,
         } = poll;
-        let account = &*self.state.account.name;
-        let now = (self.now)();
-        let mut carryover = self.carryover();
-        let uptime = ended - carryover.start;
-        carryover.told.clock_skew(account, clock_skew, uptime);
-        let result = match result {
-            Ok(Parsed {
-                listing,
-                support_id,
-            }) => {
-                let listing = listing.keeping(self.state.held.as_deref());
-                let (keys, rejected) = (listing.keys().len(), listing.rejects().total());
-                let support_id = support_id.as_ref().map(Line::as_str);
-                debug!(account, keys, rejected, support_id, attempts, "listed keys");
-                if carryover.report.succeeded(uptime) == Saying::Recovered {
-                    let failures = self.state.consecutive_failures;
-                    info!(account, keys, failures, "listing keys works again");
-                } else if self.state.polls == 0 {
-                    info!(
-                        account,
-                        keys, "listed keys for the first time since the start"
-                    );
-                }
-                let rejected_before = self
-                    .state
-                    .held
-                    .as_ref()
-                    .map_or(0, |held| held.rejects().total());
-                if rejected > 0 && rejected != rejected_before {
-                    say_rejects(account, &listing);
-                }
-                carryover.told.listing(&self.state, &listing, uptime);
-                let api_now = clock_skew.and_then(|skew| now.checked_add_signed(skew));
-                let latest = api_now.map_or(now, |api_now| api_now.max(now));
-                carryover
-                    .told
-                    .future_keys(account, &listing, latest, uptime);
-                Ok(listing)
-            }
-            Err(failure) => {
-                say_failure(
-                    account,
-                    &failure,
-                    attempts,
-                    due.saturating_duration_since(ended),
-                    carryover.report.failed(failure.reason, uptime),
-                );
-                Err(failure)
-            }
+        let mut facts = PollFacts {
+            attempts,
+            retry_in,
+            support_id: None,
         };
-        drop(carryover);
         let held = self.state.held.as_deref();
-        let result = result.map(|listing| match &mut self.details {
-            Some(reader) => reader.enrich(listing, held),
-            None => listing,
+        let result = result.map(|parsed| {
+            facts.support_id = parsed.support_id;
+            let listing = parsed.listing.keeping(held);
+            match &mut self.details {
+                Some(reader) => reader.enrich(listing, held),
+                None => listing,
+            }
         });
-        let next = self.state.after(Outcome { result, clock_skew }, now);
-        let before = std::mem::replace(&mut self.state, next).held;
-        let settings = self.board.settings();
-        self.watch
-            .look(before.as_deref(), &self.state, &settings, now);
+        let outcome = Outcome { result, clock_skew };
+        let rules = self.board.settings();
+        let (next, events) = self.state.after(outcome, &rules, (self.now)());
+        self.state = next;
+        let account = &self.state.account.name;
+        self.carryover().log.poll(account, &events, &facts);
     }
 
-    /// Never held while waiting. A panic while it was held has left whole values behind.
     fn carryover(&self) -> MutexGuard<'_, PollerCarryover> {
-        self.carryover
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        carryover(&self.carryover)
     }
 
     fn publish_next_poll(&mut self, due: Instant) {
@@ -253,62 +198,14 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         self.board.publish(self.slot, self.state.clone(), now);
         // What was shown before is gone, and has left holes.
         allocator::trim();
-        self.watch
+        self.unmatched
             .look_at_inventory(self.board.read(now).accounts());
     }
 }
 
-/// One line for entries that could not be used: they are keys that nobody watches, or that are
-/// watched as they were.
-fn say_rejects(account: &str, listing: &Listing) {
-    let Rejects {
-        id,
-        duplicate,
-        shape,
-    } = listing.rejects();
-    let key_ids = join_truncated(listing.rejected_ids().iter().map(KeyId::as_str));
-    warn!(
-        account,
-        id, duplicate, shape, key_ids, "entries of the listing could not be used"
-    );
-}
-
-/// One line for a failed poll, at the level that `saying` asks for.
-fn say_failure(account: &str, failure: &Failure, attempts: u32, wait: Duration, saying: Saying) {
-    let text = |line: &Option<Line>| line.as_ref().map(|line| line.as_str().to_owned());
-    let (error, support_id, validator) = (
-        text(&failure.error),
-        text(&failure.support_id),
-        text(&failure.validator),
-    );
-    let (api_log, api_message) = (text(&failure.api_log), text(&failure.message));
-    // Whole seconds: nobody waits for the milliseconds of a jitter.
-    let retry_in = humantime::format_duration(Duration::from_secs(wait.as_secs())).to_string();
-    macro_rules! say {
-        ($level:ident, $($extra:tt)*) => {
-            $level!(
-                account,
-                reason = failure.reason.as_str(),
-                http_status = failure.http_status,
-                api_status = failure.api_status,
-                error,
-                support_id,
-                validator,
-                api_log,
-                api_message,
-                attempts,
-                retry_in,
-                $($extra)*
-            )
-        };
-    }
-    match saying {
-        Saying::Warn { suppressed: 0 } => say!(warn, "listing keys failed"),
-        Saying::Warn { suppressed } => say!(warn, suppressed, "listing keys failed"),
-        Saying::Suppress | Saying::Recovered | Saying::Nothing => {
-            say!(debug, "listing keys failed again");
-        }
-    }
+/// Never held while waiting. A panic while it was held has left whole values behind.
+fn carryover(carryover: &Mutex<PollerCarryover>) -> MutexGuard<'_, PollerCarryover> {
+    carryover.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -17,8 +17,9 @@ use crate::domain::text::join_truncated;
 use crate::liveness::Liveness;
 use crate::os::systemd::Notifier;
 use crate::poller::details::{Ask, Reader};
-use crate::poller::watch::{Unmatched, Watch};
+use crate::poller::watch::Unmatched;
 use crate::poller::{Poller, PollerCarryover};
+use crate::provider::bitgpt::LISTING_SCOPE;
 use crate::provider::bitgpt::client::ClientSettings;
 use crate::provider::bitgpt::lister::Lister;
 use crate::reload::Reloader;
@@ -269,7 +270,7 @@ impl Pollers {
                     details: details
                         .enabled
                         .then(|| reader(lister.clone(), details, now)),
-                    watch: Watch::new(&state, unmatched.clone()),
+                    unmatched: unmatched.clone(),
                     attempt: async move |deadline| lister.attempt(deadline).await,
                     state,
                     attempts_max,
@@ -372,6 +373,7 @@ fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
         base_url: account.base_url.as_str().into(),
         interval: account.interval,
         shrink: config.poll.shrink,
+        listing_scope: Some(LISTING_SCOPE.into()),
     })
 }
 

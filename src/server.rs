@@ -22,15 +22,16 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::board::Board;
+use crate::event_log::AcceptLog;
 use crate::liveness::Liveness;
 use crate::reload::Reloads;
-use crate::server::accept_backoff::{AcceptBackoff, Next};
+use crate::server::accept_backoff::AcceptBackoff;
 use crate::server::routes::{Asked, View};
 use crate::server::segments::Segments;
 use crate::telemetry::{Rejected, Task, Telemetry};
@@ -73,7 +74,7 @@ impl Server {
     /// Serves `listener` until `stop`, then finishes the answers under way.
     pub async fn run(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let connections = TaskTracker::new();
-        let start = Instant::now();
+        let mut log = AcceptLog::new(self.telemetry.clone());
         let mut backoff = AcceptBackoff::default();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let error = match accepted {
@@ -84,12 +85,8 @@ impl Server {
                 }
                 Err(error) => error,
             };
-            if let Next::Pause(pause, told) = backoff.failed(&error, start.elapsed()) {
-                self.telemetry.count_rejected(Rejected::AcceptFailed);
-                if let Some(suppressed) = told {
-                    let error = error.to_string();
-                    warn!(error, suppressed, "cannot accept connections");
-                }
+            if let Some(pause) = backoff.failed(&error) {
+                log.failed(&error);
                 // A stop is seen after it; it is far shorter than the grace period.
                 sleep(pause).await;
             }

@@ -5,10 +5,16 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::domain::assessment::AssessmentRules;
 use crate::domain::changes::{self, Change, ShrinkGuard};
+use crate::domain::clocks::Clocks;
+use crate::domain::event::{
+    CHANGES_MAX, CROSSINGS_MAX, Event, KeyChanged, NamedKey, ThresholdCrossed,
+};
 use crate::domain::failure::{Failure, Reason};
-use crate::domain::listing::Listing;
-use crate::domain::text::Line;
+use crate::domain::key::KeyId;
+use crate::domain::listing::{Listing, Rejects};
+use crate::domain::text::{Line, join_truncated};
 
 /// What is fixed about an account as long as the configuration stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +29,8 @@ pub struct Account {
     pub interval: Duration,
     /// When a listing that lost many keys is believed.
     pub shrink: ShrinkGuard,
+    /// The one scope that listing keys needs, where the provider has scopes.
+    pub listing_scope: Option<Box<str>>,
 }
 
 /// The outcome of one finished poll.
@@ -80,6 +88,25 @@ pub struct AccountState {
     pub shrunk_listings: u32,
     /// Changes seen between listings since the start, in the order of [`Change::ALL`].
     changes: [u64; Change::COUNT],
+    /// What the last successful poll rejected.
+    rejects: Rejects,
+    /// When thresholds were last compared with the clock.
+    assessed_at: Option<DateTime<Utc>>,
+    /// The exporter's own key in the last listing.
+    own_key: OwnKey,
+    /// How clocks disagree.
+    clocks: Clocks,
+}
+
+/// The key that the exporter itself uses, as the last successful poll found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum OwnKey {
+    /// No poll has succeeded yet.
+    Unknown,
+    /// It is not in the listing.
+    Absent,
+    /// It is this one.
+    Listed(KeyId),
 }
 
 impl AccountState {
@@ -98,16 +125,23 @@ impl AccountState {
             details_failures: None,
             shrunk_listings: 0,
             changes: [0; Change::COUNT],
+            rejects: Rejects::default(),
+            assessed_at: None,
+            own_key: OwnKey::Unknown,
+            clocks: Clocks::default(),
         }
     }
 
-    /// The same with what a saved snapshot tells: keys and their age. Whether the API is up is not
-    /// known before it was asked.
+    /// The same with the contents of a saved snapshot: keys and their age. Whether the API is up is
+    /// not known before the first poll. Thresholds that were crossed before `listed_at` are not
+    /// reported again.
     #[must_use]
     pub fn with_snapshot(&self, listing: Listing, listed_at: DateTime<Utc>) -> Self {
         Self {
+            rejects: listing.rejects(),
             held: Some(Arc::new(listing)),
             last_success_at: Some(listed_at),
+            assessed_at: Some(listed_at),
             ..self.clone()
         }
     }
@@ -127,45 +161,188 @@ impl AccountState {
         self.last_attempt.is_some() || self.held.is_some()
     }
 
-    /// What is known after a poll that ended `at`. The only way in which keys come and go.
+    /// What is known after a poll that ended at `now`, and what it brought to light. The only way in
+    /// which keys come and go.
+    ///
+    /// `rules` decide which thresholds were crossed since the last poll and what keys are called;
+    /// the next state does not depend on them. After a reload the last poll's moment is assessed by
+    /// the new rules too, so that changed thresholds are no crossings.
     #[must_use]
-    pub fn after(&self, outcome: Outcome, at: DateTime<Utc>) -> Self {
+    pub fn after(
+        &self,
+        outcome: Outcome,
+        rules: &AssessmentRules,
+        now: DateTime<Utc>,
+    ) -> (Self, Vec<Event>) {
         let mut next = self.clone();
+        let mut events = Vec::new();
         next.polls += 1;
         next.clock_skew = outcome.clock_skew;
+        events.extend(next.clocks.compare(outcome.clock_skew));
+        let is_success = outcome.result.is_ok();
         next.last_attempt = Some(Attempt {
-            at,
-            is_success: outcome.result.is_ok(),
+            at: now,
+            is_success,
         });
         match outcome.result {
-            Ok(listing) if self.holds_back(&listing) => {
-                next.shrunk_listings += 1;
-                next.consecutive_failures = 0;
+            Ok(listing) => next.succeed(self, listing, rules, now, &mut events),
+            Err(failure) => next.fail(failure, now, &mut events),
+        }
+        // Time passes in a failed poll too.
+        next.report_crossings(self.held.as_deref(), rules, now, &mut events);
+        if is_success {
+            next.report_own_key(rules, now, &mut events);
+        }
+        (next, events)
+    }
+
+    fn succeed(
+        &mut self,
+        before: &Self,
+        listing: Listing,
+        rules: &AssessmentRules,
+        now: DateTime<Utc>,
+        events: &mut Vec<Event>,
+    ) {
+        let (keys, rejects) = (listing.keys().len(), listing.rejects());
+        let rejected = rejects.total();
+        events.push(Event::PollSucceeded { keys, rejected });
+        let failures = before.consecutive_failures;
+        if failures > 0 {
+            events.push(Event::PollRecovered { keys, failures });
+        } else if before.polls == 0 {
+            events.push(Event::FirstListing { keys });
+        }
+        if rejected > 0 && rejects != before.rejects {
+            let key_ids = join_truncated(listing.rejected_ids().iter().map(KeyId::as_str));
+            events.push(Event::EntriesRejected { rejects, key_ids });
+        }
+        self.rejects = rejects;
+        let api_now = self
+            .clock_skew
+            .and_then(|skew| now.checked_add_signed(skew));
+        let latest = api_now.map_or(now, |api_now| api_now.max(now));
+        let future_keys = self.clocks.look_for_future_keys(&listing, latest);
+        self.consecutive_failures = 0;
+        let held = before.held.as_ref().map_or(0, |held| held.keys().len());
+        if before.holds_back(&listing) {
+            self.shrunk_listings += 1;
+            events.push(Event::ListingHeldBack {
+                held,
+                listed: keys,
+                seen: self.shrunk_listings,
+                needed: self.account.shrink.confirmations,
+            });
+        } else {
+            if before.shrunk_listings > 0 {
+                events.push(Event::HeldListingResolved {
+                    is_confirmed: self.account.shrink.is_suspicious(held, keys),
+                    held,
+                    listed: keys,
+                });
             }
-            Ok(listing) => {
-                next.shrunk_listings = 0;
-                // Most polls bring nothing new. What was made from the old listing then still
-                // holds.
-                if self.held.as_deref() != Some(&listing) {
-                    next.count_changes(&listing);
-                    next.held = Some(Arc::new(listing));
-                }
-                next.last_success_at = Some(at);
-                next.consecutive_failures = 0;
-            }
-            Err(failure) => {
-                // An API in trouble is less to be believed, so that confirming starts anew.
-                next.shrunk_listings = 0;
-                next.consecutive_failures += 1;
-                if let Some(entry) = next.failures.get_mut(failure.reason as usize) {
-                    entry.count += 1;
-                    if let Some(id) = failure.support_id {
-                        entry.last_support_id = Some((id, at));
-                    }
-                }
+            self.shrunk_listings = 0;
+            self.last_success_at = Some(now);
+            // Most polls bring nothing new. What was made from the old listing then still holds.
+            if before.held.as_deref() != Some(&listing) {
+                self.compare(&listing, rules, now, events);
+                self.held = Some(Arc::new(listing));
             }
         }
-        next
+        events.extend(future_keys);
+    }
+
+    fn fail(&mut self, failure: Failure, now: DateTime<Utc>, events: &mut Vec<Event>) {
+        // An API in trouble is less to be believed, so that confirming starts anew.
+        self.shrunk_listings = 0;
+        self.consecutive_failures += 1;
+        if let Some(entry) = self.failures.get_mut(failure.reason as usize) {
+            entry.count += 1;
+            if let Some(id) = &failure.support_id {
+                entry.last_support_id = Some((id.clone(), now));
+            }
+        }
+        events.push(Event::PollFailed(Box::new(failure)));
+    }
+
+    /// Counts and reports what `listing` changes. What widens a key comes first, so that it is
+    /// reported whatever else changes.
+    fn compare(
+        &mut self,
+        listing: &Listing,
+        rules: &AssessmentRules,
+        now: DateTime<Utc>,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(held) = &self.held else { return };
+        let mut changes = changes::between(held, listing);
+        for change in &changes {
+            if let Some(count) = self.changes.get_mut(change.change as usize) {
+                *count += 1;
+            }
+        }
+        changes.sort_by_key(|change| !change.is_widened());
+        let account = &*self.account.name;
+        let reported = changes.iter().take(CHANGES_MAX);
+        let reported = reported.filter_map(|change| KeyChanged::new(account, change, rules, now));
+        events.extend(reported.map(|changed| Event::KeyChanged(Box::new(changed))));
+        let count = changes.len().saturating_sub(CHANGES_MAX);
+        if count > 0 {
+            events.push(Event::ChangesOmitted { count });
+        }
+    }
+
+    /// Reports the keys that crossed a threshold since the last poll; `before` is the listing that
+    /// was held then.
+    fn report_crossings(
+        &mut self,
+        before: Option<&Listing>,
+        rules: &AssessmentRules,
+        now: DateTime<Utc>,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(listing) = &self.held else { return };
+        let before = before.zip(self.assessed_at.replace(now));
+        let mut crossings = rules.crossings(&self.account.name, before, listing, now);
+        let reported = crossings.by_ref().take(CROSSINGS_MAX);
+        let reported = reported.map(|crossing| ThresholdCrossed::new(&crossing, now));
+        events.extend(reported.map(|crossed| Event::ThresholdCrossed(Box::new(crossed))));
+        let count = crossings.count();
+        if count > 0 {
+            events.push(Event::CrossingsOmitted { count });
+        }
+    }
+
+    /// Reports the exporter's own key where it is another one than before.
+    fn report_own_key(
+        &mut self,
+        rules: &AssessmentRules,
+        now: DateTime<Utc>,
+        events: &mut Vec<Event>,
+    ) {
+        let keys = self.held.iter().flat_map(|listing| listing.keys());
+        let own = keys.into_iter().find(|key| key.is_own);
+        let found = own.map_or(OwnKey::Absent, |key| OwnKey::Listed(key.id.clone()));
+        if found == self.own_key {
+            return;
+        }
+        let Some(key) = own else {
+            events.push(Event::OwnKeyAbsent);
+            self.own_key = found;
+            return;
+        };
+        let named = Box::new(NamedKey::new(&self.account.name, key, rules, now));
+        events.push(Event::OwnKeyRecognised(named.clone()));
+        if let Some(needed) = &self.account.listing_scope {
+            let surplus = key.scopes.iter().filter(|scope| *scope != &**needed);
+            let surplus = join_truncated(surplus);
+            events.extend(surplus.map(|scopes| Event::OwnKeySurplusScopes {
+                key: named,
+                needed: needed.clone(),
+                scopes,
+            }));
+        }
+        self.own_key = found;
     }
 
     /// The same knowledge with the next poll due at `at`.
@@ -186,15 +363,6 @@ impl AccountState {
             .holds_back(held, keys, self.shrunk_listings)
     }
 
-    fn count_changes(&mut self, listing: &Listing) {
-        let Some(held) = &self.held else { return };
-        for change in changes::between(held, listing) {
-            if let Some(count) = self.changes.get_mut(change.change as usize) {
-                *count += 1;
-            }
-        }
-    }
-
     /// Changes between listings by kind, every kind once.
     pub fn changes(&self) -> impl Iterator<Item = (Change, u64)> {
         Change::ALL.into_iter().zip(self.changes)
@@ -205,6 +373,9 @@ impl AccountState {
         Reason::ALL.into_iter().zip(&self.failures)
     }
 }
+
+#[cfg(test)]
+mod event_tests;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -221,7 +392,15 @@ pub(crate) mod tests {
             base_url: "https://api.bitgpt.xyz/".into(),
             interval,
             shrink: ShrinkGuard::default(),
+            listing_scope: Some("keys.read".into()),
         }))
+    }
+
+    impl AccountState {
+        /// The state after a poll, where a test looks at nothing else.
+        pub(crate) fn polled(&self, outcome: Outcome, now: DateTime<Utc>) -> Self {
+            self.after(outcome, &AssessmentRules::default(), now).0
+        }
     }
 
     /// A poll that listed these.
@@ -262,8 +441,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_failed_poll_keeps_the_last_good_listing() {
-        let good = account().after(success(&["a", "b"]), at(10));
-        let bad = good.after(failure(Reason::Timeout, None), at(20));
+        let good = account().polled(success(&["a", "b"]), at(10));
+        let bad = good.polled(failure(Reason::Timeout, None), at(20));
         assert_eq!(ids(&bad), ["a", "b"]);
         assert_eq!(
             bad.last_attempt,
@@ -280,9 +459,9 @@ pub(crate) mod tests {
     #[test]
     fn a_good_poll_replaces_the_listing_whole() {
         let state = account()
-            .after(success(&["a", "b"]), at(10))
-            .after(failure(Reason::Dns, None), at(20));
-        let state = state.after(success(&["c"]), at(30));
+            .polled(success(&["a", "b"]), at(10))
+            .polled(failure(Reason::Dns, None), at(20));
+        let state = state.polled(success(&["c"]), at(30));
         assert_eq!(ids(&state), ["c"]);
         assert_eq!(
             (
@@ -296,10 +475,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_poll_that_brings_nothing_new_keeps_the_very_same_listing() {
-        let first = account().after(success(&["a"]), at(10));
+        let first = account().polled(success(&["a"]), at(10));
         let (same, other) = (
-            first.after(success(&["a"]), at(20)),
-            first.after(success(&["b"]), at(20)),
+            first.polled(success(&["a"]), at(20)),
+            first.polled(success(&["b"]), at(20)),
         );
         let held = |state: &AccountState| state.held.clone().unwrap();
         assert!(Arc::ptr_eq(&held(&first), &held(&same)));
@@ -309,28 +488,28 @@ pub(crate) mod tests {
 
     #[test]
     fn a_listing_that_lost_most_keys_is_held_back_until_it_is_confirmed() {
-        let good = account().after(success(&["a", "b", "c"]), at(10));
-        let held = good.after(success(&["a"]), at(20));
+        let good = account().polled(success(&["a", "b", "c"]), at(10));
+        let held = good.polled(success(&["a"]), at(20));
         assert_eq!((ids(&held), held.shrunk_listings), (vec!["a", "b", "c"], 1));
         // The poll succeeded, but what is said of keys is as old as before.
         assert!(held.last_attempt.unwrap().is_success);
         assert_eq!((held.last_success_at, held.polls), (Some(at(10)), 2));
-        let recovered = held.after(success(&["a", "b", "c"]), at(30));
+        let recovered = held.polled(success(&["a", "b", "c"]), at(30));
         assert_eq!((ids(&recovered).len(), recovered.shrunk_listings), (3, 0));
-        let confirmed = held.after(success(&[]), at(30));
+        let confirmed = held.polled(success(&[]), at(30));
         assert_eq!((ids(&confirmed).len(), confirmed.shrunk_listings), (0, 0));
         assert_eq!(confirmed.last_success_at, Some(at(30)));
-        let failed = held.after(failure(Reason::Timeout, None), at(30));
-        let again = failed.after(success(&["a"]), at(40));
+        let failed = held.polled(failure(Reason::Timeout, None), at(30));
+        let again = failed.polled(success(&["a"]), at(40));
         assert_eq!((ids(&again).len(), again.shrunk_listings), (3, 1));
     }
 
     #[test]
     fn changes_between_listings_are_counted_and_the_first_listing_is_none() {
         let state = account()
-            .after(success(&["a", "b"]), at(10))
-            .after(failure(Reason::Dns, None), at(20))
-            .after(success(&["b", "c", "d"]), at(30));
+            .polled(success(&["a", "b"]), at(10))
+            .polled(failure(Reason::Dns, None), at(20))
+            .polled(success(&["b", "c", "d"]), at(30));
         let counts: Vec<(&str, u64)> = state
             .changes()
             .map(|(change, count)| (change.as_str(), count))
@@ -347,7 +526,7 @@ pub(crate) mod tests {
             (Reason::ServerError, None),
             (Reason::Dns, None),
         ] {
-            state = state.after(failure(reason, id), at(1));
+            state = state.polled(failure(reason, id), at(1));
         }
         let counts: Vec<(Reason, u64)> = state
             .failures()

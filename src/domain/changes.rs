@@ -149,12 +149,16 @@ impl Default for ShrinkGuard {
 }
 
 impl ShrinkGuard {
+    /// Whether a listing of `keys` keys has lost suspiciously many while `held` are known.
+    pub fn is_suspicious(&self, held: usize, keys: usize) -> bool {
+        // Exact for any number of keys below 2^53.
+        held > 0 && (keys == 0 || (keys as f64) < self.ratio * held as f64)
+    }
+
     /// Whether to hold back a listing of `keys` keys while `held` are known. `seen` such listings
     /// came in a row before this one.
     pub fn holds_back(&self, held: usize, keys: usize, seen: u32) -> bool {
-        // Exact for any number of keys below 2^53.
-        let is_suspicious = held > 0 && (keys == 0 || (keys as f64) < self.ratio * held as f64);
-        is_suspicious && seen.saturating_add(1) < self.confirmations
+        self.is_suspicious(held, keys) && seen.saturating_add(1) < self.confirmations
     }
 }
 

@@ -14,10 +14,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::board::Board;
 use crate::config::Sources;
+use crate::event_log::WatchdogLog;
 use crate::liveness::Liveness;
 
 /// How long our own server may take to answer itself.
@@ -124,7 +125,7 @@ pub async fn report(
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = String::new();
-    let mut is_silent = false;
+    let mut log = WatchdogLog::default();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let status = status(&board);
         if status != told {
@@ -142,13 +143,10 @@ pub async fn report(
             _ => own.is_none(),
         };
         if loops_live && answers {
-            is_silent = false;
             unit.notifier.alive();
-        } else if !std::mem::replace(&mut is_silent, true) {
-            warn!(
-                loops_live,
-                answers, "not fit to tell systemd that all is well"
-            );
+            log.sent();
+        } else {
+            log.withheld(loops_live, answers);
         }
     }
 }

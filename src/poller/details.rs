@@ -11,15 +11,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{debug, warn};
 
 use crate::domain::account_state::AccountState;
+use crate::domain::event::Event;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, Key, KeyId};
 use crate::domain::listing::Listing;
-use crate::domain::text::Line;
 use crate::os::clock::delta;
-use crate::poller::report::{Report, Saying};
 use crate::poller::retry;
 
 /// How long the pages are left alone after a failure that the next page would meet too, and after a
@@ -50,8 +48,6 @@ pub struct Reader {
     fresh: HashMap<KeyId, Details>,
     /// When a page was last found to be unreadable, for reasons of its own.
     unreadable: HashMap<KeyId, DateTime<Utc>>,
-    report: Report,
-    start: Instant,
 }
 
 impl Reader {
@@ -71,14 +67,18 @@ impl Reader {
             not_before: Instant::now(),
             fresh: HashMap::new(),
             unreadable: HashMap::new(),
-            report: Report::default(),
-            start: Instant::now(),
         }
     }
 
     /// Reads pages until `due`, or for as long as there is one to read. A request that is under way
-    /// then is dropped and made again later. An account whose listing fails is left alone.
-    pub async fn read_until(&mut self, due: Instant, state: &mut AccountState) {
+    /// then is dropped and made again later. An account whose listing fails is left alone. Each
+    /// answer is reported to `on_event`.
+    pub async fn read_until(
+        &mut self,
+        due: Instant,
+        state: &mut AccountState,
+        on_event: impl Fn(Event),
+    ) {
         let is_up = state.last_attempt.is_some_and(|attempt| attempt.is_success);
         let Some(listing) = state.held.clone().filter(|_| is_up) else {
             return;
@@ -101,7 +101,7 @@ impl Reader {
             let asked = timeout_at(due, (self.ask)(id.clone(), left));
             match asked.await {
                 Ok(result) if Instant::now() < due || result.is_ok() => {
-                    self.finish(id, result, state);
+                    on_event(self.finish(id, result, state));
                 }
                 // The poll goes first; the page had less than its time.
                 _ => return,
@@ -126,60 +126,33 @@ impl Reader {
         longest_unread(listing, read_at, delta(self.interval), (self.now)())
     }
 
-    fn finish(&mut self, id: KeyId, result: Result<Details, Failure>, state: &mut AccountState) {
-        let account = &*state.account.name;
+    fn finish(
+        &mut self,
+        id: KeyId,
+        result: Result<Details, Failure>,
+        state: &mut AccountState,
+    ) -> Event {
         let failure = match result {
             Ok(details) => {
-                debug!(account, key_id = id.as_str(), "read the details of a key");
-                self.report.succeeded(self.start.elapsed());
                 self.unreadable.remove(&id);
-                self.fresh.insert(id, details);
-                return;
+                self.fresh.insert(id.clone(), details);
+                return Event::DetailsRead { key_id: id };
             }
             Err(failure) => failure,
         };
         let pause = pause_after(&failure, self.interval);
         self.not_before = self.not_before.max(Instant::now() + pause);
-        self.say(account, &id, &failure, pause);
         if pause.is_zero() {
-            self.unreadable.insert(id, (self.now)());
+            self.unreadable.insert(id.clone(), (self.now)());
         }
         let counts = state.details_failures.get_or_insert_default();
         if let Some(count) = counts.get_mut(failure.reason as usize) {
             *count += 1;
         }
-    }
-
-    fn say(&mut self, account: &str, id: &KeyId, failure: &Failure, pause: Duration) {
-        let (key_id, reason) = (id.as_str(), failure.reason.as_str());
-        let (http_status, api_status) = (failure.http_status, failure.api_status);
-        let error = failure.error.as_ref().map(Line::as_str);
-        let support_id = failure.support_id.as_ref().map(Line::as_str);
-        let paused_for = (!pause.is_zero())
-            .then(|| humantime::format_duration(Duration::from_secs(pause.as_secs())).to_string());
-        macro_rules! say {
-            ($level:ident, $($extra:tt)*) => {
-                $level!(
-                    account,
-                    key_id,
-                    reason,
-                    http_status,
-                    api_status,
-                    error,
-                    support_id,
-                    paused_for,
-                    $($extra)*
-                )
-            };
-        }
-        match self.report.failed(failure.reason, self.start.elapsed()) {
-            Saying::Warn { suppressed: 0 } => say!(warn, "reading the details of a key failed"),
-            Saying::Warn { suppressed } => {
-                say!(warn, suppressed, "reading the details of a key failed");
-            }
-            Saying::Suppress | Saying::Recovered | Saying::Nothing => {
-                say!(debug, "reading the details of a key failed again");
-            }
+        Event::DetailsFailed {
+            key_id: id,
+            failure: Box::new(failure),
+            paused_for: pause,
         }
     }
 }

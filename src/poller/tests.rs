@@ -6,10 +6,11 @@ use chrono::TimeDelta;
 
 use super::*;
 use crate::domain::account_state::tests::polled_every;
-use crate::domain::failure::Reason;
+use crate::domain::failure::{Failure, Reason};
 use crate::domain::listing::Listing;
 use crate::exposition::Metrics;
 use crate::liveness::Liveness;
+use crate::provider::bitgpt::parse::Parsed;
 use crate::telemetry::Telemetry;
 
 const METRICS: Metrics = Metrics {
@@ -112,7 +113,7 @@ async fn run_with(
             }
         },
         details: None,
-        watch: Watch::new(&state, Arc::default()),
+        unmatched: Arc::default(),
         state,
         attempts_max,
         board: board.clone(),

@@ -1,5 +1,4 @@
-//! What to do after an accept that failed: whether to pause, and whether to say so. Pure: times are
-//! handed in.
+//! How long to pause after an accept that failed. Pure.
 
 use std::io;
 use std::time::Duration;
@@ -9,9 +8,6 @@ use std::time::Duration;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How often it is told, as a failing poll is.
-const TOLD_EVERY: Duration = Duration::from_mins(15);
-
 /// So many lost connections in a row are more than bad luck, and get pauses too.
 const LOST_IN_A_ROW_MAX: u32 = 100;
 
@@ -20,18 +16,6 @@ const LOST_IN_A_ROW_MAX: u32 = 100;
 pub(super) struct AcceptBackoff {
     pause: Duration,
     lost_in_a_row: u32,
-    told_at: Option<Duration>,
-    untold: u64,
-}
-
-/// What to do now.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// That connection was lost; the next one may be fine at once.
-    GoOn,
-    /// The trouble is ours: wait so long, and say so where there is a number, of failures that were
-    /// not told.
-    Pause(Duration, Option<u64>),
 }
 
 impl Default for AcceptBackoff {
@@ -39,8 +23,6 @@ impl Default for AcceptBackoff {
         Self {
             pause: PAUSE_MIN,
             lost_in_a_row: 0,
-            told_at: None,
-            untold: 0,
         }
     }
 }
@@ -52,23 +34,16 @@ impl AcceptBackoff {
         self.lost_in_a_row = 0;
     }
 
-    /// An accept failed, `uptime` after the start.
-    pub(super) fn failed(&mut self, error: &io::Error, uptime: Duration) -> Next {
+    /// An accept failed: the pause, or `None` where only that connection was lost and the next one
+    /// may be fine at once.
+    pub(super) fn failed(&mut self, error: &io::Error) -> Option<Duration> {
         if is_about_the_peer(error) && self.lost_in_a_row < LOST_IN_A_ROW_MAX {
             self.lost_in_a_row += 1;
-            return Next::GoOn;
+            return None;
         }
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSE_MAX);
-        let is_news = self
-            .told_at
-            .is_none_or(|at| uptime.saturating_sub(at) >= TOLD_EVERY);
-        if !is_news {
-            self.untold += 1;
-            return Next::Pause(pause, None);
-        }
-        self.told_at = Some(uptime);
-        Next::Pause(pause, Some(std::mem::take(&mut self.untold)))
+        Some(pause)
     }
 }
 
@@ -101,43 +76,30 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn failed(trouble: &mut AcceptBackoff, code: i32, second: u64) -> Next {
-        let error = io::Error::from_raw_os_error(code);
-        trouble.failed(&error, Duration::from_secs(second))
+    fn failed(backoff: &mut AcceptBackoff, code: i32) -> Option<u128> {
+        let pause = backoff.failed(&io::Error::from_raw_os_error(code));
+        pause.map(|pause| pause.as_millis())
     }
 
     #[test]
-    fn pauses_double_and_are_told_once_in_fifteen_minutes() {
-        let mut trouble = AcceptBackoff::default();
-        let millis = Duration::from_millis;
-        for (second, pause, told) in [
-            (0, 50, Some(0)),
-            (1, 100, None),
-            (2, 200, None),
-            (3, 400, None),
-            (4, 800, None),
-            (5, 1000, None),
-            (899, 1000, None),
-            (900, 1000, Some(6)),
-        ] {
-            let next = failed(&mut trouble, libc::EMFILE, second);
-            assert_eq!(next, Next::Pause(millis(pause), told), "at {second}");
+    fn pauses_double_until_an_accept_succeeds() {
+        let mut backoff = AcceptBackoff::default();
+        for pause in [50, 100, 200, 400, 800, 1000, 1000] {
+            assert_eq!(failed(&mut backoff, libc::EMFILE), Some(pause));
         }
-        // A success shortens the pause, and is no reason to tell again.
-        trouble.is_over();
-        let next = failed(&mut trouble, libc::EMFILE, 901);
-        assert_eq!(next, Next::Pause(millis(50), None));
+        backoff.is_over();
+        assert_eq!(failed(&mut backoff, libc::EMFILE), Some(50));
     }
 
     #[test]
     fn lost_connections_cost_no_pause_unless_all_are_lost() {
-        let mut trouble = AcceptBackoff::default();
-        for round in 0..3 {
+        let mut backoff = AcceptBackoff::default();
+        for _ in 0..3 {
             for _ in 0..LOST_IN_A_ROW_MAX {
-                assert_eq!(failed(&mut trouble, libc::EPROTO, round), Next::GoOn);
+                assert_eq!(failed(&mut backoff, libc::EPROTO), None);
             }
-            assert_ne!(failed(&mut trouble, libc::EPROTO, round), Next::GoOn);
-            trouble.is_over();
+            assert_eq!(failed(&mut backoff, libc::EPROTO), Some(50));
+            backoff.is_over();
         }
     }
 }

@@ -43,13 +43,14 @@ fn exposition(count: usize, now: DateTime<Utc>) -> Exposition {
         base_url: "https://api.bitgpt.xyz/".into(),
         interval: Duration::from_secs(300),
         shrink: ShrinkGuard::default(),
+        listing_scope: None,
     };
     let outcome = Outcome {
         result: Ok(listing),
         clock_skew: None,
     };
-    let state = AccountState::new(Arc::new(account)).after(outcome, now);
     let settings = Arc::new(AssessmentRules::default());
+    let (state, _) = AccountState::new(Arc::new(account)).after(outcome, &settings, now);
     Exposition::new(vec![Arc::new(Prepared::new(
         state, None, EVERYTHING, &settings, now,
     ))])

@@ -45,6 +45,7 @@ fn states() -> [AccountState; 2] {
             base_url: "https://api.bitgpt.xyz/".into(),
             interval,
             shrink: ShrinkGuard::default(),
+            listing_scope: None,
         }))
     };
     let token = Token::parse(TOKEN, "test").unwrap();
@@ -89,8 +90,10 @@ fn states() -> [AccountState; 2] {
     let mut main = account("main");
     main.details_failures = Some([0; Reason::COUNT]);
     let polled = main
-        .after(good, at("2025-12-31T23:50:00Z"))
-        .after(bad, at("2025-12-31T23:55:00.25Z"))
+        .after(good, &settings(), at("2025-12-31T23:50:00Z"))
+        .0
+        .after(bad, &settings(), at("2025-12-31T23:55:00.25Z"))
+        .0
         .with_next_poll(at("2026-01-01T00:00:00Z"));
     [polled, account("odd \"name\" \\")]
 }

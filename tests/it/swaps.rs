@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use api_key_exporter::board::Board;
 use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
+use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::exposition::{Encoding, Format, Metrics};
 use api_key_exporter::provider::bitgpt::parse::{self, Rules};
@@ -58,6 +59,7 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
         base_url: "https://api.bitgpt.xyz/".into(),
         interval: Duration::from_secs(300),
         shrink: ShrinkGuard::default(),
+        listing_scope: None,
     };
     let empty = AccountState::new(Arc::new(account));
     let now = |second| DateTime::from_timestamp(second, 0).unwrap();
@@ -69,7 +71,7 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
                 result: Ok(parse::answer(200, &body, &rules).unwrap().listing),
                 clock_skew: None,
             };
-            empty.after(outcome, now(0))
+            empty.after(outcome, &AssessmentRules::default(), now(0)).0
         })
         .collect();
     let metrics = Metrics {

@@ -250,7 +250,7 @@ mod tests {
             ..key(&format!("key_{id:05}"))
         });
         let state = polled_every(Duration::from_secs(60), "a");
-        let state = state.after(listed(keys.collect()), at(0));
+        let state = state.polled(listed(keys.collect()), at(0));
         let settings = AssessmentRules::default();
         KeysText::new(
             &state,

@@ -36,7 +36,7 @@ fn state(listing: Listing) -> AccountState {
         result: Ok(listing),
         clock_skew: None,
     };
-    polled_every(Duration::from_secs(300), "a").after(outcome, now())
+    polled_every(Duration::from_secs(300), "a").polled(outcome, now())
 }
 
 /// `second id` of each request.
@@ -69,7 +69,7 @@ fn seen(asked: &Asked) -> Vec<String> {
 
 async fn read_for(reader: &mut Reader, seconds: u64, state: &mut AccountState) {
     let due = Instant::now() + Duration::from_secs(seconds);
-    reader.read_until(due, state).await;
+    reader.read_until(due, state, |_| {}).await;
     sleep_until(due).await;
 }
 
@@ -174,7 +174,7 @@ async fn an_account_whose_listing_fails_is_left_alone() {
         result: Err(Failure::new(Reason::RateLimited, "")),
         clock_skew: None,
     };
-    let mut state = state(listing(&["a"])).after(outage, now());
+    let mut state = state(listing(&["a"])).polled(outage, now());
     read_for(&mut reader, 300, &mut state).await;
     assert_eq!(seen(&asked), Vec::<String>::new());
 }

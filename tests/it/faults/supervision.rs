@@ -14,7 +14,6 @@ use api_key_exporter::liveness::Liveness;
 use api_key_exporter::os::clock;
 use api_key_exporter::os::systemd::{self, Notifier, Unit};
 use api_key_exporter::poller::Poller;
-use api_key_exporter::poller::watch::Watch;
 use api_key_exporter::reload::Load;
 use api_key_exporter::server::Server;
 use api_key_exporter::server::listen;
@@ -95,6 +94,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
         base_url: "http://localhost".into(),
         interval: Duration::from_secs(1),
         shrink: settings.poll.shrink,
+        listing_scope: None,
     };
     let state = AccountState::new(Arc::new(account));
     let judging = settings.assessment_rules.clone();
@@ -109,7 +109,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
             begun.store(true, Ordering::Relaxed);
             std::future::pending().await
         },
-        watch: Watch::new(&state, Arc::default()),
+        unmatched: Arc::default(),
         state,
         attempts_max: 1,
         board: board.clone(),

@@ -1,0 +1,14 @@
+//! Turns events into log lines and counters. Other modules decide what is a fact; only this one
+//! decides which facts are worth a line, and how the line reads.
+//!
+//! The counters of an account's polls, failures and changes are part of its state, which counts
+//! them in the transition that yields the events. The counters of everything else are increased
+//! here, beside the line.
+
+mod account_log;
+mod lines;
+mod process_log;
+mod rate_limit;
+
+pub use account_log::{AccountLog, PollFacts};
+pub use process_log::{AcceptLog, SnapshotLog, WatchdogLog};
