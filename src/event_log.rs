@@ -11,4 +11,5 @@ mod process_log;
 mod rate_limit;
 
 pub use account_log::{AccountLog, PollFacts};
+pub use lines::attempt_failed;
 pub use process_log::{AcceptLog, SnapshotLog, WatchdogLog};

@@ -13,12 +13,11 @@ use chrono::{DateTime, Utc};
 use prometheus::Histogram;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use crate::board::Board;
 use crate::domain::account_state::{AccountState, Outcome};
 use crate::domain::event::Event;
-use crate::event_log::{AccountLog, PollFacts};
+use crate::event_log::{self, AccountLog, PollFacts};
 use crate::liveness::Heartbeat;
 use crate::os::allocator;
 use crate::os::clock::delta;
@@ -76,7 +75,7 @@ impl Default for PollerCarryover {
     }
 }
 
-/// A whole poll: the last attempt's answer, and how it was come by.
+/// A whole poll: the last attempt's answer, and how many attempts it took.
 struct Poll {
     answer: Answer,
     attempts: u32,
@@ -150,7 +149,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 return Poll { answer, attempts };
             };
             let account = &*self.state.account.name;
-            debug!(account, reason = failure.reason.as_str(), retry_in = ?wait, "attempt failed, trying again");
+            event_log::attempt_failed(account, failure, wait);
             sleep(wait).await;
             attempts += 1;
         }

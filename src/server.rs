@@ -74,7 +74,7 @@ impl Server {
     /// Serves `listener` until `stop`, then finishes the answers under way.
     pub async fn run(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let connections = TaskTracker::new();
-        let mut log = AcceptLog::new(self.telemetry.clone());
+        let mut log = AcceptLog::new(self.telemetry.http_rejected(Rejected::AcceptFailed));
         let mut backoff = AcceptBackoff::default();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let error = match accepted {
@@ -105,7 +105,7 @@ impl Server {
         stop: &CancellationToken,
     ) {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
-            self.telemetry.count_rejected(Rejected::ConnLimit);
+            self.telemetry.http_rejected(Rejected::ConnLimit).inc();
             return;
         };
         let (server, stop) = (self.clone(), stop.clone());

@@ -233,11 +233,9 @@ impl Telemetry {
             .inc();
     }
 
-    /// Counts a connection turned away.
-    pub fn count_rejected(&self, reason: Rejected) {
-        self.http_rejected
-            .with_label_values(&[reason.as_str()])
-            .inc();
+    /// Counts the connections turned away for `reason`.
+    pub fn http_rejected(&self, reason: Rejected) -> IntCounter {
+        self.http_rejected.with_label_values(&[reason.as_str()])
     }
 
     /// All of it. What the system tells of the process is read once a second at most: it costs more

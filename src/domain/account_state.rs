@@ -161,7 +161,7 @@ impl AccountState {
         self.last_attempt.is_some() || self.held.is_some()
     }
 
-    /// What is known after a poll that ended at `now`, and what it brought to light. The only way in
+    /// What is known after a poll that ended at `now`, and the events of that poll. The only way in
     /// which keys come and go.
     ///
     /// `rules` decide which thresholds were crossed since the last poll and what keys are called;

@@ -15,6 +15,12 @@ use crate::domain::text::Line;
 use crate::event_log::account_log::PollFacts;
 use crate::event_log::rate_limit::LogDecision;
 
+/// A failed attempt after which the poll makes another one.
+pub fn attempt_failed(account: &str, failure: &Failure, retry_in: Duration) {
+    let reason = failure.reason.as_str();
+    debug!(account, reason, ?retry_in, "attempt failed, retrying");
+}
+
 /// A failed poll, at the level that `decision` asks for.
 pub(super) fn failure(account: &str, failure: &Failure, facts: &PollFacts, decision: LogDecision) {
     let error = text(failure.error.as_ref());

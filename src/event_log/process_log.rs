@@ -1,7 +1,7 @@
 //! The log lines and counters of what concerns the process rather than one account: snapshots,
 //! connections, the watchdog.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
@@ -10,8 +10,6 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::event_log::rate_limit::{LogDecision, RateLimit};
-use crate::snapshot::format::Identity;
-use crate::telemetry::{Rejected, Telemetry};
 
 /// Ten lines in any minute, as for the polls of an account.
 const BURST: u32 = 5;
@@ -24,7 +22,7 @@ pub struct SnapshotLog {
     /// Counts failed saves.
     failures: IntCounter,
     /// The accounts whose last save failed, and why. A cause that fails every account is one line.
-    failing: HashMap<Identity, String>,
+    failing: HashMap<Box<str>, String>,
     /// Increased with each cause that no account had.
     cause: u64,
     limit: RateLimit<u64>,
@@ -42,26 +40,23 @@ impl SnapshotLog {
         }
     }
 
-    /// Forgets accounts that are not `known` any longer.
-    pub fn retain(&mut self, known: &HashSet<Identity>) {
-        self.failing.retain(|identity, _| known.contains(identity));
+    /// Forgets accounts that are no longer known.
+    pub fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
+        self.failing.retain(|account, _| is_known(account));
     }
 
     /// A snapshot was saved.
-    pub fn saved(&mut self, identity: &Identity) {
-        let account = &*identity.account;
+    pub fn saved(&mut self, account: &str) {
         debug!(account, "saved a snapshot");
-        if self.is_over(identity) && self.limit.resolved(self.start.elapsed()) {
+        if self.is_over(account) && self.limit.resolved(self.start.elapsed()) {
             info!("saving the snapshots works again");
         }
     }
 
     /// A snapshot could not be saved.
-    pub fn failed(&mut self, identity: Identity, error: &str) {
+    pub fn failed(&mut self, account: &str, error: &str) {
         self.failures.inc();
-        let account = identity.account.clone();
-        let decision = self.decide(identity, error, self.start.elapsed());
-        match decision {
+        match self.decide(account, error, self.start.elapsed()) {
             LogDecision::Log { suppressed } => warn!(
                 account,
                 error, suppressed, "cannot save the snapshot; newer listings are lost at a restart"
@@ -70,17 +65,17 @@ impl SnapshotLog {
         }
     }
 
-    fn decide(&mut self, identity: Identity, error: &str, uptime: Duration) -> LogDecision {
+    fn decide(&mut self, account: &str, error: &str, uptime: Duration) -> LogDecision {
         if self.failing.values().all(|known| known != error) {
             self.cause += 1;
         }
-        self.failing.insert(identity, error.to_owned());
+        self.failing.insert(account.into(), error.to_owned());
         self.limit.problem(self.cause, uptime)
     }
 
     /// Whether nothing fails after this save.
-    fn is_over(&mut self, identity: &Identity) -> bool {
-        self.failing.remove(identity);
+    fn is_over(&mut self, account: &str) -> bool {
+        self.failing.remove(account);
         self.failing.is_empty()
     }
 }
@@ -89,16 +84,17 @@ impl SnapshotLog {
 #[derive(Debug)]
 pub struct AcceptLog {
     start: Instant,
-    telemetry: Telemetry,
+    /// Counts failed accepts.
+    failures: IntCounter,
     limit: RateLimit,
 }
 
 impl AcceptLog {
-    /// Counts failures in `telemetry`.
-    pub fn new(telemetry: Telemetry) -> Self {
+    /// Counts failures in `failures`.
+    pub fn new(failures: IntCounter) -> Self {
         Self {
             start: Instant::now(),
-            telemetry,
+            failures,
             limit: RateLimit::new(BURST, PERIOD),
         }
     }
@@ -106,7 +102,7 @@ impl AcceptLog {
     /// An accept failed. That another one succeeds in between is no recovery: at the limit of open
     /// files, some always do.
     pub fn failed(&mut self, error: &io::Error) {
-        self.telemetry.count_rejected(Rejected::AcceptFailed);
+        self.failures.inc();
         let error = error.to_string();
         if let LogDecision::Log { suppressed } = self.limit.problem((), self.start.elapsed()) {
             warn!(error, suppressed, "cannot accept connections");
@@ -154,13 +150,6 @@ impl WatchdogLog {
 mod tests {
     use super::*;
 
-    fn of(account: &str) -> Identity {
-        Identity {
-            account: account.to_owned(),
-            base_url: "https://api.example.com/".to_owned(),
-        }
-    }
-
     #[test]
     fn a_cause_is_logged_once_in_fifteen_minutes_however_many_accounts_have_it() {
         let failures = IntCounter::new("failures", "Failures.").unwrap();
@@ -177,19 +166,19 @@ mod tests {
             (907, "a", "locked", false),
         ] {
             let uptime = Duration::from_secs(second);
-            let decision = log.decide(of(account), cause, uptime);
+            let decision = log.decide(account, cause, uptime);
             let shown = decision != LogDecision::Suppress;
             assert_eq!(shown, is_logged, "{account}: {cause} at {second}");
         }
-        assert!(!log.is_over(&of("c")), "it never failed");
-        assert!(!log.is_over(&of("a")), "the other one still fails");
-        assert!(log.is_over(&of("b")));
+        assert!(!log.is_over("c"), "it never failed");
+        assert!(!log.is_over("a"), "the other one still fails");
+        assert!(log.is_over("b"));
         assert!(log.limit.resolved(Duration::from_secs(908)));
         assert!(!log.limit.resolved(Duration::from_secs(909)));
         let uptime = Duration::from_secs(910);
-        assert_ne!(log.decide(of("b"), "locked", uptime), LogDecision::Suppress);
+        assert_ne!(log.decide("b", "locked", uptime), LogDecision::Suppress);
         // An account that is removed does not fail.
-        log.retain(&HashSet::new());
-        assert!(log.is_over(&of("a")));
+        log.retain(|_| false);
+        assert!(log.is_over("a"));
     }
 }

@@ -36,7 +36,8 @@ pub async fn save_all(
             .map(|account| identity(account.state()))
             .collect();
         saved.retain(|identity, _| known.contains(identity));
-        log.retain(&known);
+        let names: HashSet<&str> = known.iter().map(|it| it.account.as_str()).collect();
+        log.retain(|account| names.contains(account));
         for account in accounts {
             let state = account.state();
             let identity = identity(state);
@@ -52,11 +53,12 @@ pub async fn save_all(
         }
         drop(shown);
         for (identity, listing, listed_at) in unsaved {
-            let saving = save(directory.clone(), identity.clone(), listing, listed_at);
+            let account = identity.account.clone();
+            let saving = save(directory.clone(), identity, listing, listed_at);
             match stop.run_until_cancelled(saving).await {
                 None => return,
-                Some(Ok(())) => log.saved(&identity),
-                Some(Err(error)) => log.failed(identity, &error),
+                Some(Ok(())) => log.saved(&account),
+                Some(Err(error)) => log.failed(&account, &error),
             }
         }
         // Looks again at what changed while the disk was busy.

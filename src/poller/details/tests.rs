@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::domain::account_state::Outcome;
 use crate::domain::account_state::tests::polled_every;
+use crate::domain::assessment::AssessmentRules;
 use crate::domain::key::LastUse;
 use crate::domain::key::tests::{at, key};
 use crate::domain::listing::Rejects;
@@ -90,6 +91,35 @@ async fn each_page_is_read_once_at_the_pace_that_is_allowed() {
     state.held = Some(Arc::new(enriched));
     read_for(&mut reader, 300, &mut state).await;
     assert_eq!(seen(&asked), ["300 d"]);
+}
+
+/// A listing without labels differs from the one held, which has them from the details.
+#[tokio::test(start_paused = true)]
+async fn a_label_from_the_details_is_no_change_at_the_next_poll() {
+    let ask: Ask = Box::new(|_, _| {
+        let details = Details {
+            label: Some("ci".into()),
+            ..read_at(1_000_000)
+        };
+        Box::pin(async { Ok(details) })
+    });
+    let mut reader = Reader::new(ask, Duration::from_hours(6), 30, now);
+    let mut state = state(listing(&["a"]));
+    for poll in 0..3 {
+        read_for(&mut reader, 300, &mut state).await;
+        let outcome = Outcome {
+            result: Ok(reader.enrich(listing(&["a"]), state.held.as_deref())),
+            clock_skew: None,
+        };
+        let (next, events) = state.after(outcome, &AssessmentRules::default(), now());
+        let is_change = |event: &Event| matches!(event, Event::KeyChanged(_));
+        assert!(!events.iter().any(is_change), "poll {poll}: {events:?}");
+        assert_eq!(
+            next.held.as_ref().unwrap().keys()[0].label.as_deref(),
+            Some("ci")
+        );
+        state = next;
+    }
 }
 
 #[tokio::test(start_paused = true)]
