@@ -1,5 +1,5 @@
-//! When clocks disagree enough to report it: ours with the API's, or the creation times of keys with
-//! both.
+//! When clocks disagree enough to report it: the API's clock with ours, or the creation times of
+//! keys with both.
 
 use chrono::{DateTime, TimeDelta, Utc};
 

@@ -246,6 +246,56 @@ async fn the_log_tells_of_the_own_key_of_crossings_and_of_idle_entries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_changed_keys_with_old_and_new_values() {
+    let key = |ends: &str, scopes: &[&str], list: Value| {
+        let mut key = labelled("deploy", "ci");
+        key["expires_at"] = json!(ends);
+        key["scopes"] = json!(scopes);
+        key["ip_allow_list"] = list;
+        Reply::listing(&[key])
+    };
+    let before = key("2098-01-01 00:00:00", &["a", "b"], json!(["192.0.2.0/24"]));
+    let api = Api::start(before).await;
+    let folder = Folder::new("changes");
+    let path = config_file(&folder, &api.url());
+    let text = std::fs::read_to_string(&path).unwrap()
+        + "[[keys]]\nmatch = \"ci\"\nname = \"Build\"\nteam = \"platform\"\n";
+    folder.file("config.toml", &text);
+    let daemon = Daemon::start(binary(&["--config.file", &path]), &folder);
+    daemon.logs("listed keys for the first time").await;
+    api.reply(key(
+        "2099-02-03 00:00:00",
+        &["b", "c"],
+        json!(["192.0.2.0/24", "198.51.100.7"]),
+    ));
+    daemon.logs("change=expiry").await;
+    let log = daemon.log();
+    let who = "account=default key_id=deploy name=Build team=platform \
+               expires_at=2099-02-03T00:00:00Z expires_in=";
+    for (start, end) in [
+        (
+            "WARN the scopes of a key were widened",
+            "change=scopes added=c removed=a",
+        ),
+        (
+            "WARN the IP allow list of a key was widened",
+            "change=ip_allow_list added=198.51.100.7",
+        ),
+        (
+            "INFO a key changed",
+            "change=expiry from=2098-01-01T00:00:00Z to=2099-02-03T00:00:00Z",
+        ),
+    ] {
+        let is_it = |line: &&str| line.contains(&format!("{start} {who}")) && line.ends_with(end);
+        assert_eq!(
+            log.lines().filter(is_it).count(),
+            1,
+            "{start} … {end}: {log}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_inventory_is_reloaded_with_the_configuration_all_or_nothing() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("inventory-reload");
