@@ -439,6 +439,7 @@ async fn quick_polls(address: &str, api: SocketAddr) {
         vec![listener],
         &tokio_util::sync::CancellationToken::new(),
     )
+    .await
     .unwrap();
     tasks.join_next().await;
 }

@@ -82,7 +82,7 @@ pub fn serve(
     bound: &dyn Fn(&[SocketAddr], &Config),
 ) -> Exit {
     // Before anything is read: a SIGHUP from here on is a reload, and a SIGTERM a clean stop.
-    let (runtime, signals) = match with_signals() {
+    let (runtime, mut signals) = match with_signals() {
         Ok(both) => both,
         Err(error) => return failed_early(&error),
     };
@@ -90,9 +90,22 @@ pub fn serve(
         Ok(load) => load,
         Err(error) => return failed_early(&error),
     };
-    let config = match load() {
-        Ok(config) => config,
-        Err(problems) => return misconfigured(&problems),
+    // On the thread for what blocks, so that the daemon can be stopped while a file system hangs.
+    let loaded = runtime.block_on(async {
+        let load = load.clone();
+        tokio::select! {
+            loaded = tokio::task::spawn_blocking(move || load()) => Some(loaded),
+            _ = signals.stop() => None,
+        }
+    });
+    let config = match loaded {
+        Some(Ok(Ok(config))) => config,
+        Some(Ok(Err(problems))) => return misconfigured(&problems),
+        Some(Err(_panicked)) => return failed_early(&RunError::TaskPanicked),
+        None => {
+            runtime.shutdown_background();
+            return Exit::Done(String::new());
+        }
     };
     // Dropped last, so that it outlives the tasks that log.
     let logging = Logging::start(config.log);
@@ -186,7 +199,13 @@ impl Daemon<'_> {
                 config.accounts.len(),
             ),
         };
-        let mut tasks = start(config, listeners, parts, &stop);
+        let mut tasks = tokio::select! {
+            tasks = start(config, listeners, parts, &stop) => tasks,
+            signal = signals.stop() => {
+                info!(signal, "stopped before the start was over");
+                return Ok(());
+            }
+        };
         notifier.ready();
         let signal = loop {
             tokio::select! {
@@ -222,7 +241,7 @@ impl Daemon<'_> {
 
 /// Starts everything, for a caller that neither reloads nor has a supervisor: a poller for each
 /// account and a server for each listener. Says so in one line.
-pub fn spawn(
+pub async fn spawn(
     config: &Config,
     listeners: Vec<TcpListener>,
     stop: &CancellationToken,
@@ -236,7 +255,7 @@ pub fn spawn(
         unit: Unit::default(),
         connections_max: config.web.max_connections,
     };
-    Ok(start(config, listeners, parts, stop))
+    Ok(start(config, listeners, parts, stop).await)
 }
 
 /// What the tasks of a daemon share.
@@ -248,14 +267,14 @@ struct Parts {
     connections_max: usize,
 }
 
-fn start(
+async fn start(
     config: &Config,
     listeners: Vec<TcpListener>,
     parts: Parts,
     stop: &CancellationToken,
 ) -> JoinSet<&'static str> {
     let telemetry = parts.telemetry;
-    let pollers = Pollers::start(config, telemetry.clone(), clock::now, stop);
+    let pollers = Pollers::start(config, telemetry.clone(), clock::now, stop).await;
     let mut tasks = JoinSet::new();
     if let Some(directory) = &pollers.directory {
         let failures = telemetry.state_save_failures.clone();

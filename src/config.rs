@@ -14,7 +14,7 @@ mod warnings;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,11 +25,13 @@ pub use assessment::Details;
 pub use problem::{Origin, Problem};
 pub use reader::Effective;
 use reader::{Least, Section};
+use secrecy::zeroize::Zeroizing;
 
 use crate::domain::assessment::AssessmentRules;
 use crate::domain::changes::ShrinkGuard;
 use crate::domain::inventory::Inventory;
 use crate::exposition::Metrics;
+use crate::os::files::{self, FileError};
 
 /// What all environment variables of the exporter start with.
 const ENV_PREFIX: &str = "API_KEY_EXPORTER";
@@ -181,7 +183,7 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<Self, Vec<Problem>> {
         let text = match &sources.file {
             Some(path) => read_file(path).map_err(|problem| vec![problem])?,
-            None => String::new(),
+            None => Zeroizing::default(),
         };
         Self::parse(&text, sources)
     }
@@ -400,20 +402,19 @@ default_by_reading_nothing!(
     Log => |section| Log::read(section, true)
 );
 
-fn read_file(path: &Path) -> Result<String, Problem> {
+fn read_file(path: &Path) -> Result<Zeroizing<String>, Problem> {
     let problem = |why: String| Problem::general(format!("{}: {why}", path.display()));
-    let file = std::fs::File::open(path)
-        .map_err(|error| problem(format!("cannot open the file: {error}")))?;
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| problem(format!("cannot read the file: {error}")))?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(problem(format!(
-            "the file is larger than {FILE_BYTES_MAX} bytes"
-        )));
+    let content = match files::read(path, FILE_BYTES_MAX) {
+        Ok(content) => content,
+        Err(FileError::Unreadable(error)) => {
+            return Err(problem(format!("cannot open the file: {error}")));
+        }
+        Err(error) => return Err(problem(format!("the file {error}"))),
+    };
+    match std::str::from_utf8(&content) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(error) => Err(problem(format!("cannot read the file: {error}"))),
     }
-    Ok(text)
 }
 
 /// Lays file, environment and flags over each other; each value remembers where it came from.

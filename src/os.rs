@@ -2,6 +2,7 @@
 
 pub mod allocator;
 pub mod clock;
+pub mod files;
 pub(crate) mod process_metrics;
 pub mod rlimits;
 pub mod signals;

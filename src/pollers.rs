@@ -64,7 +64,7 @@ struct PollerHandle {
 
 impl Pollers {
     /// Starts a poller for each account, with what is saved of it. They stop with `stop`.
-    pub fn start(
+    pub async fn start(
         config: &Config,
         telemetry: Telemetry,
         now: fn() -> DateTime<Utc>,
@@ -78,7 +78,7 @@ impl Pollers {
                 now(),
             )),
             liveness: Liveness::new(),
-            directory: open_store(config).map(Arc::new),
+            directory: open_store(config).await,
             telemetry,
             config: config.clone(),
             handles: Vec::new(),
@@ -91,7 +91,7 @@ impl Pollers {
         let mut new = Vec::new();
         let mut plan = Vec::new();
         for account in &config.accounts {
-            let state = pollers.first_state(account, config);
+            let state = pollers.first_state(account, config).await;
             plan.push(Slot::Show(pollers.next_slot, state.into()));
             new.push((account.clone(), pollers.next_slot, Arc::default()));
             pollers.next_slot += 1;
@@ -163,10 +163,8 @@ impl Pollers {
                 } else {
                     added.push(account.name.clone());
                 }
-                plan.push(Slot::Show(
-                    self.next_slot,
-                    self.first_state(account, &config).into(),
-                ));
+                let state = self.first_state(account, &config).await;
+                plan.push(Slot::Show(self.next_slot, state.into()));
                 new.push((account.clone(), self.next_slot, Arc::default()));
                 self.next_slot += 1;
                 continue;
@@ -181,10 +179,10 @@ impl Pollers {
             let (slot, carryover) = (running.slot, running.carryover.clone());
             running.end().await;
             let known = self.board.state(slot);
-            let state = known.map_or_else(
-                || self.first_state(account, &config),
-                |known| with_details(known.of(facts(account, &config)), &config),
-            );
+            let state = match known {
+                Some(known) => with_details(known.of(facts(account, &config)), &config),
+                None => self.first_state(account, &config).await,
+            };
             plan.push(Slot::Show(slot, state.into()));
             new.push((account.clone(), slot, carryover));
         }
@@ -229,13 +227,13 @@ impl Pollers {
     }
 
     /// What is known of an account that is new: what is saved of it, or nothing.
-    fn first_state(&self, account: &Account, config: &Config) -> AccountState {
+    async fn first_state(&self, account: &Account, config: &Config) -> AccountState {
         let state = with_details(AccountState::new(facts(account, config)), config);
-        let saved = self
-            .directory
-            .as_ref()
-            .and_then(|directory| directory.store());
-        match saved.and_then(|store| store.load(&snapshot::identity(&state))) {
+        let saved = match &self.directory {
+            Some(directory) => directory.load(snapshot::identity(&state)).await,
+            None => None,
+        };
+        match saved {
             Some(snapshot) => state.with_snapshot(snapshot.listing, snapshot.listed_at),
             None => state,
         }
@@ -315,10 +313,13 @@ impl PollerHandle {
 
 /// The directory of the snapshots, where one is configured. If it cannot be opened, the exporter
 /// starts without saved listings and retries at each save.
-fn open_store(config: &Config) -> Option<SnapshotDirectory> {
+async fn open_store(config: &Config) -> Option<Arc<SnapshotDirectory>> {
     let directory = config.state.directory.as_deref()?;
-    let directory = SnapshotDirectory::new(directory, config.poll.max_body_bytes);
-    if let Err(error) = directory.open() {
+    let directory = Arc::new(SnapshotDirectory::new(
+        directory,
+        config.poll.max_body_bytes,
+    ));
+    if let Err(error) = directory.open().await {
         warn!(error = chain(&error), "starts without the saved snapshots");
     }
     Some(directory)

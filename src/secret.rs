@@ -5,23 +5,22 @@
 //! sensitive.
 
 use std::borrow::Cow;
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use reqwest::header::HeaderValue;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::text::REDACTED;
+use crate::os::files::{self, FileError};
 
 /// Largest token file. Tokens have some hundred bytes; 4 KiB leaves room and refuses a file named
 /// by mistake.
 const FILE_BYTES_MAX: u64 = 4 * 1024;
 
-/// Room for it, and for the reading to see its end.
-const FILE_BUFFER_BYTES: usize = 8 * 1024;
+/// The bits of a file's mode that let everybody read it.
+const EVERYBODY_READS: u32 = 0o004;
 
 /// Shortest token that is looked for in upstream text; anything shorter would be found by chance.
 const SCRUBBED_CHARS_MIN: usize = 8;
@@ -43,12 +42,9 @@ pub enum TokenError {
     /// The file cannot be opened or read.
     #[error("cannot read token file {}", .0.display())]
     Unreadable(PathBuf, #[source] std::io::Error),
-    /// It is a directory, a pipe or a device.
-    #[error("token file {} is not a regular file", .0.display())]
-    NotAFile(PathBuf),
-    /// It is larger than any token.
-    #[error("token file {} is larger than {FILE_BYTES_MAX} bytes", .0.display())]
-    TooLarge(PathBuf),
+    /// It is something else than a small file, or its file system hangs.
+    #[error("token file {} {}", .0.display(), .1)]
+    Unusable(PathBuf, FileError),
     /// There is nothing in it.
     #[error("the token in {0} is empty")]
     Empty(String),
@@ -74,13 +70,36 @@ pub enum TokenSource {
     },
 }
 
+impl TokenError {
+    /// Whether it may be gone in a minute and says nothing of the token: a file system that hangs.
+    pub fn is_no_answer(&self) -> bool {
+        matches!(self, Self::Unusable(_, FileError::NoAnswer))
+    }
+}
+
 impl TokenSource {
-    /// Reads the token as it is now. Blocks on the file system for a regular file, and never on a
-    /// pipe.
+    /// Reads the token as it is now. Blocks for 5 s at most.
     pub fn read(&self) -> Result<Token, TokenError> {
         match self {
-            Self::File(path) => read_file(path),
+            Self::File(path) => of_file(path, files::read(path, FILE_BYTES_MAX)),
             Self::Env { token, .. } => Ok(token.clone()),
+        }
+    }
+
+    /// As [`TokenSource::read`], but waits as long as the caller does.
+    pub async fn read_async(&self) -> Result<Token, TokenError> {
+        match self {
+            Self::File(path) => of_file(path, files::read_async(path, FILE_BYTES_MAX).await),
+            Self::Env { token, .. } => Ok(token.clone()),
+        }
+    }
+
+    /// Whether everybody on this machine may read the token's file.
+    pub fn is_public(&self) -> bool {
+        match self {
+            Self::File(path) => files::read(path, FILE_BYTES_MAX)
+                .is_ok_and(|content| content.mode() & EVERYBODY_READS != 0),
+            Self::Env { .. } => false,
         }
     }
 
@@ -185,26 +204,15 @@ impl Token {
     }
 }
 
-fn read_file(path: &Path) -> Result<Token, TokenError> {
-    let unreadable = |error| TokenError::Unreadable(path.to_owned(), error);
-    // Without O_NONBLOCK, opening a named pipe waits for a writer: for ever.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(unreadable)?;
-    if !file.metadata().map_err(unreadable)?.is_file() {
-        return Err(TokenError::NotAFile(path.to_owned()));
+fn of_file(
+    path: &Path,
+    content: Result<Arc<files::Content>, FileError>,
+) -> Result<Token, TokenError> {
+    match content {
+        Ok(content) => Token::parse(&content, &format!("file {}", path.display())),
+        Err(FileError::Unreadable(error)) => Err(TokenError::Unreadable(path.to_owned(), error)),
+        Err(error) => Err(TokenError::Unusable(path.to_owned(), error)),
     }
-    // Never grows, which would leave copies behind, and is wiped at the end.
-    let mut content = Zeroizing::new(Vec::with_capacity(FILE_BUFFER_BYTES));
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut content)
-        .map_err(unreadable)?;
-    if content.len() as u64 > FILE_BYTES_MAX {
-        return Err(TokenError::TooLarge(path.to_owned()));
-    }
-    Token::parse(&content, &format!("file {}", path.display()))
 }
 
 #[cfg(test)]

@@ -5,18 +5,23 @@ pub mod format;
 mod saver;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 pub use saver::save_all;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::domain::account_state::AccountState;
 use crate::domain::listing::Listing;
 use crate::domain::text::chain;
+use crate::os::files::{self, FileError, Links};
 use crate::snapshot::format::{BadSnapshot, Identity, Snapshot};
 
 /// Nobody but the exporter's user needs to see which keys there are.
@@ -51,27 +56,43 @@ pub enum StoreError {
     /// Another process uses it.
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
+    /// Its file system hangs.
+    #[error("{} does not answer; check the mount", .0.display())]
+    NoAnswer(PathBuf),
+    /// A snapshot cannot be written.
+    #[error(transparent)]
+    Unsaved(io::Error),
+    /// A bug.
+    #[error("the access to the snapshots panicked")]
+    Panicked,
 }
 
 /// Why a file cannot be taken for a snapshot.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
-    #[error("cannot read it")]
-    Unreadable(#[from] io::Error),
-    #[error("it is not a regular file")]
-    NotAFile,
-    #[error("it is larger than {0} bytes")]
-    TooLarge(u64),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Bad(#[from] BadSnapshot),
 }
 
-/// Where the store is, whether it could be opened already or not.
+/// How long a start or a reload waits for a snapshot. What is missed is listed again within an
+/// interval; no scrape is answered before.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a save may take before it counts as failed: a busy disk takes seconds to sync.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where the store is, whether it could be opened already or not. Its users wait for a file system
+/// that hangs for a limited time, and one thread at most hangs with it.
 #[derive(Debug)]
 pub struct SnapshotDirectory {
     directory: PathBuf,
     body_bytes_max: usize,
     store: OnceLock<Store>,
+    /// Held while the directory is in use, also by those whom nobody waits for any longer.
+    in_use: Arc<Mutex<()>>,
+    is_overdue: AtomicBool,
 }
 
 impl SnapshotDirectory {
@@ -81,17 +102,82 @@ impl SnapshotDirectory {
             directory: directory.to_owned(),
             body_bytes_max,
             store: OnceLock::new(),
+            in_use: Arc::default(),
+            is_overdue: AtomicBool::new(false),
         }
     }
 
-    /// The store, where it was opened.
-    pub fn store(&self) -> Option<&Store> {
-        self.store.get()
+    /// Opens the store.
+    pub async fn open(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.within(LOAD_TIMEOUT, |_store| ()).await
     }
 
-    /// The store, opened now unless it is already. For one task at a time, because a second one
-    /// would find the folder locked. Blocks on the disk.
-    pub fn open(&self) -> Result<&Store, StoreError> {
+    /// The snapshot of `identity`, where the store was opened and holds a usable one.
+    pub async fn load(self: &Arc<Self>, identity: Identity) -> Option<Snapshot> {
+        self.store.get()?;
+        let account = identity.account.clone();
+        let loading = self.within(LOAD_TIMEOUT, move |store| store.load(&identity));
+        match loading.await {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                let error = chain(&error);
+                warn!(account, error, "starts without the saved snapshot");
+                None
+            }
+        }
+    }
+
+    /// Saves a snapshot as [`Store::save`] does, in a directory that may have to be opened first.
+    pub async fn save(
+        self: &Arc<Self>,
+        identity: Identity,
+        listing: Arc<Listing>,
+        listed_at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        self.within(SAVE_TIMEOUT, move |store| {
+            store.save(&identity, &listing, listed_at)
+        })
+        .await?
+        .map_err(StoreError::Unsaved)
+    }
+
+    /// Does `work` with the store, opened now unless it is already, in a thread for what blocks.
+    /// Fails at once while earlier work is overdue.
+    async fn within<T: Send + 'static>(
+        self: &Arc<Self>,
+        limit: Duration,
+        work: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let no_answer = || StoreError::NoAnswer(self.directory.clone());
+        if self.is_overdue.load(Ordering::SeqCst) {
+            return Err(no_answer());
+        }
+        let working = async {
+            let in_use = self.in_use.clone().lock_owned().await;
+            let this = self.clone();
+            tokio::task::spawn_blocking(move || {
+                let result = this.opened().map(work);
+                drop(in_use);
+                this.is_overdue.store(false, Ordering::SeqCst);
+                result
+            })
+            .await
+        };
+        match timeout(limit, working).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_panicked)) => Err(StoreError::Panicked),
+            Err(_elapsed) => {
+                self.is_overdue.store(true, Ordering::SeqCst);
+                // It may have ended in this very moment, and would be overdue from then on.
+                if self.in_use.try_lock().is_ok() {
+                    self.is_overdue.store(false, Ordering::SeqCst);
+                }
+                Err(no_answer())
+            }
+        }
+    }
+
+    fn opened(&self) -> Result<&Store, StoreError> {
         if let Some(store) = self.store.get() {
             return Ok(store);
         }
@@ -111,14 +197,14 @@ impl Store {
             }
             Ok(()) | Err(_) => {}
         }
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(directory.join("lock"))
-            .map_err(unusable)?;
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(false);
+        let lock = files::open(
+            options.mode(FILE_MODE),
+            &directory.join("lock"),
+            Links::Refuse,
+        )
+        .map_err(unusable)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 directory: directory.to_owned(),
@@ -145,7 +231,11 @@ impl Store {
                 );
                 Some(snapshot)
             }
-            Err(LoadError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(LoadError::File(FileError::Unreadable(error)))
+                if error.kind() == io::ErrorKind::NotFound =>
+            {
+                None
+            }
             Err(error) => {
                 let (error, file) = (chain(&error), path.display().to_string());
                 warn!(account, file, error, "ignoring the saved snapshot");
@@ -155,18 +245,7 @@ impl Store {
     }
 
     fn read(&self, path: &Path, identity: &Identity) -> Result<Snapshot, LoadError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(LoadError::NotAFile);
-        }
-        let mut bytes = Vec::new();
-        file.take(self.bytes_max + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > self.bytes_max {
-            return Err(LoadError::TooLarge(self.bytes_max));
-        }
+        let bytes = files::read_here(path, self.bytes_max, Links::Refuse)?;
         Ok(format::decode(&bytes, identity)?)
     }
 

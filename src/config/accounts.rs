@@ -154,11 +154,13 @@ fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> (String
         |text| matches!(text, "production" | "development").then(|| text.to_owned()),
     );
     let ca_file = section.path("ca_file");
-    if let Some(Err(why)) = ca_file
+    if let Some(Err(error)) = ca_file
         .as_deref()
-        .map(crate::provider::bitgpt::tls::read_ca_file)
+        .map(crate::provider::bitgpt::tls::check_ca_file)
+        // The other accounts do not wait for a network mount; its own polls say what is wrong.
+        && !error.is_no_answer()
     {
-        section.problem("ca_file", None, &why);
+        section.problem("ca_file", None, &text::chain(&error));
     }
     let proxy_url = section.optional_text(
         "proxy_url",
@@ -218,15 +220,19 @@ fn token(section: &mut Section<'_>, sources: &Sources) -> Option<TokenSource> {
             return None;
         }
     };
-    let checked = source.and_then(|source| {
-        source
-            .read()
-            .map(|_| source)
-            .map_err(|error| text::chain(&error))
-    });
+    let checked = source.and_then(readable);
     checked
         .map_err(|why| section.problem(name, None, &why))
         .ok()
+}
+
+/// `source`, where its token can be read, or may be soon: the other accounts do not wait for a
+/// network mount.
+fn readable(source: TokenSource) -> Result<TokenSource, String> {
+    match source.read() {
+        Err(error) if !error.is_no_answer() => Err(text::chain(&error)),
+        Ok(_) | Err(_) => Ok(source),
+    }
 }
 
 fn from_variable(variable: &str, sources: &Sources) -> Result<TokenSource, String> {
@@ -264,12 +270,7 @@ fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> O
             return None;
         }
     };
-    let checked = source.and_then(|source| {
-        source
-            .read()
-            .map(|_| source)
-            .map_err(|error| text::chain(&error))
-    });
+    let checked = source.and_then(readable);
     let token = checked
         .map_err(|why| root.general_problem(format!("{variable}: {why}")))
         .ok()?;

@@ -333,7 +333,7 @@ fn fault_g7_tokens_that_cannot_be_read_are_problems() {
         ),
         (
             "token_file = \"/\"",
-            "accounts[0].token_file (file a.toml): token file / is not a regular file",
+            "accounts[0].token_file (file a.toml): token file / is not a regular file but a directory",
         ),
         (
             "token_file = \"x\"\ntoken_env = \"TOKEN\"",

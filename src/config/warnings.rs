@@ -1,6 +1,5 @@
 //! What a configuration may say and hardly means, in words for the log.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::config::accounts::{TOKEN_FILE_VARIABLE, TOKEN_VARIABLE};
@@ -9,9 +8,6 @@ use crate::domain::policy::Limits;
 use crate::domain::text;
 use crate::domain::text::join_truncated;
 use crate::secret::TokenSource;
-
-/// Bits of a file's mode that let everybody read it.
-const EVERYBODY_READS: u32 = 0o004;
 
 /// All that is questionable.
 pub(super) fn of(
@@ -140,15 +136,20 @@ fn is_of_kubernetes(end: &str) -> bool {
 fn of_token(account: &Account) -> Vec<String> {
     let name = &account.name;
     let mut warnings = Vec::new();
-    if account.token.read().is_ok_and(|token| !token.looks_usual()) {
-        warnings.push(format!(
+    match account.token.read() {
+        Ok(token) if token.looks_usual() => {}
+        Ok(_) => warnings.push(format!(
             "the token of account {name:?} does not start with sk_live_… or sk_test_…, as API keys do"
-        ));
+        )),
+        Err(error) => {
+            let error = text::chain(&error);
+            warnings.push(format!("polls of account {name:?} fail for now: {error}"));
+            return warnings;
+        }
     }
     match &account.token {
         TokenSource::File(path) => {
-            let mode = std::fs::metadata(path).map(|file| file.permissions().mode());
-            if mode.is_ok_and(|mode| mode & EVERYBODY_READS != 0) {
+            if account.token.is_public() {
                 warnings.push(format!(
                     "everybody on this machine may read the token of account {name:?}: chmod o= {}",
                     path.display()

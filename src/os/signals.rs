@@ -38,12 +38,12 @@ impl Signals {
         }
     }
 
-    /// Waits for the next signal that asks to stop; returns its name.
+    /// Waits for the next signal that asks to stop; returns its name. A SIGHUP is kept for
+    /// [`Signals::next`].
     pub async fn stop(&mut self) -> &'static str {
-        loop {
-            if let Request::Stop(signal) = self.next().await {
-                return signal;
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }

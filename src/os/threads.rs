@@ -32,18 +32,17 @@ pub enum ThreadsError {
     Runtime(#[source] io::Error),
 }
 
-/// Starts the runtime, with one thread for what blocks while there is surely room for it.
+/// Starts the runtime. Its first thread for what blocks starts with the first such task, which
+/// should come at once, while there is surely room for it.
 pub fn runtime() -> Result<Runtime, ThreadsError> {
     try_threads().map_err(ThreadsError::TooFew)?;
-    let runtime = Builder::new_multi_thread()
+    Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_MAX)
         .thread_keep_alive(BLOCKING_LIFE)
         .enable_all()
         .build()
-        .map_err(ThreadsError::Runtime)?;
-    drop(runtime.spawn_blocking(|| ()));
-    Ok(runtime)
+        .map_err(ThreadsError::Runtime)
 }
 
 /// Whether the system gives as many threads as needed at a time; the runtime and the log would

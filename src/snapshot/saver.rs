@@ -9,7 +9,6 @@ use prometheus::IntCounter;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
-use crate::domain::listing::Listing;
 use crate::domain::text::chain;
 use crate::event_log::SnapshotLog;
 use crate::snapshot::format::Identity;
@@ -54,11 +53,11 @@ pub async fn save_all(
         drop(shown);
         for (identity, listing, listed_at) in unsaved {
             let account = identity.account.clone();
-            let saving = save(directory.clone(), identity, listing, listed_at);
+            let saving = directory.save(identity, listing, listed_at);
             match stop.run_until_cancelled(saving).await {
                 None => return,
                 Some(Ok(())) => log.saved(&account),
-                Some(Err(error)) => log.failed(&account, &error),
+                Some(Err(error)) => log.failed(&account, &chain(&error)),
             }
         }
         // Looks again at what changed while the disk was busy.
@@ -67,21 +66,4 @@ pub async fn save_all(
             Some(Err(_)) | None => return,
         }
     }
-}
-
-/// Saves one snapshot, in a folder that may have to be opened first; else the reason in words.
-async fn save(
-    directory: Arc<SnapshotDirectory>,
-    identity: Identity,
-    listing: Arc<Listing>,
-    listed_at: DateTime<Utc>,
-) -> Result<(), String> {
-    let saving = tokio::task::spawn_blocking(move || {
-        let store = directory.open().map_err(|error| chain(&error))?;
-        let saved = store.save(&identity, &listing, listed_at);
-        saved.map_err(|error| error.to_string())
-    });
-    saving
-        .await
-        .unwrap_or_else(|_panicked| Err("saving panicked".to_owned()))
 }

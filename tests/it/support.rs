@@ -116,7 +116,7 @@ impl Exporter {
         let listener = listen::bind_one(any_port()).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let tasks = app::spawn(config, vec![listener], &stop).unwrap();
+        let tasks = app::spawn(config, vec![listener], &stop).await.unwrap();
         // The socket takes connections from here on.
         tokio::task::yield_now().await;
         Self {

@@ -74,11 +74,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// Loads the certificate authorities and builds the client. Blocks on the file system for some
-    /// 50 ms.
-    pub fn new(settings: Arc<ClientSettings>, now: fn() -> DateTime<Utc>) -> Result<Self, Failure> {
-        let trusted = match (&settings.ca_file, settings.base_url.scheme()) {
-            (Some(path), _) => tls::of_file(path)?,
+    /// Builds the client. `authorities` are those of `ca_file`, where there is one; else loads the
+    /// system's. Blocks for some 50 ms.
+    pub fn new(
+        settings: Arc<ClientSettings>,
+        authorities: Option<Vec<CertificateDer<'static>>>,
+        now: fn() -> DateTime<Utc>,
+    ) -> Result<Self, Failure> {
+        let trusted = match (authorities, settings.base_url.scheme()) {
+            (Some(authorities), _) => tls::of(authorities),
             (None, "http") => RootCertStore::empty(),
             (None, _) => tls::of_system(native_authorities()?),
         };

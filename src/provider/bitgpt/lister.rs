@@ -12,6 +12,7 @@ use crate::domain::key::{Details, KeyId};
 use crate::domain::text::chain;
 use crate::os::rlimits::is_lack_of_files;
 use crate::provider::bitgpt::client::{Answer, Client, ClientSettings, lack_of_files};
+use crate::provider::bitgpt::tls;
 use crate::secret::{Token, TokenError, TokenSource};
 
 /// Certificate authorities are read again after this long: operating systems replace them a few
@@ -53,7 +54,7 @@ impl Lister {
             }
             Err(_elapsed) => {
                 return Answer {
-                    result: Err(slow_files()),
+                    result: Err(self.slow_files()),
                     clock_skew: None,
                 };
             }
@@ -73,14 +74,22 @@ impl Lister {
     pub async fn details(&self, id: &KeyId, deadline: Duration) -> Result<Details, Failure> {
         let started = Instant::now();
         let prepared = tokio::time::timeout(deadline, self.prepare()).await;
-        let (token, client) = prepared.map_err(|_elapsed| slow_files())??;
+        let (token, client) = prepared.map_err(|_elapsed| self.slow_files())??;
         let time_left = deadline.saturating_sub(started.elapsed());
         client.details(id, &token, time_left, self.now).await
     }
 
+    fn slow_files(&self) -> Failure {
+        let token = self.token.describe();
+        let why = format!(
+            "reading the token ({token}) or certificates took too long; does a network mount hang?"
+        );
+        Failure::new(Reason::Credential, &why)
+    }
+
     async fn prepare(&self) -> Result<(Token, Client), Failure> {
-        let source = self.token.clone();
-        let token = blocking(move || source.read().map_err(|error| unread(&error))).await?;
+        let token = self.token.read_async().await;
+        let token = token.map_err(|error| unread(&error))?;
         let mut client = self.client.lock().await;
         if let Some((client, built_at)) = client.as_ref()
             && built_at.elapsed() < CLIENT_LIFE
@@ -89,7 +98,11 @@ impl Lister {
         }
         let settings = self.settings.clone();
         let now = self.now;
-        let new = blocking(move || Client::new(settings, now)).await?;
+        let authorities = match &settings.ca_file {
+            Some(path) => Some(tls::read_ca_file(path).await?),
+            None => None,
+        };
+        let new = blocking(move || Client::new(settings, authorities, now)).await?;
         *client = Some((new.clone(), Instant::now()));
         Ok((token, new))
     }
@@ -101,11 +114,6 @@ fn unread(error: &TokenError) -> Failure {
         return Failure::new(Reason::Internal, &lack_of_files(&chain(error)));
     }
     Failure::new(Reason::Credential, &chain(error))
-}
-
-fn slow_files() -> Failure {
-    let why = "reading the token and certificates took too long";
-    Failure::new(Reason::Credential, why)
 }
 
 /// Runs what may wait for a disk where waiting hurts nobody.

@@ -1,8 +1,8 @@
 //! Which certificate authorities are trusted, by which clock certificates are judged, and what a
-//! failed handshake says. Only `of_file` and `read_ca_file` read anything: the file they are given.
+//! failed handshake says. Reads nothing but the `ca_file` that it is given.
 
 use std::error::Error as StdError;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,30 +13,68 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::domain::failure::{Failure, Reason};
+use crate::domain::text::chain;
+use crate::os::files::{self, FileError};
 
 /// Most certificates read from one `ca_file`; whole operating systems have some hundred.
 const CA_CERTIFICATES_MAX: usize = 10_000;
 
-/// Reads certificate authorities in PEM; for a check of the configuration too.
-pub fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = path.display();
-    let pem = std::fs::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+/// Largest `ca_file`: room for as many certificates.
+const CA_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Why a `ca_file` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CaFileError {
+    /// It cannot be opened or read.
+    #[error("cannot read {}", .0.display())]
+    Unreadable(PathBuf, #[source] std::io::Error),
+    /// It is something else than a file of a sensible size, or its file system hangs.
+    #[error("{} {}", .0.display(), .1)]
+    Unusable(PathBuf, FileError),
+    /// There is nothing in it.
+    #[error("{} holds no certificate in PEM", .0.display())]
+    Empty(PathBuf),
+    /// It is damaged.
+    #[error("{} holds a certificate that is not PEM", .0.display())]
+    NotPem(PathBuf),
+}
+
+impl CaFileError {
+    /// Whether it may be gone in a minute and says nothing of the file: a file system that hangs.
+    pub fn is_no_answer(&self) -> bool {
+        matches!(self, Self::Unusable(_, FileError::NoAnswer))
+    }
+}
+
+/// Reads certificate authorities in PEM, for a check of the configuration. Blocks for 5 s at most.
+pub fn check_ca_file(path: &Path) -> Result<(), CaFileError> {
+    certificates(path, files::read(path, CA_BYTES_MAX)).map(drop)
+}
+
+/// Reads certificate authorities in PEM.
+pub(super) async fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    certificates(path, files::read_async(path, CA_BYTES_MAX).await)
+        .map_err(|error| Failure::new(Reason::Tls, &chain(&error)))
+}
+
+fn certificates(
+    path: &Path,
+    content: Result<Arc<files::Content>, FileError>,
+) -> Result<Vec<CertificateDer<'static>>, CaFileError> {
+    let path = path.to_owned();
+    let pem = match content {
+        Ok(pem) => pem,
+        Err(FileError::Unreadable(error)) => return Err(CaFileError::Unreadable(path, error)),
+        Err(error) => return Err(CaFileError::Unusable(path, error)),
+    };
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem)
         .take(CA_CERTIFICATES_MAX)
         .collect();
     match certificates {
-        Ok(certificates) if certificates.is_empty() => {
-            Err(format!("{shown} holds no certificate in PEM"))
-        }
+        Ok(certificates) if certificates.is_empty() => Err(CaFileError::Empty(path)),
         Ok(certificates) => Ok(certificates),
-        Err(_) => Err(format!("{shown} holds a certificate that is not PEM")),
+        Err(_) => Err(CaFileError::NotPem(path)),
     }
-}
-
-/// The authorities of an account's own `ca_file`.
-pub(super) fn of_file(path: &Path) -> Result<RootCertStore, Failure> {
-    let certificates = read_ca_file(path).map_err(|why| Failure::new(Reason::Tls, &why))?;
-    Ok(of(certificates))
 }
 
 /// The authorities of the system, or those that the exporter brings where the system has none, as
@@ -49,7 +87,7 @@ pub(super) fn of_system(certificates: Vec<CertificateDer<'static>>) -> RootCertS
     trusted
 }
 
-fn of(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
+pub(super) fn of(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut trusted = RootCertStore::empty();
     trusted.add_parsable_certificates(certificates);
     trusted
