@@ -1,8 +1,8 @@
 //! IP allow lists: which addresses may use a key, and how many they are.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// How many addresses there are in IPv4.
 const IPV4_ADDRESSES: u64 = 1 << 32;
@@ -52,7 +52,7 @@ impl AllowList {
         let (ipv4, ipv6) = if is_empty {
             (IPV4_ADDRESSES, Ipv6Count::All)
         } else {
-            (count_ipv4(&networks), count_ipv6(&networks))
+            count(&networks)
         };
         let is_unrestricted = ipv4 == IPV4_ADDRESSES || ipv6 == Ipv6Count::All;
         Self {
@@ -86,24 +86,19 @@ impl AllowList {
 
     /// Whether every address that `other` lets in may use this key too.
     pub fn covers(&self, other: &Self) -> bool {
-        let (ours, theirs) = (self.ranges(), other.ranges());
-        ours.into_iter().zip(theirs).all(|(ours, theirs)| {
-            // Ranges that are merged never touch, so each of theirs must fit into one of ours.
-            theirs
-                .iter()
-                .all(|(from, to)| ours.iter().any(|(first, last)| first <= from && to <= last))
-        })
+        let (ours, theirs) = (self.aggregated(), other.aggregated());
+        // No two aggregated networks make up a larger one, so each of theirs must fit into one.
+        theirs
+            .iter()
+            .all(|network| ours.iter().any(|covering| covering.contains(network)))
     }
 
-    /// The addresses let in, as merged ranges: of IPv4, then of IPv6.
-    fn ranges(&self) -> [Vec<(u128, u128)>; 2] {
+    /// The addresses let in, as few networks as possible.
+    fn aggregated(&self) -> Vec<IpNet> {
         if self.networks.is_empty() && self.is_unrestricted {
-            return [vec![(0, u32::MAX.into())], vec![(0, u128::MAX)]];
+            return vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
         }
-        [
-            merge(ranges_v4(&self.networks)).collect(),
-            merge(ranges_v6(&self.networks)).collect(),
-        ]
+        aggregated(&self.networks)
     }
 
     /// Whether the list is empty, or lets in all of IPv4 or all of IPv6.
@@ -135,56 +130,31 @@ fn network(entry: &str) -> Option<IpNet> {
     }
 }
 
-fn count_ipv4(networks: &[IpNet]) -> u64 {
-    merge(ranges_v4(networks))
-        .map(|(first, last)| u64::try_from(last - first).unwrap_or(u64::MAX) + 1)
-        .sum()
-}
-
-fn count_ipv6(networks: &[IpNet]) -> Ipv6Count {
-    let mut sum = 0;
-    for (first, last) in merge(ranges_v6(networks)) {
-        if (first, last) == (0, u128::MAX) {
-            return Ipv6Count::All;
-        }
-        // Short of everything, the sum fits: the ranges are disjoint.
-        sum += last - first + 1;
+/// The same addresses in as few networks as possible. A list of one, which most are, is done
+/// at once.
+fn aggregated(networks: &[IpNet]) -> Vec<IpNet> {
+    let networks = networks.to_vec();
+    if networks.len() < 2 {
+        return networks;
     }
-    Ipv6Count::Some(sum)
+    IpNet::aggregate(&networks)
 }
 
-fn ranges_v4(networks: &[IpNet]) -> impl Iterator<Item = (u128, u128)> {
-    networks.iter().filter_map(|network| match network {
-        IpNet::V4(v4) => Some((as_number(v4.network()), as_number(v4.broadcast()))),
-        IpNet::V6(_) => None,
-    })
-}
-
-fn ranges_v6(networks: &[IpNet]) -> impl Iterator<Item = (u128, u128)> {
-    networks.iter().filter_map(|network| match network {
-        IpNet::V6(v6) => Some((number_v6(v6.network()), number_v6(v6.broadcast()))),
-        IpNet::V4(_) => None,
-    })
-}
-
-fn as_number(address: Ipv4Addr) -> u128 {
-    u128::from(u32::from(address))
-}
-
-fn number_v6(address: Ipv6Addr) -> u128 {
-    u128::from(address)
-}
-
-/// Joins ranges that overlap or touch. The networks come sorted by address, so one pass is enough.
-fn merge(ranges: impl Iterator<Item = (u128, u128)>) -> impl Iterator<Item = (u128, u128)> {
-    let mut ranges = ranges.peekable();
-    std::iter::from_fn(move || {
-        let (first, mut last) = ranges.next()?;
-        while let Some((_, end)) = ranges.next_if(|(next, _)| *next <= last.saturating_add(1)) {
-            last = last.max(end);
+/// How many addresses the networks let in, each counted once.
+fn count(networks: &[IpNet]) -> (u64, Ipv6Count) {
+    let (mut ipv4, mut ipv6) = (0, 0);
+    for network in aggregated(networks) {
+        let host_bits = u32::from(network.max_prefix_len() - network.prefix_len());
+        match network {
+            IpNet::V4(_) => ipv4 += 1 << host_bits,
+            IpNet::V6(_) => match 1_u128.checked_shl(host_bits) {
+                Some(addresses) => ipv6 += addresses,
+                // The whole family, so that there is no other network of it.
+                None => return (ipv4, Ipv6Count::All),
+            },
         }
-        Some((first, last))
-    })
+    }
+    (ipv4, Ipv6Count::Some(ipv6))
 }
 
 #[cfg(test)]
@@ -268,5 +238,81 @@ mod tests {
             AllowList::parse([None, Some("10.0.0.1")].into_iter()).invalid_entries(),
             1
         );
+    }
+
+    /// Addresses of a universe of 64, at the start, in the middle or at the end of a family.
+    fn universe(family: usize, place: usize) -> Vec<IpAddr> {
+        let v4 = [0, 0x0a00_0000, u32::MAX - 63][place];
+        let v6 = [0, 0x2001 << 112, u128::MAX - 63][place];
+        (0..64)
+            .map(|at| match family {
+                0 => IpAddr::V4((v4 + at).into()),
+                _ => IpAddr::V6((v6 + u128::from(at)).into()),
+            })
+            .collect()
+    }
+
+    /// A list of up to eight random networks out of the last seven prefix lengths.
+    fn random_list(random: &mut fastrand::Rng, universe: &[IpAddr]) -> AllowList {
+        let entries: Vec<String> = (0..random.usize(1..=8))
+            .map(|_| {
+                let address = random.choice(universe).unwrap();
+                let longest = if address.is_ipv4() { 32 } else { 128 };
+                format!("{address}/{}", longest - random.u8(0..=6))
+            })
+            .collect();
+        AllowList::parse(entries.iter().map(|entry| Some(entry.as_str())))
+    }
+
+    #[test]
+    fn counts_and_covers_agree_with_looking_at_each_address() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for round in 0..6_000 {
+            let universe = universe(round % 2, round / 2 % 3);
+            let lists = [(); 2].map(|()| random_list(&mut random, &universe));
+            let lets_in = |list: &AllowList, address: &IpAddr| {
+                list.networks().iter().any(|it| it.contains(address))
+            };
+            for list in &lists {
+                let count = universe.iter().filter(|it| lets_in(list, it)).count();
+                let (ipv4, ipv6) = (list.ipv4_addresses(), list.ipv6_addresses());
+                let expected = match round % 2 {
+                    0 => (count as u64, Ipv6Count::Some(0)),
+                    _ => (0, Ipv6Count::Some(count as u128)),
+                };
+                assert_eq!((ipv4, ipv6), expected, "{:?}", list.networks());
+            }
+            let [ours, theirs] = &lists;
+            let expected = universe
+                .iter()
+                .all(|it| lets_in(ours, it) || !lets_in(theirs, it));
+            assert_eq!(ours.covers(theirs), expected, "{ours:?} {theirs:?}");
+            assert!(AllowList::unrestricted().covers(ours));
+            assert!(!ours.covers(&AllowList::unrestricted()));
+        }
+    }
+
+    #[test]
+    fn a_whole_family_in_random_pieces_is_unrestricted_and_one_address_less_is_not() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for round in 0..200 {
+            let whole: IpNet = ["0.0.0.0/0", "::/0"][round % 2].parse().unwrap();
+            let mut pieces = vec![whole];
+            for _ in 0..random.usize(1..300) {
+                let at = random.usize(..pieces.len());
+                let prefix_len = pieces[at].prefix_len() + 1;
+                // A single address has no halves.
+                if let Ok(halves) = pieces[at].subnets(prefix_len) {
+                    pieces.splice(at..=at, halves);
+                }
+            }
+            random.shuffle(&mut pieces);
+            let list = |pieces: &[IpNet]| {
+                let entries: Vec<String> = pieces.iter().map(ToString::to_string).collect();
+                AllowList::parse(entries.iter().map(|entry| Some(entry.as_str())))
+            };
+            assert!(list(&pieces).is_unrestricted(), "{pieces:?}");
+            assert!(!list(&pieces[1..]).is_unrestricted(), "{pieces:?}");
+        }
     }
 }
