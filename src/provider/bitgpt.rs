@@ -5,7 +5,6 @@ pub mod details;
 pub mod lister;
 pub mod parse;
 mod resolver;
-pub mod timestamp;
 pub mod tls;
 mod wire;
 

@@ -35,7 +35,7 @@ fn pure_modules_do_no_io() {
         "provider/bitgpt/wire.rs",
         "provider/bitgpt/parse.rs",
         "provider/bitgpt/details.rs",
-        "provider/bitgpt/timestamp.rs",
+        "provider/time_format.rs",
         "poller/retry.rs",
         "event_log/rate_limit.rs",
         "snapshot/format.rs",

@@ -13,8 +13,8 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId, LastUse};
 use crate::domain::text::Line;
 use crate::provider::bitgpt::parse::{self, Rules};
-use crate::provider::bitgpt::timestamp;
 use crate::provider::bitgpt::wire::{self, Data, Text};
+use crate::provider::time_format::parse_unambiguous;
 
 /// The fields of a JSON object, unread.
 type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
@@ -101,7 +101,7 @@ fn text<'a>(fields: &Fields<'a>, name: &str) -> Text<'a> {
 fn last_use(usage: &Fields<'_>) -> LastUse {
     match text(usage, "last_used_at") {
         Text::Absent if usage.contains_key("last_used_at") => LastUse::Never,
-        Text::Is(moment) => timestamp::parse(&moment).map_or(LastUse::Unknown, LastUse::At),
+        Text::Is(moment) => parse_unambiguous(&moment).map_or(LastUse::Unknown, LastUse::At),
         Text::Absent | Text::Other => LastUse::Unknown,
     }
 }
@@ -141,7 +141,7 @@ mod tests {
         let details = judge(200, &good(&data)).unwrap();
         let expected = Details {
             label: Some("checkout".into()),
-            last_use: LastUse::At(timestamp::parse("2025-07-01 09:15:30").unwrap()),
+            last_use: LastUse::At(parse_unambiguous("2025-07-01 09:15:30").unwrap()),
             requests: Some(1250),
             read_at: at(7),
         };

@@ -11,8 +11,8 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Expiry, Key, KeyId, Mode, Scopes};
 use crate::domain::listing::{Listing, Reject, Rejects};
 use crate::domain::text::{self, Line};
-use crate::provider::bitgpt::timestamp;
 use crate::provider::bitgpt::wire::{self, Data, Entry, Envelope, Text, Texts};
+use crate::provider::time_format::parse_unambiguous;
 use crate::secret::Token;
 
 /// What an answer is judged by.
@@ -279,8 +279,8 @@ fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
         mode: mode(secret),
         is_own: token.is_shown_as(secret),
         expiry: expiry(&entry.expires_at),
-        created_at: entry.created_at.as_str().and_then(timestamp::parse),
-        updated_at: entry.updated_at.as_str().and_then(timestamp::parse),
+        created_at: entry.created_at.as_str().and_then(parse_unambiguous),
+        updated_at: entry.updated_at.as_str().and_then(parse_unambiguous),
         scopes: scopes(&entry.scopes, token)?,
         allow_list: allow_list(&entry.ip_allow_list)?,
         details: None,
@@ -312,7 +312,7 @@ fn mode(secret: &str) -> Option<Mode> {
 fn expiry(expires_at: &Text<'_>) -> Expiry {
     match expires_at {
         Text::Absent => Expiry::Never,
-        Text::Is(text) => timestamp::parse(text).map_or(Expiry::Unknown, Expiry::At),
+        Text::Is(text) => parse_unambiguous(text).map_or(Expiry::Unknown, Expiry::At),
         Text::Other => Expiry::Unknown,
     }
 }
@@ -430,9 +430,9 @@ mod tests {
         assert!(key.is_own, "the masked secret is our token's");
         assert_eq!(
             key.expiry,
-            Expiry::At(timestamp::parse("2026-05-30 20:23:16").unwrap())
+            Expiry::At(parse_unambiguous("2026-05-30 20:23:16").unwrap())
         );
-        assert_eq!(key.created_at, timestamp::parse("2025-06-30 15:00:22"));
+        assert_eq!(key.created_at, parse_unambiguous("2025-06-30 15:00:22"));
         assert_eq!(key.updated_at, None);
         assert_eq!(key.scopes.iter().collect::<Vec<_>>(), ["products.create"]);
         assert_eq!(key.allow_list.ipv4_addresses(), 1);
