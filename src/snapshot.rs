@@ -76,8 +76,8 @@ enum LoadError {
     Bad(#[from] BadSnapshot),
 }
 
-/// How long a start or a reload waits for a snapshot. What is missed is listed again within an
-/// interval; no scrape is answered before.
+/// How long a start or a reload waits for a snapshot. Without it, keys appear with the next
+/// successful poll; until the start is over, no scrape is answered.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a save may take before it counts as failed: a busy disk takes seconds to sync.
@@ -90,7 +90,7 @@ pub struct SnapshotDirectory {
     directory: PathBuf,
     body_bytes_max: usize,
     store: OnceLock<Store>,
-    /// Held while the directory is in use, also by those whom nobody waits for any longer.
+    /// Held while the directory is in use, even after the caller has stopped waiting.
     in_use: Arc<Mutex<()>>,
     is_overdue: AtomicBool,
 }

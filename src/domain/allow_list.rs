@@ -149,7 +149,7 @@ fn count(networks: &[IpNet]) -> (u64, Ipv6Count) {
             IpNet::V4(_) => ipv4 += 1 << host_bits,
             IpNet::V6(_) => match 1_u128.checked_shl(host_bits) {
                 Some(addresses) => ipv6 += addresses,
-                // The whole family, so that there is no other network of it.
+                // The whole family; no other IPv6 network is left.
                 None => return (ipv4, Ipv6Count::All),
             },
         }

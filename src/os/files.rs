@@ -1,9 +1,9 @@
 //! Reads every file that the configuration names: regular files only, without waiting for a pipe,
 //! no larger than a limit, and so that a file system that hangs affects only what needs the file.
 //!
-//! No timeout can interrupt a system call that hangs, as on a dead network mount. So a read runs on
-//! a thread of its own while others wait for it as long as they like. Only one read of a file is
-//! pending at a time; whoever wants the file in the meantime shares it.
+//! No timeout can interrupt a system call that hangs, as on a dead network mount, so a read runs on
+//! another thread and its callers stop waiting after their own timeouts. Each file has at most one
+//! pending read, which all callers share.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -115,7 +115,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Arc<Content>, FileError> {
     let (pending, new) = find_or_add(path, limit);
     let thread = match new.map(|job| own_thread(|| job.run())) {
         Some(Ok(thread)) => Some(thread),
-        // Without a thread to wait for, the file is read here: better a hang than no file at all.
+        // The system has no thread left. Reading here may hang, but failing would be certain.
         Some(Err(_)) => return read_here(path, limit, Links::Follow).map(Arc::new),
         None => None,
     };
@@ -213,7 +213,7 @@ struct Progress {
     is_overdue: bool,
 }
 
-/// The duty to read a file. Whoever waits is answered even if it is dropped instead.
+/// A read to be done. If it is dropped instead, the callers that wait get an error.
 struct Job {
     key: Key,
     pending: Arc<Pending>,
@@ -259,7 +259,7 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // First, so that nobody joins a read that has ended.
+        // First, so that no caller joins a read that has ended.
         lock(&PENDING).remove(&self.key);
         let mut progress = lock(&self.pending.progress);
         progress.outcome.get_or_insert(Err(FileError::NoAnswer));

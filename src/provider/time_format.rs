@@ -1,5 +1,5 @@
-//! Reads the time formats of providers' APIs, strictly: what fits the format in no way is no time,
-//! never a guess. Pure.
+//! Parses the time formats of providers' APIs strictly: anything that does not match the format is
+//! rejected, never guessed. Pure.
 //!
 //! chrono's RFC 3339 parser checks digits and ranges; the shape around them is checked here. Its
 //! parsers of other forms take fields of any width, and twenty times as long.
@@ -25,7 +25,7 @@ pub enum TimeFormat {
     NaiveUtc,
     /// `2026-05-30`, in UTC.
     Date {
-        /// The end of the time that the date stands for.
+        /// When the key stops working: as the day starts or ends.
         ends: DateEnds,
     },
     /// Seconds since 1970, `1780172596`, with a fraction or none.

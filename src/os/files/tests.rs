@@ -117,7 +117,7 @@ async fn all_who_want_a_file_share_one_pending_read_of_it() {
         let path = path.clone();
         thread::spawn(move || read(&path, 10))
     };
-    // Who gave up is no obstacle to the others.
+    // A caller that stops waiting does not disturb the others.
     let short = timeout(Duration::from_millis(20), read_async(&path, 10)).await;
     assert!(short.is_err());
     assert!(pending.wait(Duration::from_millis(20)).is_none());
@@ -149,7 +149,7 @@ async fn a_hundred_reads_that_hang_keep_no_other_one_waiting() {
     let read = timeout(Duration::from_secs(2), read_async(&healthy, 10)).await;
     assert_eq!(**read.unwrap().unwrap(), *b"1");
     drop(hanging);
-    // Whoever waits for a job that is not done learns it.
+    // A caller gets an error if the read is abandoned.
     let waiting = tokio::spawn({
         let path = paths[0].clone();
         async move { read_async(&path, 1).await }

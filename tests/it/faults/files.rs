@@ -177,8 +177,8 @@ async fn fault_j13_a_state_directory_that_hangs_delays_the_start_and_no_poll() {
     for account in ["a", "b"] {
         assert_eq!(scrape.get(&of("up", account)), Some(1.0));
     }
-    let told = format!("starts without the saved snapshots error=\"{state} does not answer");
-    assert!(daemon.log().contains(&told), "{}", daemon.log());
+    let expected = format!("starts without the saved snapshots error=\"{state} does not answer");
+    assert!(daemon.log().contains(&expected), "{}", daemon.log());
     daemon
         .logs_within("saving the snapshots works again", Duration::from_secs(40))
         .await;
@@ -186,7 +186,7 @@ async fn fault_j13_a_state_directory_that_hangs_delays_the_start_and_no_poll() {
 }
 
 #[test]
-fn fault_j13_a_file_that_does_not_answer_is_told_by_name() {
+fn fault_j13_config_check_names_a_file_that_hangs() {
     let folder = Folder::new("hanging-check");
     let path = folder.file("config.toml", "").display().to_string();
     let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", &path];
@@ -195,7 +195,7 @@ fn fault_j13_a_file_that_does_not_answer_is_told_by_name() {
     let mut command: Command = wrapped(&[strace.as_slice(), &inject].concat(), &daemon);
     let output = command.output().unwrap();
     let words = String::from_utf8(output.stderr).unwrap();
-    // strace has a word about the thread whose call it delayed.
+    // strace adds a line about the thread that it delayed.
     let ours = |line: &&str| !line.starts_with("strace:");
     let words: String = words.split_inclusive('\n').filter(ours).collect();
     let expected = format!(
