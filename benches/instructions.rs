@@ -22,7 +22,8 @@ use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::exposition::{Encoding, Format, Metrics};
-use api_key_exporter::provider::bitgpt::parse::{self, Rules};
+use api_key_exporter::provider::Rules;
+use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::secret::Token;
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -114,7 +115,7 @@ fn run(case: &str, keys: usize) {
     };
     let account = Account {
         name: "default".into(),
-        provider: "bitgpt",
+        provider: "bitgpt".into(),
         base_url: "https://api.bitgpt.xyz/".into(),
         shrink: ShrinkGuard::default(),
         listing_scope: None,

@@ -22,7 +22,8 @@ use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::exposition::body::Exposition;
 use api_key_exporter::exposition::prepared::Prepared;
 use api_key_exporter::exposition::{Encoding, Format, Metrics};
-use api_key_exporter::provider::bitgpt::parse::{self, Rules};
+use api_key_exporter::provider::Rules;
+use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::secret::Token;
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -52,7 +53,7 @@ fn stages(count: usize) {
     let now: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
     let account = Account {
         name: "default".into(),
-        provider: "bitgpt",
+        provider: "bitgpt".into(),
         base_url: "https://api.bitgpt.xyz/".into(),
         shrink: ShrinkGuard::default(),
         listing_scope: None,

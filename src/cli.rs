@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flag, Flags};
+use crate::provider::Provider;
+use crate::provider::profile::EnvironmentAccount;
 
 /// Prometheus exporter that knows when your API keys expire.
 #[derive(Clone, Debug, Parser)]
@@ -15,8 +17,7 @@ use crate::config::{Flag, Flags};
         env!("CARGO_PKG_VERSION"),
         " (revision ", env!("API_KEY_EXPORTER_REVISION"), ", rustc ", env!("API_KEY_EXPORTER_RUSTC"), ")"
     ),
-    after_help = "Without a configuration file, BITGPT_API_KEY_FILE (a path) or BITGPT_API_KEY (the key) in the \
-                  environment makes one account named \"default\"."
+    after_help = after_help()
 )]
 pub struct Cli {
     /// What to do; the daemon unless something else is asked for.
@@ -25,6 +26,16 @@ pub struct Cli {
     /// The options that every command takes.
     #[command(flatten)]
     pub options: Options,
+}
+
+fn after_help() -> String {
+    let variables = Provider::default().profile().environment;
+    variables.map_or_else(String::new, |EnvironmentAccount { token_file, token }| {
+        format!(
+            "Without a configuration file, {token_file} (a path) or {token} (the key) in the \
+             environment makes one account named \"default\"."
+        )
+    })
 }
 
 /// What to do.

@@ -322,7 +322,7 @@ impl Poll {
     }
 }
 
-/// BitGPT documents 30 scopes: a key with all of them shows all of them.
+/// Providers document some 30 scopes: a key with all of them shows all of them.
 const MAX_SCOPES_PER_KEY: u64 = 64;
 
 impl Metrics {

@@ -22,7 +22,7 @@
 //! | module | job | |
 //! | --- | --- | --- |
 //! | [`domain`] | facts about keys and accounts, how they change, what they mean | pure |
-//! | [`provider`] | the APIs that keys are listed from | |
+//! | [`provider`] | the APIs that keys are listed from; `http` makes all requests | |
 //! | [`exposition`], [`pages`] | state to the exposition and to pages | pure |
 //! | [`poller`] | when to list | shell |
 //! | [`pollers`] | the pollers of all accounts, replaced at a reload | shell |
@@ -32,6 +32,7 @@
 //! | [`supervisor`], [`liveness`] | restarts after a panic; stuck poll loops | shell |
 //! | [`snapshot`] | the saved listings; `format` is pure | shell |
 //! | [`config`] | file, environment and flags to checked values | shell |
+//! | [`redaction`] | what looks like a secret is blacked out of text | pure |
 //! | [`secret`] | the token, which cannot be printed | shell |
 //! | [`event_log`] | events to log lines and counters, rate-limited | shell |
 //! | [`logging`], [`telemetry`] | log lines and metrics about the exporter itself | shell |
@@ -57,6 +58,7 @@ pub mod pages;
 pub mod poller;
 pub mod pollers;
 pub mod provider;
+pub mod redaction;
 pub mod reload;
 pub mod secret;
 pub mod server;

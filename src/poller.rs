@@ -23,7 +23,7 @@ use crate::os::allocator;
 use crate::os::clock::delta;
 use crate::poller::retry::{Budget, Situation};
 use crate::poller::watch::Unmatched;
-use crate::provider::bitgpt::client::Answer;
+use crate::provider::Answer;
 
 /// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API,
 /// a test's reads a script.
@@ -158,7 +158,9 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     /// Takes the poll's outcome into the state, and logs what it brought to light.
     fn finish(&mut self, poll: Poll, retry_in: Duration) {
         let Poll {
-            answer: Answer { result, clock_skew },
+            answer: Answer {
+                result, clock_skew, ..
+            },
             attempts,
         } = poll;
         let mut facts = PollFacts {

@@ -19,9 +19,9 @@ use crate::os::systemd::Notifier;
 use crate::poller::details::{Ask, Reader};
 use crate::poller::watch::Unmatched;
 use crate::poller::{Poller, PollerCarryover};
-use crate::provider::bitgpt::LISTING_SCOPE;
-use crate::provider::bitgpt::client::ClientSettings;
-use crate::provider::bitgpt::lister::Lister;
+use crate::provider::http::Target;
+use crate::provider::lister::{Lister, ListerSettings};
+use crate::provider::tls::TlsConfigs;
 use crate::reload::Reloader;
 use crate::snapshot::{self, SnapshotDirectory};
 use crate::supervisor::{Ended, supervise};
@@ -40,6 +40,8 @@ pub struct Pollers {
     /// Where the snapshots are saved, where they are.
     pub directory: Option<Arc<SnapshotDirectory>>,
     telemetry: Telemetry,
+    /// Shared by all accounts.
+    tls: Arc<TlsConfigs>,
     /// What is in force.
     config: Config,
     handles: Vec<PollerHandle>,
@@ -80,6 +82,7 @@ impl Pollers {
             liveness: Liveness::new(),
             directory: open_store(config).await,
             telemetry,
+            tls: Arc::new(TlsConfigs::new(now)),
             config: config.clone(),
             handles: Vec::new(),
             next_slot: 0,
@@ -154,7 +157,8 @@ impl Pollers {
         let names: BTreeSet<String> = before.iter().map(|it| it.account.name.clone()).collect();
         for account in &config.accounts {
             let is_known = |known: &PollerHandle| {
-                known.account.name == account.name && known.account.base_url == account.base_url
+                let identity = |of: &Account| (of.name.clone(), of.provider, of.base_url.clone());
+                identity(&known.account) == identity(account)
             };
             let Some(at) = before.iter().position(is_known) else {
                 // To people, the same name at another `base_url` is no other account.
@@ -180,7 +184,10 @@ impl Pollers {
             running.end().await;
             let known = self.board.state(slot);
             let state = match known {
-                Some(known) => with_details(known.of(facts(account, &config)), &config),
+                Some(known) => with_details(
+                    known.of(facts(account, &config)),
+                    details_of(account, &config),
+                ),
                 None => self.first_state(account, &config).await,
             };
             plan.push(Slot::Show(slot, state.into()));
@@ -228,7 +235,10 @@ impl Pollers {
 
     /// What is known of an account that is new: what is saved of it, or nothing.
     async fn first_state(&self, account: &Account, config: &Config) -> AccountState {
-        let state = with_details(AccountState::new(facts(account, config)), config);
+        let state = with_details(
+            AccountState::new(facts(account, config)),
+            details_of(account, config),
+        );
         let saved = match &self.directory {
             Some(directory) => directory.load(snapshot::identity(&state)).await,
             None => None,
@@ -247,27 +257,31 @@ impl Pollers {
     ) -> PollerHandle {
         let stop = self.stop.child_token();
         let settings = settings(&account, &self.config);
-        let (token, now) = (account.token.clone(), self.now);
+        let (token, tls, now) = (account.token.clone(), self.tls.clone(), self.now);
         let (board, remembered, stopping) = (self.board.clone(), carryover.clone(), stop.clone());
         let heartbeat = self.liveness.heartbeat();
         let poll_duration = self.telemetry.poll_duration(&account.name);
         let panics = self.telemetry.panics(Task::Poller);
         let attempts_max = self.config.poll.attempts;
+        let has_details = details_of(&account, &self.config);
         let first_state = with_details(
             AccountState::new(facts(&account, &self.config)),
-            &self.config,
+            has_details,
         );
         let (details, unmatched) = (self.config.details, self.unmatched.clone());
         let start = {
             let stop = stop.clone();
             move || {
-                let lister = Arc::new(Lister::new(token.clone(), settings.clone(), now));
+                let lister = Arc::new(Lister::new(
+                    token.clone(),
+                    settings.clone(),
+                    tls.clone(),
+                    now,
+                ));
                 // As it was left, where an earlier life was cut short.
                 let state = board.state(slot).unwrap_or_else(|| first_state.clone());
                 let poller = Poller {
-                    details: details
-                        .enabled
-                        .then(|| reader(lister.clone(), details, now)),
+                    details: has_details.then(|| reader(lister.clone(), details, now)),
                     unmatched: unmatched.clone(),
                     attempt: async move |deadline| lister.attempt(deadline).await,
                     state,
@@ -349,11 +363,16 @@ fn warn_of_what_needs_a_restart(before: &[Effective], now: &[Effective]) {
     }
 }
 
+/// Whether the details of the account's keys are read.
+fn details_of(account: &Account, config: &Config) -> bool {
+    config.details.enabled && account.provider.profile().has_details
+}
+
 /// Failures of details are counted from the start where details are on, and not told elsewhere.
-fn with_details(mut state: AccountState, config: &Config) -> AccountState {
+fn with_details(mut state: AccountState, has_details: bool) -> AccountState {
     state.details_failures = match state.details_failures {
-        Some(known) if config.details.enabled => Some(known),
-        _ => config.details.enabled.then(Default::default),
+        Some(known) if has_details => Some(known),
+        _ => has_details.then(Default::default),
     };
     state
 }
@@ -368,23 +387,27 @@ fn reader(lister: Arc<Lister>, details: Details, now: fn() -> DateTime<Utc>) -> 
 }
 
 fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
+    let profile = account.provider.profile();
     Arc::new(account_state::Account {
         name: account.name.as_str().into(),
-        provider: account.provider,
+        provider: profile.name.as_ref().into(),
+        listing_scope: profile.listing_scope.as_deref().map(Into::into),
         base_url: account.base_url.as_str().into(),
         interval: account.interval,
         shrink: config.poll.shrink,
-        listing_scope: Some(LISTING_SCOPE.into()),
     })
 }
 
-fn settings(account: &Account, config: &Config) -> ClientSettings {
-    ClientSettings {
-        base_url: account.base_url.clone(),
+fn settings(account: &Account, config: &Config) -> ListerSettings {
+    ListerSettings {
+        provider: account.provider,
+        target: Arc::new(Target {
+            base_url: account.base_url.clone(),
+            proxy_url: account.proxy_url.clone(),
+            timeout: config.poll.timeout,
+            body_bytes_max: config.poll.max_body_bytes,
+        }),
         ca_file: account.ca_file.clone(),
-        proxy_url: account.proxy_url.clone(),
-        timeout: config.poll.timeout,
-        body_bytes_max: config.poll.max_body_bytes,
         keys_max: config.poll.max_keys,
         expected_env: account.expected_env.clone(),
     }

@@ -1,4 +1,127 @@
-//! The APIs that keys are listed from.
+//! The providers whose API keys are listed, and what all of them have in common: what they are
+//! asked and what they answer.
+//!
+//! A provider is a value of [`Provider`]; everything outside this module deals with that and its
+//! [`Profile`]. `http` makes the requests of all of them, `lister` runs one account's polls.
 
 pub mod bitgpt;
+mod connection;
+pub mod http;
+pub mod lister;
+mod pending;
+pub mod profile;
+mod resolver;
+pub mod response;
 pub mod time_format;
+pub mod tls;
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::key::{Details, KeyId};
+use crate::domain::listing::Listing;
+use crate::domain::text::Line;
+use crate::provider::http::Session;
+use crate::provider::profile::Profile;
+use crate::secret::Token;
+
+/// The provider of data that was saved before there was more than one.
+pub const SAVED_WITHOUT_PROVIDER: &str = bitgpt::NAME;
+
+/// A provider of API keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provider {
+    /// BitGPT, the default.
+    #[default]
+    BitGpt,
+}
+
+/// A listing that succeeded, with what came beside it.
+#[derive(Debug)]
+pub struct Listed {
+    /// The keys.
+    pub listing: Listing,
+    /// The id that the provider's support asks for.
+    pub support_id: Option<Line>,
+}
+
+/// The end of one attempt.
+#[derive(Debug)]
+pub struct Answer<T = Listed> {
+    /// What was asked for, or why there is none.
+    pub result: Result<T, Failure>,
+    /// The API's clock minus ours, in whole seconds, where it named a time.
+    pub clock_skew: Option<TimeDelta>,
+    /// How old the answer already was: a cache between the API and us had kept it. `None` where no
+    /// cache says so.
+    pub age: Option<Duration>,
+}
+
+impl<T> Answer<T> {
+    /// The end of an attempt that made no request.
+    pub fn failed(failure: Failure) -> Self {
+        Self {
+            result: Err(failure),
+            clock_skew: None,
+            age: None,
+        }
+    }
+}
+
+/// What an answer is read by.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// The exporter's own token: recognised among the keys, and redacted wherever the API repeats
+    /// it.
+    pub token: &'a Token,
+    /// Most keys of a listing.
+    pub keys_max: usize,
+    /// The environment that the API must say it is.
+    pub expected_env: Option<&'a str>,
+}
+
+impl Provider {
+    /// Every built-in provider.
+    pub const ALL: [Self; 1] = [Self::BitGpt];
+
+    /// The variables that make an account without a configuration file, for people.
+    pub fn environment_variables() -> String {
+        let providers = Self::ALL.iter();
+        let variables = providers.filter_map(|provider| provider.profile().environment);
+        let named = variables.map(|it| format!("{} or {}", it.token_file, it.token));
+        named.collect::<Vec<_>>().join(" or ")
+    }
+
+    /// What is particular to it.
+    pub fn profile(&self) -> &Profile {
+        match self {
+            Self::BitGpt => &bitgpt::PROFILE,
+        }
+    }
+
+    /// Lists all keys, in as many requests of `session` as that takes: all of them or none.
+    async fn list(&self, session: &mut Session, rules: &Rules<'_>) -> Result<Listed, Failure> {
+        match self {
+            Self::BitGpt => bitgpt::list(session, rules).await,
+        }
+    }
+
+    /// Reads what only a key's own page tells.
+    async fn details(
+        &self,
+        session: &mut Session,
+        id: &KeyId,
+        rules: &Rules<'_>,
+        now: fn() -> DateTime<Utc>,
+    ) -> Result<Details, Failure> {
+        if !self.profile().has_details {
+            let why = "this provider has no details of a key";
+            return Err(Failure::new(Reason::Internal, why));
+        }
+        match self {
+            Self::BitGpt => bitgpt::details(session, id, rules, now).await,
+        }
+    }
+}

@@ -8,12 +8,12 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use reqwest::header::HeaderValue;
+use http::HeaderValue;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::domain::text::REDACTED;
 use crate::os::files::{self, FileError};
+use crate::redaction::{REDACTED, without_prefix};
 
 /// Largest token file. Tokens have some hundred bytes; 4 KiB leaves room and refuses a file named
 /// by mistake.
@@ -25,9 +25,6 @@ const EVERYBODY_READS: u32 = 0o004;
 /// Shortest token that is looked for in upstream text; anything shorter would be found by chance.
 const SCRUBBED_CHARS_MIN: usize = 8;
 
-/// The shortest first part of a masked secret that tells whose it is: `sk_live_` and some.
-const MASK_CHARS_MIN: usize = 12;
-
 /// Parts of the token from this length on are blacked out in upstream text: eight characters in a
 /// row are no chance, and fewer are of no use.
 const PART_CHARS_MIN: usize = 8;
@@ -35,6 +32,15 @@ const PART_CHARS_MIN: usize = 8;
 /// An API token: printable ASCII without blanks, never empty. Wiped from memory when dropped.
 #[derive(Clone, Debug)]
 pub struct Token(SecretString);
+
+/// How an API shows a secret: its first characters, a separator and its last characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// What stands for the hidden part.
+    pub separator: Cow<'static, str>,
+    /// Fewest characters before the separator that identify a secret: more than all share.
+    pub first_chars_min: usize,
+}
 
 /// Why a token cannot be used. The text names the source, never its content.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +57,7 @@ pub enum TokenError {
     /// A header could not carry it.
     #[error(
         "the token in {0} holds a blank, a line break or a character outside printable ASCII; \
-         it must be one word such as sk_live_…"
+         it must be one word"
     )]
     BadCharacter(String),
 }
@@ -103,7 +109,7 @@ impl TokenSource {
         }
     }
 
-    /// The source for people: `file /run/token` or `environment BITGPT_API_KEY`.
+    /// The source for people: `file /run/token` or `environment API_TOKEN`.
     pub fn describe(&self) -> String {
         match self {
             Self::File(path) => format!("file {}", path.display()),
@@ -126,27 +132,32 @@ impl Token {
         Ok(Self(SecretString::from(text)))
     }
 
-    /// The value of the `Authorization` header, marked sensitive.
-    pub fn authorization(&self) -> HeaderValue {
-        let text = Zeroizing::new(format!("Bearer {}", self.0.expose_secret()));
+    /// The value of a header that carries the token after `prefix`, marked sensitive.
+    pub fn header(&self, prefix: &str) -> HeaderValue {
+        let text = Zeroizing::new(format!("{prefix}{}", self.0.expose_secret()));
         let mut value =
             HeaderValue::from_str(&text).expect("printable ASCII is a valid header value");
         value.set_sensitive(true);
         value
     }
 
-    /// Whether `secret` shows this token: whole, or masked as `first part...last part`
-    /// (<https://docs.bitgpt.xyz>, list API keys).
-    pub fn is_shown_as(&self, secret: &str) -> bool {
+    /// Whether `secret` shows this token: whole, or masked where secrets are.
+    pub fn is_shown_as(&self, secret: &str, mask: Option<&Mask>) -> bool {
         let token = self.0.expose_secret();
-        let Some((first, last)) = secret.split_once("...") else {
+        let parts = mask.and_then(|mask| Some((mask, secret.split_once(&*mask.separator)?)));
+        let Some((mask, (first, last))) = parts else {
             return secret == token;
         };
-        first.len() >= MASK_CHARS_MIN
+        first.len() >= mask.first_chars_min
             && first.len() + last.len() <= token.len()
             && !last.is_empty()
             && token.starts_with(first)
             && token.ends_with(last)
+    }
+
+    /// Whether it starts with one of these.
+    pub fn starts_with_any<'a>(&self, mut prefixes: impl Iterator<Item = &'a str>) -> bool {
+        prefixes.any(|prefix| self.0.expose_secret().starts_with(prefix))
     }
 
     /// `text` with this token blacked out, whole or without what all keys start with.
@@ -158,14 +169,9 @@ impl Token {
         Cow::Owned(text.replace(token, REDACTED).replace(body, REDACTED))
     }
 
-    /// What is secret of the token: all but what every key starts with.
+    /// What is secret of the token: all but what every token of its kind starts with.
     fn body(&self) -> &str {
-        let token = self.0.expose_secret();
-        let prefixes = ["sk_live_", "sk_test_"];
-        let body = prefixes
-            .iter()
-            .find_map(|prefix| token.strip_prefix(prefix));
-        body.unwrap_or(token)
+        without_prefix(self.0.expose_secret())
     }
 
     /// As [`Token::scrub`], and every part of the token too: for text in which the API may explain
@@ -196,12 +202,6 @@ impl Token {
         }
         out
     }
-
-    /// Whether it starts as BitGPT's keys do; otherwise somebody may have pasted something else.
-    pub fn looks_usual(&self) -> bool {
-        let token = self.0.expose_secret();
-        token.starts_with("sk_live_") || token.starts_with("sk_test_")
-    }
 }
 
 fn of_file(
@@ -228,7 +228,7 @@ mod tests {
         assert!(
             Token::parse(b" sk_live_abc\r\n", "x")
                 .unwrap()
-                .is_shown_as("sk_live_abc")
+                .is_shown_as("sk_live_abc", None)
         );
         for (text, expected) in [
             (&b""[..], "the token in x is empty"),
@@ -267,7 +267,7 @@ mod tests {
         for shown in [
             format!("{:?}", token()),
             format!("{source:?}"),
-            format!("{:?}", token().authorization()),
+            format!("{:?}", token().header("Bearer ")),
         ] {
             assert!(!shown.contains("MDE5"), "{shown}");
         }
@@ -291,9 +291,15 @@ mod tests {
                 false,
             ),
         ];
+        let mask = Mask {
+            separator: "...".into(),
+            first_chars_min: 12,
+        };
         for (secret, expected) in cases {
-            assert_eq!(token().is_shown_as(secret), expected, "{secret}");
+            let is_shown = token().is_shown_as(secret, Some(&mask));
+            assert_eq!(is_shown, expected, "{secret}");
         }
+        assert!(!token().is_shown_as("sk_live_MDE5N2MwZWMt...GdwdA", None));
     }
 
     #[test]

@@ -303,6 +303,7 @@ fn replace(path: &Path, unfinished: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn identity(state: &AccountState) -> Identity {
     Identity {
         account: state.account.name.to_string(),
+        provider: state.account.provider.to_string(),
         base_url: state.account.base_url.to_string(),
     }
 }

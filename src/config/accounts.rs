@@ -11,6 +11,8 @@ use crate::config::problem::{Origin, Problem};
 use crate::config::reader::{Effective, Section};
 use crate::config::{ENV_PREFIX, Poll, Sources};
 use crate::domain::text;
+use crate::provider::Provider;
+use crate::provider::profile::EnvironmentAccount;
 use crate::secret::{Token, TokenSource};
 
 /// Most accounts of one exporter: each has a task and a connection at a time.
@@ -20,12 +22,6 @@ const ACCOUNTS_MAX: usize = 1_000;
 const NAME_CHARS_MAX: usize = 64;
 
 const NAME: &str = "default";
-const PROVIDER: &str = "bitgpt";
-const BASE_URL: &str = "https://api.bitgpt.xyz";
-
-/// The environment of the set-up without a file.
-pub(super) const TOKEN_FILE_VARIABLE: &str = "BITGPT_API_KEY_FILE";
-pub(super) const TOKEN_VARIABLE: &str = "BITGPT_API_KEY";
 
 /// One account.
 #[derive(Clone, Debug)]
@@ -33,7 +29,7 @@ pub struct Account {
     /// The operator's name for it; in every series and log line.
     pub name: String,
     /// Whose API it is.
-    pub provider: &'static str,
+    pub provider: Provider,
     /// Where that API is.
     pub base_url: Url,
     /// Where the token is read from.
@@ -65,7 +61,7 @@ impl Account {
         } = self;
         let exposed =
             |url: &Option<SecretString>| url.as_ref().map(|url| url.expose_secret().to_owned());
-        (name, *provider, base_url) == (&other.name, other.provider, &other.base_url)
+        (name, provider, base_url) == (&other.name, &other.provider, &other.base_url)
             && token.describe() == other.token.describe()
             && (expected_env, ca_file) == (&other.expected_env, &other.ca_file)
             && exposed(proxy_url) == exposed(&other.proxy_url)
@@ -82,8 +78,9 @@ pub(super) fn in_environment(sources: &Sources) -> Vec<Problem> {
     let problem = |variable: &String| {
         Problem::general(format!(
             "{}: accounts cannot be set in the environment; write [[accounts]] into the file, or set \
-             {TOKEN_FILE_VARIABLE} or {TOKEN_VARIABLE}",
-            text::label(variable)
+             {}",
+            text::label(variable),
+            Provider::environment_variables()
         ))
     };
     variables.map(problem).collect()
@@ -139,10 +136,18 @@ fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> (String
         "a name of 1 to 64 characters, without control characters, that does not look like a key",
         parse_name,
     );
-    section.choice("provider", PROVIDER, &[(PROVIDER, ())]);
+    let named = |provider: &Provider| (provider.profile().name.to_string(), *provider);
+    let named: Vec<(String, Provider)> = Provider::ALL.iter().map(named).collect();
+    let providers: Vec<(&str, Provider)> = named
+        .iter()
+        .map(|(name, it)| (name.as_str(), *it))
+        .collect();
+    let default = Provider::default();
+    let provider = section.choice("provider", &default.profile().name, &providers);
+    let profile = provider.profile();
     let base_url = section.text(
         "base_url",
-        BASE_URL,
+        &profile.base_url,
         "an https:// URL without user, query or fragment (http:// only to a loopback address)",
         parse_base_url,
     );
@@ -153,10 +158,14 @@ fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> (String
         "\"production\" or \"development\"",
         |text| matches!(text, "production" | "development").then(|| text.to_owned()),
     );
+    if expected_env.is_some() && !profile.has_environments {
+        let why = "this provider does not say which environment it is";
+        section.problem("expected_env", None, why);
+    }
     let ca_file = section.path("ca_file");
     if let Some(Err(error)) = ca_file
         .as_deref()
-        .map(crate::provider::bitgpt::tls::check_ca_file)
+        .map(crate::provider::tls::check_ca_file)
         // The other accounts do not wait for a network mount; its own polls say what is wrong.
         && !error.is_no_answer()
     {
@@ -180,7 +189,7 @@ fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> (String
         .unwrap_or(poll.interval);
     let account = token.map(|token| Account {
         name: name.clone(),
-        provider: PROVIDER,
+        provider,
         base_url,
         token,
         expected_env,
@@ -253,23 +262,30 @@ fn from_variable(variable: &str, sources: &Sources) -> Result<TokenSource, Strin
 /// The set-up without a file: a file named by the environment goes before a token in it, which
 /// every child process would inherit.
 fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Option<Account> {
-    let (variable, source) = match sources.environment.get(TOKEN_FILE_VARIABLE) {
+    let is_set = |variables: &EnvironmentAccount| {
+        let set = |variable: &str| sources.environment.contains_key(variable);
+        set(variables.token_file) || set(variables.token)
+    };
+    let with_variables = Provider::ALL
+        .into_iter()
+        .find_map(|it| Some((it, it.profile().environment.filter(is_set)?)));
+    let Some((provider, variables)) = with_variables else {
+        root.general_problem(format!(
+            "no account: set {} in the environment, or write [[accounts]] into the file named by \
+             --config.file",
+            Provider::environment_variables()
+        ));
+        return None;
+    };
+    let (variable, source) = match sources.environment.get(variables.token_file) {
         Some(path) if path.is_empty() => (
-            TOKEN_FILE_VARIABLE,
+            variables.token_file,
             Err("is empty; it must be the path of a file".to_owned()),
         ),
-        Some(path) => (TOKEN_FILE_VARIABLE, Ok(TokenSource::File(path.into()))),
-        None if sources.environment.contains_key(TOKEN_VARIABLE) => {
-            (TOKEN_VARIABLE, from_variable(TOKEN_VARIABLE, sources))
-        }
-        None => {
-            root.general_problem(format!(
-                "no account: set {TOKEN_FILE_VARIABLE} or {TOKEN_VARIABLE} in the environment, or write [[accounts]] \
-                 into the file named by --config.file"
-            ));
-            return None;
-        }
+        Some(path) => (variables.token_file, Ok(TokenSource::File(path.into()))),
+        None => (variables.token, from_variable(variables.token, sources)),
     };
+    let profile = provider.profile();
     let checked = source.and_then(readable);
     let token = checked
         .map_err(|why| root.general_problem(format!("{variable}: {why}")))
@@ -280,8 +296,8 @@ fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> O
     };
     let set = [
         ("name", NAME.to_owned()),
-        ("provider", PROVIDER.to_owned()),
-        ("base_url", BASE_URL.to_owned()),
+        ("provider", profile.name.to_string()),
+        ("base_url", profile.base_url.to_string()),
     ];
     let origin = Origin::Environment(variable.to_owned());
     let in_force = set
@@ -303,8 +319,8 @@ fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> O
     }
     Some(Account {
         name: NAME.to_owned(),
-        provider: PROVIDER,
-        base_url: parse_base_url(BASE_URL)?,
+        provider,
+        base_url: parse_base_url(&profile.base_url)?,
         token,
         expected_env: None,
         ca_file: None,

@@ -10,6 +10,7 @@ use crate::domain::assessment::Thresholds;
 use crate::domain::glob::Glob;
 use crate::domain::policy::Limits;
 use crate::os::clock::delta;
+use crate::provider::Provider;
 
 /// From the shortest notice that an alert could be sent with, to ten years, which outlives keys.
 pub(super) const NOTICE_RANGE: RangeInclusive<Duration> =
@@ -80,7 +81,8 @@ pub(super) fn read_thresholds(section: &mut Section<'_>) -> Thresholds {
 }
 
 pub(super) fn read_limits(section: &mut Section<'_>) -> Limits {
-    let privileged = Limits::PRIVILEGED_SCOPES;
+    let provider = Provider::default();
+    let privileged = &provider.profile().privileged_scopes;
     let age = |section: &mut Section<'_>, name| {
         section.optional_duration(name, None, AGE_RANGE).map(delta)
     };

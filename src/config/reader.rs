@@ -224,13 +224,13 @@ impl<'a> Section<'a> {
     }
 
     /// One of a few words. `default` is one of them.
-    pub(super) fn choice<T: Copy>(
+    pub(super) fn choice<T: Clone>(
         &mut self,
         name: &'static str,
-        default: &'static str,
-        choices: &[(&'static str, T)],
+        default: &str,
+        choices: &[(&str, T)],
     ) -> T {
-        let find = |word: &str| choices.iter().find(|(name, _)| *name == word).copied();
+        let find = |word: &str| choices.iter().find(|(name, _)| *name == word).cloned();
         let words: Vec<String> = choices
             .iter()
             .map(|(word, _)| format!("{word:?}"))
@@ -250,7 +250,7 @@ impl<'a> Section<'a> {
     pub(super) fn text<T>(
         &mut self,
         name: &'static str,
-        default: &'static str,
+        default: &str,
         wanted: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> T {
@@ -263,7 +263,7 @@ impl<'a> Section<'a> {
     pub(super) fn optional_text<T>(
         &mut self,
         name: &'static str,
-        default: Option<&'static str>,
+        default: Option<&str>,
         wanted: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<T> {

@@ -47,7 +47,7 @@ fn a_token_in_the_environment_is_a_whole_configuration() {
         panic!("{:?}", config.accounts)
     };
     assert_eq!(
-        (account.name.as_str(), account.provider),
+        (account.name.as_str(), &*account.provider.profile().name),
         ("default", "bitgpt")
     );
     assert_eq!(account.base_url.as_str(), "https://api.bitgpt.xyz/");

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use crate::config::accounts::{TOKEN_FILE_VARIABLE, TOKEN_VARIABLE};
 use crate::config::{Account, Details, ENV_PREFIX, Effective, Origin, Poll, Sources};
 use crate::domain::policy::Limits;
 use crate::domain::text;
 use crate::domain::text::join_truncated;
+use crate::provider::Provider;
+use crate::provider::profile::EnvironmentAccount;
 use crate::secret::TokenSource;
 
 /// All that is questionable.
@@ -48,13 +49,22 @@ pub(super) fn of_environment(
     accounts: &[Account],
     effective: &[Effective],
 ) -> Vec<String> {
-    let mut warnings = unused_tokens(sources, accounts, effective);
-    warnings.extend(misspelled(sources, effective));
-    warnings
+    let variables = Provider::ALL
+        .iter()
+        .filter_map(|provider| provider.profile().environment);
+    variables
+        .flat_map(|variables| unused_tokens(variables, sources, accounts, effective))
+        .chain(misspelled(sources, effective))
+        .collect()
 }
 
 /// The variables of the set-up without a file, where others are in force.
-fn unused_tokens(sources: &Sources, accounts: &[Account], effective: &[Effective]) -> Vec<String> {
+fn unused_tokens(
+    EnvironmentAccount { token_file, token }: EnvironmentAccount,
+    sources: &Sources,
+    accounts: &[Account],
+    effective: &[Effective],
+) -> Vec<String> {
     let made_an_account = |variable: &str| {
         effective.iter().any(|option| {
             option.section == "[[accounts]]"
@@ -66,22 +76,20 @@ fn unused_tokens(sources: &Sources, accounts: &[Account], effective: &[Effective
         let named = sources.variable(wanted).map(Path::new);
         accounts.iter().any(|account| match &account.token {
             TokenSource::Env { variable, .. } => variable == wanted,
-            TokenSource::File(path) => wanted == TOKEN_FILE_VARIABLE && named == Some(path),
+            TokenSource::File(path) => wanted == token_file && named == Some(path),
         })
     };
-    let why = if made_an_account(TOKEN_FILE_VARIABLE) {
-        format!("{TOKEN_FILE_VARIABLE} goes before it")
+    let why = if made_an_account(token_file) {
+        format!("{token_file} goes before it")
     } else {
         "the accounts are those of the file".to_owned()
     };
-    let unused = [TOKEN_FILE_VARIABLE, TOKEN_VARIABLE]
-        .into_iter()
-        .filter(|variable| {
-            // An empty one is how some tools leave it away.
-            sources.variable(variable).is_some_and(|it| !it.is_empty())
-                && !made_an_account(variable)
-                && !holds_a_token(variable)
-        });
+    let unused = [token_file, token].into_iter().filter(|variable| {
+        // An empty one is how some tools leave it away.
+        sources.variable(variable).is_some_and(|it| !it.is_empty())
+            && !made_an_account(variable)
+            && !holds_a_token(variable)
+    });
     unused
         .map(|variable| format!("{variable} in the environment is ignored: {why}"))
         .collect()
@@ -136,12 +144,15 @@ fn is_of_kubernetes(end: &str) -> bool {
 fn of_token(account: &Account) -> Vec<String> {
     let name = &account.name;
     let mut warnings = Vec::new();
-    match account.token.read() {
-        Ok(token) if token.looks_usual() => {}
-        Ok(_) => warnings.push(format!(
-            "the token of account {name:?} does not start with sk_live_… or sk_test_…, as API keys do"
-        )),
-        Err(error) => {
+    let profile = account.provider.profile();
+    match (account.token.read(), profile.described_prefixes()) {
+        (Ok(token), Some(usual)) if !token.starts_with_any(profile.prefixes()) => {
+            warnings.push(format!(
+                "the token of account {name:?} does not start with {usual}, as API keys do"
+            ));
+        }
+        (Ok(_), _) => {}
+        (Err(error), _) => {
             let error = text::chain(&error);
             warnings.push(format!("polls of account {name:?} fail for now: {error}"));
             return warnings;

@@ -21,8 +21,8 @@ use crate::domain::text::{Line, join_truncated};
 pub struct Account {
     /// The operator's name for it.
     pub name: Box<str>,
-    /// Whose API it is; `bitgpt`.
-    pub provider: &'static str,
+    /// The provider whose API it is.
+    pub provider: Box<str>,
     /// Where that API is.
     pub base_url: Box<str>,
     /// How often it is polled.
@@ -388,8 +388,8 @@ pub(crate) mod tests {
     pub(crate) fn polled_every(interval: Duration, name: &str) -> AccountState {
         AccountState::new(Arc::new(Account {
             name: name.into(),
-            provider: "bitgpt",
-            base_url: "https://api.bitgpt.xyz/".into(),
+            provider: "acme".into(),
+            base_url: "https://api.acme.example/".into(),
             interval,
             shrink: ShrinkGuard::default(),
             listing_scope: Some("keys.read".into()),

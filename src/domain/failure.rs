@@ -24,10 +24,14 @@ pub enum Reason {
     Forbidden,
     /// HTTP 429.
     RateLimited,
+    /// HTTP 4xx in a form that the provider's API does not use: something in front of it answered.
+    Gateway,
     /// Any other HTTP 4xx.
     ClientError,
     /// HTTP 5xx and beyond.
     ServerError,
+    /// The answer is one page of several, and the others could not be read.
+    Incomplete,
     /// More bytes than `poll.max_body_bytes`.
     BodyTooLarge,
     /// The connection ended in the middle of the body.
@@ -50,7 +54,7 @@ pub enum Reason {
 
 impl Reason {
     /// How many reasons there are.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 21;
 
     /// Every reason, in the order of the metric.
     pub const ALL: [Self; Self::COUNT] = [
@@ -62,8 +66,10 @@ impl Reason {
         Self::Unauthorized,
         Self::Forbidden,
         Self::RateLimited,
+        Self::Gateway,
         Self::ClientError,
         Self::ServerError,
+        Self::Incomplete,
         Self::BodyTooLarge,
         Self::BodyTruncated,
         Self::NotJson,
@@ -86,8 +92,10 @@ impl Reason {
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::RateLimited => "rate_limited",
+            Self::Gateway => "gateway",
             Self::ClientError => "client_error",
             Self::ServerError => "server_error",
+            Self::Incomplete => "incomplete",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTruncated => "body_truncated",
             Self::NotJson => "not_json",
@@ -100,7 +108,18 @@ impl Reason {
         }
     }
 
-    /// The reason for an HTTP status that is not a success.
+    /// The reason for an HTTP status that is not a success and whose answer is not in the form of
+    /// the provider's API: some proxy, firewall or content delivery network may have sent it.
+    pub fn of_foreign_status(status: u16) -> Self {
+        match status {
+            // They mean the same from whatever sends them.
+            408 | 429 => Self::of_status(status),
+            400..=499 => Self::Gateway,
+            _ => Self::of_status(status),
+        }
+    }
+
+    /// The reason for an HTTP status that is not a success, from the provider's API itself.
     pub fn of_status(status: u16) -> Self {
         match status {
             401 => Self::Unauthorized,
@@ -123,19 +142,13 @@ pub struct Failure {
     pub reason: Reason,
     /// The HTTP status, where there was an answer.
     pub http_status: Option<u16>,
-    /// The envelope's own `status`.
-    pub api_status: Option<i64>,
-    /// What went wrong: the envelope's `error`, else the exporter's own words.
+    /// What went wrong: the API's own words, else the exporter's.
     pub error: Option<Line>,
-    /// The id that BitGPT's support asks for.
+    /// The id of the request or case that the provider's support asks for.
     pub support_id: Option<Line>,
-    /// The envelope's `validator`, as JSON.
-    pub validator: Option<Line>,
-    /// The envelope's `log`.
-    pub api_log: Option<Line>,
-    /// The envelope's `message`.
-    pub message: Option<Line>,
-    /// How long the API asks to be left alone, before any limit of ours.
+    /// What else the API said, under the names of the log's fields.
+    pub lines: Vec<(&'static str, Line)>,
+    /// How long the API asks to wait, before any limit of ours.
     pub retry_after: Option<Duration>,
 }
 
@@ -145,14 +158,22 @@ impl Failure {
         Self {
             reason,
             http_status: None,
-            api_status: None,
             error: (!error.is_empty()).then(|| Line::clean(error)),
             support_id: None,
-            validator: None,
-            api_log: None,
-            message: None,
+            lines: Vec::new(),
             retry_after: None,
         }
+    }
+
+    /// The same as a number, where it is one.
+    pub fn number(&self, name: &str) -> Option<i64> {
+        self.line(name)?.parse().ok()
+    }
+
+    /// What the API said under this name of a log field.
+    pub fn line(&self, name: &str) -> Option<&str> {
+        let line = self.lines.iter().find(|(known, _)| *known == name);
+        line.map(|(_, line)| line.as_str())
     }
 
     /// Whether the same request may well succeed a moment later.
@@ -162,13 +183,18 @@ impl Failure {
             | Reason::Connect
             | Reason::Timeout
             | Reason::BodyTruncated
-            | Reason::RateLimited => true,
-            Reason::ServerError => matches!(self.http_status, Some(500 | 502 | 503 | 504)),
+            | Reason::RateLimited
+            | Reason::Gateway => true,
+            // 520 to 530 are a content delivery network's: it did not reach the API.
+            Reason::ServerError => {
+                matches!(self.http_status, Some(500 | 502 | 503 | 504 | 520..=530))
+            }
             Reason::ClientError => self.http_status == Some(408),
             Reason::Tls
             | Reason::Redirect
             | Reason::Unauthorized
             | Reason::Forbidden
+            | Reason::Incomplete
             | Reason::BodyTooLarge
             | Reason::NotJson
             | Reason::Schema
@@ -209,6 +235,10 @@ mod tests {
             (502, Reason::ServerError, true),
             (503, Reason::ServerError, true),
             (504, Reason::ServerError, true),
+            (519, Reason::ServerError, false),
+            (520, Reason::ServerError, true),
+            (530, Reason::ServerError, true),
+            (531, Reason::ServerError, false),
             (999, Reason::ServerError, false),
         ];
         for (status, reason, is_transient) in cases {
@@ -221,6 +251,30 @@ mod tests {
                 (reason, is_transient),
                 "{status}"
             );
+        }
+    }
+
+    #[test]
+    fn a_foreign_4xx_is_of_a_gateway_and_tried_again() {
+        for (status, reason, is_transient) in [
+            (302, Reason::Redirect, false),
+            (400, Reason::Gateway, true),
+            (401, Reason::Gateway, true),
+            (403, Reason::Gateway, true),
+            (404, Reason::Gateway, true),
+            (408, Reason::ClientError, true),
+            (429, Reason::RateLimited, true),
+            (451, Reason::Gateway, true),
+            (499, Reason::Gateway, true),
+            (501, Reason::ServerError, false),
+            (503, Reason::ServerError, true),
+        ] {
+            let failure = Failure {
+                http_status: Some(status),
+                ..Failure::new(Reason::of_foreign_status(status), "")
+            };
+            let found = (failure.reason, failure.is_transient());
+            assert_eq!(found, (reason, is_transient), "{status}");
         }
     }
 }

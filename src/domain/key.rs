@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::allow_list::AllowList;
 
-/// Longest key id that is accepted, in characters. BitGPT's have 44.
+/// Longest key id that is accepted, in characters. Usual ones have up to 44.
 const ID_CHARS_MAX: usize = 128;
 
 /// The public name of a key: 1 to 128 characters of `A-Z a-z 0-9 _ . : -`.
@@ -67,9 +67,9 @@ pub enum Expiry {
 /// Whether a key moves real money.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// `sk_live_…`
+    /// For production.
     Live,
-    /// `sk_test_…`
+    /// For tests.
     Test,
 }
 

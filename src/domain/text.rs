@@ -3,32 +3,21 @@
 //! Whatever the API says may hold line breaks, terminal escapes, text that reverses the reader's
 //! direction, or a secret. Nothing from outside is shown before it has passed through here.
 
-use std::borrow::Cow;
 use std::fmt;
 
-/// What stands in the place of something that looks like a secret.
-pub const REDACTED: &str = "[redacted]";
+pub use crate::redaction::{REDACTED, redact};
 
 /// Longest upstream text in one log field, in characters: a sentence or two, so that ten fields
 /// still make a line that log systems take whole.
 pub const LINE_CHARS_MAX: usize = 200;
 
-/// Longest metric label taken from the API, in characters. BitGPT's own labels end at 255.
+/// Longest metric label taken from an API, in characters. Providers' own labels end there or
+/// earlier.
 pub const LABEL_CHARS_MAX: usize = 255;
 
 /// Longest support id, in characters. A documented one (`support_<uuidv7>`) has 44; 64 leaves room
 /// and keeps an exemplar under OpenMetrics' limit of 128.
 const SUPPORT_ID_CHARS_MAX: usize = 64;
-
-/// What announces an API key. Nothing that people write starts so by chance.
-const KEY_PREFIXES: [&str; 2] = ["sk_live_", "sk_test_"];
-
-/// What announces the secret that signs webhooks, and a word or two in ordinary names.
-const WEBHOOK_PREFIX: &str = "whs_";
-
-/// From this length on, what follows a prefix in the middle of a word is taken for a key if it
-/// looks random: keys are far longer, and `task_live_monitoring` is none.
-const RANDOM_CHARS_MIN: usize = 16;
 
 /// The longest part of upstream text that is looked at, in bytes. It is far over what is shown, so
 /// that text made of invisible characters cannot hide the rest, and far under a megabyte, so that
@@ -87,28 +76,6 @@ pub fn label(text: &str) -> String {
     cut(&redact(&shown), LABEL_CHARS_MAX)
 }
 
-/// Replaces everything in `text` that looks like a key by [`REDACTED`], masked keys included.
-pub fn redact(text: &str) -> Cow<'_, str> {
-    let Some((start, prefix_len)) = find_secret(text) else {
-        return Cow::Borrowed(text);
-    };
-    let mut out = String::with_capacity(text.len());
-    let (mut before, mut rest) = text.split_at(start);
-    let mut prefix_len = prefix_len;
-    loop {
-        out.push_str(before);
-        out.push_str(REDACTED);
-        let (_, after_prefix) = rest.split_at(prefix_len);
-        let after = after_prefix.trim_start_matches(belongs_to_secret);
-        let Some((start, found_len)) = find_secret(after) else {
-            out.push_str(after);
-            return Cow::Owned(out);
-        };
-        (before, rest) = after.split_at(start);
-        prefix_len = found_len;
-    }
-}
-
 /// An error and its causes in one line, outermost first.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
@@ -161,55 +128,6 @@ fn prefix(text: &str) -> &str {
     text.split_at(end).0
 }
 
-/// Where the first secret starts, and how long the prefix is that announces it. Upper case counts
-/// too.
-fn find_secret(text: &str) -> Option<(usize, usize)> {
-    let bytes = text.as_bytes();
-    let mut underscores = (1..bytes.len()).filter(|at| bytes.get(*at) == Some(&b'_'));
-    underscores.find_map(|at| {
-        // The letters before a prefix's first underscore: `sk`, `whs`.
-        let letters = match bytes.get(at - 1)? {
-            b'k' | b'K' => 2,
-            b's' | b'S' => 3,
-            _ => return None,
-        };
-        let (before, text) = text.split_at_checked(at.checked_sub(letters)?)?;
-        let is_word_start = !before.ends_with(char::is_alphanumeric);
-        Some((before.len(), secret_at(text, is_word_start)?.len()))
-    })
-}
-
-/// The prefix of the secret that `text` starts with. At the start of a word the prefix of a key is
-/// enough; elsewhere, and for the commoner prefix, what follows must look random.
-fn secret_at(text: &str, is_word_start: bool) -> Option<&'static str> {
-    let announced_by = |prefix: &'static str| {
-        let (head, rest) = text.split_at_checked(prefix.len())?;
-        head.eq_ignore_ascii_case(prefix).then_some((prefix, rest))
-    };
-    let is_random = |rest: &str| {
-        let run = rest
-            .bytes()
-            .take_while(|byte| belongs_to_secret(char::from(*byte)));
-        let (mut len, mut has_digit, mut has_capital) = (0, false, false);
-        for byte in run {
-            len += 1;
-            has_digit |= byte.is_ascii_digit();
-            has_capital |= byte.is_ascii_uppercase();
-        }
-        len >= RANDOM_CHARS_MIN && (has_digit || has_capital)
-    };
-    if let Some((prefix, rest)) = KEY_PREFIXES.into_iter().find_map(announced_by) {
-        let is_followed = rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.');
-        return ((is_word_start && is_followed) || is_random(rest)).then_some(prefix);
-    }
-    let (prefix, rest) = announced_by(WEBHOOK_PREFIX)?;
-    is_random(rest).then_some(prefix)
-}
-
-fn belongs_to_secret(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '…' | '*' | '+' | '/' | '=')
-}
-
 /// Most names that one log line has room for.
 const JOINED_MAX: usize = 10;
 
@@ -252,41 +170,6 @@ mod tests {
         let line = Line::clean(&"é".repeat(3_000_000));
         assert_eq!(line.as_str().chars().count(), LINE_CHARS_MAX);
         assert!(line.as_str().ends_with('…'));
-    }
-
-    #[test]
-    fn whatever_looks_like_a_key_is_redacted() {
-        let cases = [
-            ("no key", "no key"),
-            ("bad key sk_live_abcDEF123", "bad key [redacted]"),
-            (
-                "sk_test_MDE5N2Mw...GdwdA, sk_live_x!",
-                "[redacted], [redacted]!",
-            ),
-            ("SK_LIVE_ABC", "[redacted]"),
-            ("é sk_live_aé", "é [redacted]é"),
-            ("whs_c2VjcmV0IG9mIGEgd2ViaG9vaw", "[redacted]"),
-            ("key=sk_live_a", "key=[redacted]"),
-            ("support_sk_live_a", "support_[redacted]"),
-            ("xsk_live_MDE5N2MwZWMtYTE5Ny03MTlm", "x[redacted]"),
-            // Names that only look like it.
-            (
-                "task_live_monitoring_shop_berlin",
-                "task_live_monitoring_shop_berlin",
-            ),
-            (
-                "desk_test_environment_number_one",
-                "desk_test_environment_number_one",
-            ),
-            (
-                "the whs_queue_worker_is_paused",
-                "the whs_queue_worker_is_paused",
-            ),
-            ("a word such as sk_live_…", "a word such as sk_live_…"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(redact(text), expected, "{text:?}");
-        }
     }
 
     #[test]

@@ -25,9 +25,9 @@ pub fn attempt_failed(account: &str, failure: &Failure, retry_in: Duration) {
 pub(super) fn failure(account: &str, failure: &Failure, facts: &PollFacts, decision: LogDecision) {
     let error = text(failure.error.as_ref());
     let support_id = text(failure.support_id.as_ref());
-    let validator = text(failure.validator.as_ref());
-    let api_log = text(failure.api_log.as_ref());
-    let api_message = text(failure.message.as_ref());
+    let validator = failure.line("validator");
+    let api_log = failure.line("api_log");
+    let api_message = failure.line("message");
     let retry_in = whole_seconds(facts.retry_in);
     macro_rules! line {
         ($level:ident, $($rest:tt)*) => {
@@ -35,7 +35,7 @@ pub(super) fn failure(account: &str, failure: &Failure, facts: &PollFacts, decis
                 account,
                 reason = failure.reason.as_str(),
                 http_status = failure.http_status,
-                api_status = failure.api_status,
+                api_status = failure.number("api_status"),
                 error,
                 support_id,
                 validator,
@@ -71,7 +71,7 @@ pub(super) fn details_failure(
                 key_id = key_id.as_str(),
                 reason = failure.reason.as_str(),
                 http_status = failure.http_status,
-                api_status = failure.api_status,
+                api_status = failure.number("api_status"),
                 error,
                 support_id,
                 paused_for,

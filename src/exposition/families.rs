@@ -66,7 +66,7 @@ impl Family {
 pub(super) struct KeyFacts<'a> {
     pub(super) key: &'a Key,
     pub(super) assessment: &'a Assessment<'a>,
-    pub(super) provider: &'static str,
+    pub(super) provider: &'a str,
     pub(super) api_env: &'a str,
     pub(super) is_superseded: bool,
     pub(super) metrics: Metrics,
@@ -265,7 +265,7 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: Kind::Info,
         help: "Describes the account, from the configuration; always 1.",
         source: Source::Account(|state, samples| {
-            samples.labelled(&[("provider", state.account.provider)], Value::Count(1));
+            samples.labelled(&[("provider", &*state.account.provider)], Value::Count(1));
         }),
     },
     account(

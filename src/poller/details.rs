@@ -201,7 +201,9 @@ fn pause_after(failure: &Failure, interval: Duration) -> Duration {
         | Reason::Tls
         | Reason::Timeout
         | Reason::Redirect
+        | Reason::Gateway
         | Reason::ServerError
+        | Reason::Incomplete
         | Reason::BodyTruncated
         | Reason::EnvironmentMismatch
         | Reason::Credential

@@ -10,7 +10,7 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::listing::Listing;
 use crate::exposition::Metrics;
 use crate::liveness::Liveness;
-use crate::provider::bitgpt::parse::Parsed;
+use crate::provider::Listed;
 use crate::telemetry::Telemetry;
 
 const METRICS: Metrics = Metrics {
@@ -103,13 +103,14 @@ async fn run_with(
             let told = result.as_ref().copied();
             let told = told.map_err(|failure| failure.retry_after);
             seen_ended.lock().unwrap().push((elapsed(), told));
-            let result = result.map(|()| Parsed {
+            let result = result.map(|()| Listed {
                 listing: Listing::default(),
                 support_id: None,
             });
             Answer {
                 result,
                 clock_skew: None,
+                age: None,
             }
         },
         details: None,

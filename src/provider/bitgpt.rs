@@ -1,12 +1,120 @@
-//! BitGPT's API: the one provider. Another would be a folder beside this one.
+//! BitGPT's API: its envelope, its paths, its forms.
 
-pub mod client;
 pub mod details;
-pub mod lister;
 pub mod parse;
-mod resolver;
-pub mod tls;
 mod wire;
 
-/// The one scope that listing keys, and reading one's details, needs.
-pub const LISTING_SCOPE: &str = "api_keys.read";
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::key::{Details, KeyId, Mode};
+use crate::provider::http::Session;
+use crate::provider::profile::{EnvironmentAccount, Profile, TokenPrefix};
+use crate::provider::response::Response;
+use crate::provider::{Listed, Rules};
+use crate::secret::Mask;
+
+/// Its name.
+pub(super) const NAME: &str = "bitgpt";
+
+/// Where keys are listed; a key's own page is below.
+const KEYS_PATH: &str = "/developers/api_keys";
+
+/// <https://docs.bitgpt.xyz>, developer resources.
+pub(super) static PROFILE: Profile = Profile {
+    name: Cow::Borrowed(NAME),
+    base_url: Cow::Borrowed("https://api.bitgpt.xyz"),
+    auth_header: Cow::Borrowed("authorization"),
+    auth_prefix: Cow::Borrowed("Bearer "),
+    environment: Some(EnvironmentAccount {
+        token_file: "BITGPT_API_KEY_FILE",
+        token: "BITGPT_API_KEY",
+    }),
+    token_prefixes: Cow::Borrowed(&[
+        TokenPrefix {
+            text: Cow::Borrowed("sk_live_"),
+            mode: Some(Mode::Live),
+        },
+        TokenPrefix {
+            text: Cow::Borrowed("sk_test_"),
+            mode: Some(Mode::Test),
+        },
+    ]),
+    // `sk_live_` and some.
+    mask: Some(Mask {
+        separator: Cow::Borrowed("..."),
+        first_chars_min: 12,
+    }),
+    listing_scope: Some(Cow::Borrowed("api_keys.read")),
+    // What the documented scopes can do to the account itself: create, update, delete or
+    // deactivate keys, users, organizations and webhooks.
+    privileged_scopes: Cow::Borrowed(&[
+        "api_keys.create",
+        "api_keys.update",
+        "api_keys.delete",
+        "organizations.create",
+        "organizations.update",
+        "organizations.deactivate",
+        "users.*update",
+        "users.*deactivate",
+        "webhooks.create",
+        "webhooks.update",
+        "webhooks.delete",
+    ]),
+    has_details: true,
+    has_environments: true,
+};
+
+/// `GET /developers/api_keys`: the API has no pages, so the whole listing is one answer.
+pub(super) async fn list(session: &mut Session, rules: &Rules<'_>) -> Result<Listed, Failure> {
+    let read = |answer: &Response| parse::answer(answer.status, &answer.body, rules);
+    session.get(KEYS_PATH, read).await
+}
+
+/// `GET /developers/api_keys/{id}`. The answer holds the key's full secret; nothing of it leaves
+/// this function.
+pub(super) async fn details(
+    session: &mut Session,
+    id: &KeyId,
+    rules: &Rules<'_>,
+    now: fn() -> DateTime<Utc>,
+) -> Result<Details, Failure> {
+    // As parts of a URL these would be taken for the folder and the one above it.
+    if matches!(id.as_str(), "." | "..") {
+        let why = "the key's id cannot stand in a URL";
+        return Err(Failure::new(Reason::Schema, why));
+    }
+    let path = format!("{KEYS_PATH}/{}", id.as_str());
+    let read = |answer: &Response| details::answer(answer.status, &answer.body, id, rules, now());
+    session.get(&path, read).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::glob::Glob;
+
+    #[test]
+    fn the_documented_scopes_are_told_apart() {
+        let documented = "invoices.create invoices.update invoices.read payments.create \
+            payments.update payments.read products.create products.read products.update \
+            products.delete api_keys.create api_keys.update api_keys.delete api_keys.read \
+            webhooks.create webhooks.read webhooks.update webhooks.delete webhooks_queue.read \
+            webhooks_queue.update notifications.read notifications.update \
+            notifications_settings.read notifications_settings.update organizations.create \
+            organizations.read organizations.update organizations.deactivate users.update \
+            users.deactivate users.sessions.read users.sessions.deactivate";
+        let globs = PROFILE.privileged_scopes.iter();
+        let globs: Vec<Glob> = globs.filter_map(|text| Glob::parse(text)).collect();
+        let privileged: Vec<&str> = documented
+            .split_whitespace()
+            .filter(|scope| globs.iter().any(|glob| glob.matches(scope)))
+            .collect();
+        let expected = "api_keys.create api_keys.update api_keys.delete webhooks.create \
+            webhooks.update webhooks.delete organizations.create organizations.update \
+            organizations.deactivate users.update users.deactivate users.sessions.deactivate";
+        assert_eq!(privileged, expected.split_whitespace().collect::<Vec<_>>());
+    }
+}

@@ -10,6 +10,7 @@ use crate::domain::allow_list::AllowList;
 use crate::domain::key::{Expiry, Key, KeyId, Mode, Scopes};
 use crate::domain::listing::{Listing, Rejects};
 use crate::domain::text;
+use crate::provider::SAVED_WITHOUT_PROVIDER;
 
 /// What every snapshot starts with.
 const MAGIC: &str = "api-key-exporter-snapshot";
@@ -25,6 +26,8 @@ const ENTRIES_MAX: u32 = 10_000;
 pub struct Identity {
     /// The operator's name for the account.
     pub account: String,
+    /// The provider whose API it is.
+    pub provider: String,
     /// Where its API is.
     pub base_url: String,
 }
@@ -51,10 +54,12 @@ pub enum BadSnapshot {
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
     /// It belongs to something else.
-    #[error("it is of account {account:?} at {base_url}")]
+    #[error("it is of account {account:?} of {provider} at {base_url}")]
     OfAnother {
         /// The account that it is of.
         account: String,
+        /// The provider that it is of.
+        provider: String,
         /// The API that it is of.
         base_url: String,
     },
@@ -63,6 +68,8 @@ pub enum BadSnapshot {
 #[derive(Serialize, Deserialize)]
 struct SavedListing {
     account: String,
+    #[serde(default = "provider_unsaid")]
+    provider: String,
     base_url: String,
     listed_at_ms: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,6 +112,7 @@ pub fn encode(identity: &Identity, listing: &Listing, listed_at: DateTime<Utc>) 
     let rejects = listing.rejects();
     let saved = SavedListing {
         account: identity.account.clone(),
+        provider: identity.provider.clone(),
         base_url: identity.base_url.clone(),
         listed_at_ms: listed_at.timestamp_millis(),
         api_env: listing.api_env().map(str::to_owned),
@@ -145,9 +153,11 @@ pub fn decode(bytes: &[u8], identity: &Identity) -> Result<Snapshot, BadSnapshot
     }
     let saved: SavedListing = serde_json::from_slice(body)
         .map_err(|_shows_values| BadSnapshot::Damaged("it is not the JSON that it should be"))?;
-    if (&saved.account, &saved.base_url) != (&identity.account, &identity.base_url) {
+    let saved_identity = (&saved.account, &saved.provider, &saved.base_url);
+    if saved_identity != (&identity.account, &identity.provider, &identity.base_url) {
         return Err(BadSnapshot::OfAnother {
             account: text::label(&saved.account),
+            provider: text::label(&saved.provider),
             base_url: text::label(&saved.base_url),
         });
     }
@@ -254,6 +264,10 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+fn provider_unsaid() -> String {
+    SAVED_WITHOUT_PROVIDER.to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,7 +276,8 @@ mod tests {
     fn identity() -> Identity {
         Identity {
             account: "shop".to_owned(),
-            base_url: "https://api.bitgpt.xyz/".to_owned(),
+            provider: "acme".to_owned(),
+            base_url: "https://api.acme.example/".to_owned(),
         }
     }
 
@@ -306,6 +321,22 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_from_before_there_were_providers_is_of_the_first_one() {
+        let body = br#"{"account":"shop","base_url":"https://a.example/","listed_at_ms":1234000,"keys":[]}"#;
+        let (checksum, length) = (checksum(body), body.len());
+        let mut bytes = format!("{MAGIC} 1 {length} {checksum:016x}\n").into_bytes();
+        bytes.extend(body);
+        let identity = |provider: &str| Identity {
+            account: "shop".to_owned(),
+            provider: provider.to_owned(),
+            base_url: "https://a.example/".to_owned(),
+        };
+        let snapshot = decode(&bytes, &identity(SAVED_WITHOUT_PROVIDER)).unwrap();
+        assert_eq!(snapshot.listed_at, at(1_234));
+        assert!(decode(&bytes, &identity("acme")).is_err());
+    }
+
+    #[test]
     fn fault_h1_a_damaged_snapshot_is_never_taken_for_a_good_one() {
         let good = encode(&identity(), &listing(), at(1_234));
         for length in 0..good.len() {
@@ -337,6 +368,10 @@ mod tests {
         let read = decode(newer.as_bytes(), &identity());
         assert_eq!(read, Err(BadSnapshot::Version(2)));
         let others = [
+            Identity {
+                provider: "other".to_owned(),
+                ..identity()
+            },
             Identity {
                 account: "office".to_owned(),
                 ..identity()

@@ -10,7 +10,8 @@ use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::exposition::body::Exposition;
 use api_key_exporter::exposition::prepared::Prepared;
 use api_key_exporter::exposition::{Encoding, Format};
-use api_key_exporter::provider::bitgpt::parse::{self, Rules};
+use api_key_exporter::provider::Rules;
+use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::secret::Token;
 use chrono::{DateTime, Utc};
 
@@ -39,7 +40,7 @@ fn exposition(count: usize, now: DateTime<Utc>) -> Exposition {
     let listing = parse::answer(200, body.as_bytes(), &rules).unwrap().listing;
     let account = Account {
         name: "default".into(),
-        provider: "bitgpt",
+        provider: "bitgpt".into(),
         base_url: "https://api.bitgpt.xyz/".into(),
         interval: Duration::from_secs(300),
         shrink: ShrinkGuard::default(),

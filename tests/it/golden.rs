@@ -16,7 +16,8 @@ use api_key_exporter::domain::key::{Details, KeyId, LastUse};
 use api_key_exporter::domain::policy::Policy;
 use api_key_exporter::domain::text::Line;
 use api_key_exporter::exposition::{Encoding, Format, Metrics};
-use api_key_exporter::provider::bitgpt::parse::{self, Rules};
+use api_key_exporter::provider::Rules;
+use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::secret::Token;
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -41,7 +42,7 @@ fn states() -> [AccountState; 2] {
         let interval = Duration::from_secs(300);
         AccountState::new(Arc::new(Account {
             name: name.into(),
-            provider: "bitgpt",
+            provider: "bitgpt".into(),
             base_url: "https://api.bitgpt.xyz/".into(),
             interval,
             shrink: ShrinkGuard::default(),

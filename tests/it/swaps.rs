@@ -11,7 +11,8 @@ use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::exposition::{Encoding, Format, Metrics};
-use api_key_exporter::provider::bitgpt::parse::{self, Rules};
+use api_key_exporter::provider::Rules;
+use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::secret::Token;
 use chrono::DateTime;
 
@@ -55,7 +56,7 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
     };
     let account = Account {
         name: "a".into(),
-        provider: "bitgpt",
+        provider: "bitgpt".into(),
         base_url: "https://api.bitgpt.xyz/".into(),
         interval: Duration::from_secs(300),
         shrink: ShrinkGuard::default(),

@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 
 use crate::config::tests::{load, problems};
 use crate::config::{Config, Sources};
+use crate::domain::glob::Glob;
 use crate::domain::key::Key;
 use crate::domain::key::tests::key;
 use crate::domain::policy::Policy;
@@ -262,8 +263,11 @@ fn what_nobody_says_is_as_the_domain_has_it() {
         ..Sources::default()
     };
     let config = Config::parse("", &sources).unwrap();
-    assert_eq!(
-        *config.assessment_rules,
-        crate::domain::assessment::AssessmentRules::default()
-    );
+    let mut expected = crate::domain::assessment::AssessmentRules::default();
+    // But for what each provider has of its own.
+    let privileged = &config.accounts[0].provider.profile().privileged_scopes;
+    let globs = privileged.iter().map(|text| Glob::parse(text).unwrap());
+    expected.policy.privileged_scopes = globs.collect();
+    assert!(!expected.policy.privileged_scopes.is_empty());
+    assert_eq!(*config.assessment_rules, expected);
 }

@@ -173,7 +173,7 @@ fn key_facts<'a>(
         .map(|((key, assessment), is_superseded)| KeyFacts {
             key,
             assessment,
-            provider: state.account.provider,
+            provider: &state.account.provider,
             api_env: listing.api_env().unwrap_or_default(),
             is_superseded,
             metrics,

@@ -1,23 +1,18 @@
 //! One key's own page: bytes to its details, or to the failure that they tell of. Pure.
 //!
-//! The page holds the key's secret in full. It is read over like every field that is not asked for,
-//! and nothing of it is copied.
-
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+//! The page is an entry as in the listing, with more fields. It holds the key's secret in full,
+//! which is read over; nothing of it is copied.
 
 use chrono::{DateTime, Utc};
-use serde_json::value::RawValue;
 
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId, LastUse};
 use crate::domain::text::Line;
-use crate::provider::bitgpt::parse::{self, Rules};
-use crate::provider::bitgpt::wire::{self, Data, Text};
+use crate::provider::Rules;
+use crate::provider::bitgpt::parse;
+use crate::provider::bitgpt::wire::{self, Data, Entry, Text, Usage};
+use crate::provider::response::is_success;
 use crate::provider::time_format::parse_unambiguous;
-
-/// The fields of a JSON object, unread.
-type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 /// Judges one whole answer to the question about `id`. Success takes what it takes for a listing,
 /// and `data` an object about that very key. A field that is missing or cannot be read is unknown.
@@ -30,13 +25,12 @@ pub fn answer(
 ) -> Result<Details, Failure> {
     let body = String::from_utf8_lossy(body);
     let body = body.strip_prefix('\u{feff}').unwrap_or(&body);
-    let is_http_success = matches!(http_status, 200..=202);
-    let envelope = match wire::read(body, 0, &mut |_| {}) {
+    let is_http_success = is_success(http_status);
+    let mut page = Entry::default();
+    // No list is read here, so that the page is the only entry.
+    let envelope = match wire::read(body, 0, &mut |entry| page = entry) {
         Ok(envelope) => envelope,
-        Err(_) if !is_http_success => {
-            let nothing = Failure::new(Reason::Internal, "");
-            return Err(parse::of_http_status(http_status, nothing));
-        }
+        Err(_) if !is_http_success => return Err(parse::no_envelope(http_status)),
         Err(error) => {
             return Err(Failure {
                 http_status: Some(http_status),
@@ -46,17 +40,20 @@ pub fn answer(
     };
     let told = parse::told(http_status, &envelope, rules.token);
     if !is_http_success {
-        return Err(parse::of_http_status(http_status, told));
+        return Err(parse::of_http_status(&envelope, told));
     }
-    let page = || match envelope.data {
-        Data::Other => page(body, id),
+    let is_page = || match envelope.data {
+        Data::Object if page.is_misshapen => Err("a field of `data` stands there twice"),
+        Data::Object if page.id.as_str() != Some(id.as_str()) => Err("`data` is about another key"),
+        Data::Object => Ok(()),
         Data::Absent => Err("the envelope has no `data`"),
         Data::List | Data::TooLong => Err("`data` is a list"),
+        Data::Other => Err("`data` is not an object"),
     };
     let judged = parse::success(&envelope)
-        .and_then(|()| page().map_err(|why| (Reason::Schema, why.to_owned())))
-        .and_then(|page| parse::expected_env(&envelope, rules).map(|()| page));
-    let page = judged.map_err(|(reason, why)| {
+        .and_then(|()| is_page().map_err(|why| (Reason::Schema, why.to_owned())))
+        .and_then(|()| parse::expected_env(&envelope, rules));
+    judged.map_err(|(reason, why)| {
         let error = told.error.clone().or_else(|| Some(Line::clean(&why)));
         Failure {
             reason,
@@ -64,45 +61,21 @@ pub fn answer(
             ..told
         }
     })?;
-    let usage = page.get("metrics").and_then(|metrics| fields(metrics));
-    let count = usage.as_ref().and_then(|usage| usage.get("total_requests"));
     Ok(Details {
-        label: parse::shown(&text(&page, "label"), rules.token),
-        last_use: usage.as_ref().map_or(LastUse::Unknown, last_use),
-        requests: count.and_then(|count| count.get().parse().ok()),
+        label: parse::shown(&page.label, rules.token),
+        last_use: last_use(&page.usage),
+        requests: page.usage.total_requests,
         read_at,
     })
 }
 
-/// The fields of `data`, where it is about `id`.
-fn page<'a>(body: &'a str, id: &KeyId) -> Result<Fields<'a>, &'static str> {
-    let envelope: Fields<'_> = serde_json::from_str(body).unwrap_or_default();
-    let data = envelope.get("data").and_then(|data| fields(data));
-    let page = data.ok_or("`data` is not an object")?;
-    if text(&page, "id").as_str() == Some(id.as_str()) {
-        Ok(page)
-    } else {
-        Err("`data` is about another key")
-    }
-}
-
-fn fields(object: &RawValue) -> Option<Fields<'_>> {
-    serde_json::from_str(object.get()).ok()
-}
-
-fn text<'a>(fields: &Fields<'a>, name: &str) -> Text<'a> {
-    let field = fields.get(name).copied();
-    let text = field.map(|field| serde_json::from_str(field.get()).unwrap_or(Text::Other));
-    text.unwrap_or_default()
-}
-
 /// The documentation has `null` for a key that was never used. A field that is not there says
 /// nothing.
-fn last_use(usage: &Fields<'_>) -> LastUse {
-    match text(usage, "last_used_at") {
-        Text::Absent if usage.contains_key("last_used_at") => LastUse::Never,
-        Text::Is(moment) => parse_unambiguous(&moment).map_or(LastUse::Unknown, LastUse::At),
-        Text::Absent | Text::Other => LastUse::Unknown,
+fn last_use(usage: &Usage<'_>) -> LastUse {
+    match &usage.last_used_at {
+        Some(Text::Absent) => LastUse::Never,
+        Some(Text::Is(moment)) => parse_unambiguous(moment).map_or(LastUse::Unknown, LastUse::At),
+        Some(Text::Other) | None => LastUse::Unknown,
     }
 }
 
@@ -188,6 +161,8 @@ mod tests {
             (200, format!("\u{feff}{page}"), None),
             (403, page.clone(), Some(Forbidden)),
             (404, page.clone(), Some(ClientError)),
+            (404, "<html>".to_owned(), Some(Gateway)),
+            (403, r#"{"message":"Forbidden"}"#.to_owned(), Some(Gateway)),
             (429, String::new(), Some(RateLimited)),
             (502, "<html>".to_owned(), Some(ServerError)),
             (200, "<html>".to_owned(), Some(NotJson)),
@@ -197,6 +172,7 @@ mod tests {
             (200, good("\"k\""), Some(Schema)),
             (200, good("{}"), Some(Schema)),
             (200, good(r#"{"id":"other"}"#), Some(Schema)),
+            (200, good(r#"{"id":"k","id":"k"}"#), Some(Schema)),
             (200, good(r#"{"id":7}"#), Some(Schema)),
             (
                 200,

@@ -1,59 +1,43 @@
 //! One answer's bytes to a listing, or to the failure that it tells of. Pure.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::domain::allow_list::AllowList;
 use crate::domain::failure::{Failure, Reason};
-use crate::domain::key::{Expiry, Key, KeyId, Mode, Scopes};
+use crate::domain::key::{Expiry, Key, KeyId, Scopes};
 use crate::domain::listing::{Listing, Reject, Rejects};
 use crate::domain::text::{self, Line};
+use crate::provider::bitgpt::PROFILE;
 use crate::provider::bitgpt::wire::{self, Data, Entry, Envelope, Text, Texts};
+use crate::provider::response::{foreign, is_success, seconds};
 use crate::provider::time_format::parse_unambiguous;
+use crate::provider::{Listed, Rules};
 use crate::secret::Token;
-
-/// What an answer is judged by.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules<'a> {
-    /// Our own token: recognised among the keys, and blacked out wherever the API repeats it.
-    pub token: &'a Token,
-    /// Most keys of a listing.
-    pub keys_max: usize,
-    /// The environment that the API must say it is.
-    pub expected_env: Option<&'a str>,
-}
-
-/// A listing that succeeded, with what came beside it.
-#[derive(Debug)]
-pub struct Parsed {
-    /// The keys.
-    pub listing: Listing,
-    /// The id that BitGPT's support asks for; documented on every answer.
-    pub support_id: Option<Line>,
-}
 
 /// Judges one whole answer. Success takes all of: HTTP 200, 201 or 202; a JSON object; an envelope
 /// `status` of 2xx; `error` null; `data` a list within the limit; the expected environment. Bytes
 /// that are not UTF-8 spoil the field that they stand in, not the listing.
-pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Parsed, Failure> {
+pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Listed, Failure> {
     // Checking is many times as fast as mending, and there is next to never something to mend.
     let body =
         std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
     // The only byte order mark that JSON texts are seen with; RFC 8259 lets a reader ignore it.
     let body = body.strip_prefix('\u{feff}').unwrap_or(&body);
     match read(http_status, body, rules) {
-        Err(failure) if failure.reason == Reason::NotJson => match mend_surrogates(body) {
-            Some(mended) => read(http_status, &mended, rules),
-            None => Err(failure),
-        },
+        Err(failure) if matches!(failure.reason, Reason::NotJson | Reason::Gateway) => {
+            match mend_surrogates(body) {
+                Some(mended) => read(http_status, &mended, rules),
+                None => Err(failure),
+            }
+        }
         answer => answer,
     }
 }
 
-fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Parsed, Failure> {
+fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Listed, Failure> {
     let mut keys = Vec::new();
     let mut rejects = Rejects::default();
     let mut rejected_ids = Vec::new();
@@ -64,17 +48,12 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Parsed, Failu
             rejected_ids.extend(id(&entry, rules.token));
         }
     };
-    let is_http_success = matches!(http_status, 200..=202);
+    let is_http_success = is_success(http_status);
     // The entries of an answer that is an error anyway are read over.
     let keys_max = if is_http_success { rules.keys_max } else { 0 };
     let envelope = match wire::read(body, keys_max, &mut collect) {
         Ok(envelope) => envelope,
-        Err(_) if !is_http_success => {
-            return Err(of_http_status(
-                http_status,
-                Failure::new(Reason::Internal, ""),
-            ));
-        }
+        Err(_) if !is_http_success => return Err(no_envelope(http_status)),
         Err(error) => {
             return Err(Failure {
                 http_status: Some(http_status),
@@ -84,7 +63,7 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Parsed, Failu
     };
     let told = told(http_status, &envelope, rules.token);
     if !is_http_success {
-        return Err(of_http_status(http_status, told));
+        return Err(of_http_status(&envelope, told));
     }
     if let Err((reason, why)) = verdict(&envelope, rules) {
         let error = told.error.clone().or_else(|| Some(Line::clean(&why)));
@@ -99,7 +78,7 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Parsed, Failu
         .and_then(string)
         .map(|env| text::label(&rules.token.scrub(&env)).into());
     let listing = Listing::new(keys, rejects, api_env).with_rejected_ids(rejected_ids);
-    Ok(Parsed {
+    Ok(Listed {
         listing,
         support_id: told.support_id,
     })
@@ -119,7 +98,7 @@ fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, St
             ));
         }
         Data::Absent => return schema("the envelope has no `data`"),
-        Data::Other => return schema("`data` is not a list"),
+        Data::Object | Data::Other => return schema("`data` is not a list"),
     }
     expected_env(envelope, rules)
 }
@@ -168,7 +147,7 @@ pub(super) fn expected_env(
     }
 }
 
-/// What the envelope tells people, good or bad.
+/// What the envelope says to people, good or bad.
 pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> Failure {
     let line = |field: Option<&RawValue>| {
         let text = field.filter(|field| !is_null(field)).map(words)?;
@@ -176,32 +155,57 @@ pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> 
     };
     // Documented as text; whatever stands there instead may still find the case.
     let support_id = envelope.support_id.filter(|id| !is_null(id)).map(words);
+    let api_status = envelope.status.and_then(integer);
+    let lines = [
+        (
+            "api_status",
+            api_status.map(|status| Line::clean(&status.to_string())),
+        ),
+        ("validator", line(envelope.validator)),
+        ("api_log", line(envelope.log)),
+        ("message", line(envelope.message)),
+    ];
     Failure {
         reason: Reason::Internal,
         http_status: Some(http_status),
-        api_status: envelope.status.and_then(integer),
         error: line(envelope.error),
         support_id: support_id.and_then(|id| Line::support_id(&token.scrub_parts(&id))),
-        validator: line(envelope.validator),
-        api_log: line(envelope.log),
-        message: line(envelope.message),
+        lines: lines
+            .into_iter()
+            .filter_map(|(name, line)| Some((name, line?)))
+            .collect(),
         retry_after: envelope
             .retry_after
-            .and_then(|field| retry_after(&words(field))),
+            .and_then(|field| seconds(&words(field))),
     }
 }
 
-pub(super) fn of_http_status(http_status: u16, told: Failure) -> Failure {
+/// The failure that the HTTP status says, with what the envelope says. What has no `status` or
+/// none of the other fields that every answer of the API has came from somewhere else.
+pub(super) fn of_http_status(envelope: &Envelope<'_>, told: Failure) -> Failure {
+    let http_status = told.http_status.unwrap_or_default();
+    let is_envelope = envelope.status.is_some()
+        && (envelope.error.is_some()
+            || envelope.support_id.is_some()
+            || envelope.data != Data::Absent);
+    if !is_envelope {
+        return foreign(http_status, "JSON of another form", told);
+    }
     let error = told
         .error
         .clone()
         .or_else(|| Some(Line::clean(&format!("HTTP status {http_status}"))));
     Failure {
         reason: Reason::of_status(http_status),
-        http_status: Some(http_status),
         error,
         ..told
     }
+}
+
+/// The failure that the HTTP status says, where the body is not JSON.
+pub(super) fn no_envelope(http_status: u16) -> Failure {
+    let nothing = Failure::new(Reason::Internal, "");
+    foreign(http_status, "the body is not JSON", nothing)
 }
 
 /// Half of a pair of escapes (`\\ud83d` alone) is no character, and the JSON reader refuses the
@@ -255,14 +259,6 @@ pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
     }
 }
 
-/// Reads a `Retry-After` in seconds. A number too large to be kept is the longest duration; the
-/// wait is limited elsewhere. Anything but digits is no answer.
-pub fn retry_after(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX)))
-}
-
 /// Longest scope that is looked at byte by byte only. The documented ones have up to 30.
 const PLAIN_SCOPE_BYTES_MAX: usize = 64;
 
@@ -276,8 +272,8 @@ fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
         id,
         label: shown(&entry.label, token),
         organization_id: shown(&entry.organization_id, token),
-        mode: mode(secret),
-        is_own: token.is_shown_as(secret),
+        mode: PROFILE.mode_of(secret),
+        is_own: token.is_shown_as(secret, PROFILE.mask.as_ref()),
         expiry: expiry(&entry.expires_at),
         created_at: entry.created_at.as_str().and_then(parse_unambiguous),
         updated_at: entry.updated_at.as_str().and_then(parse_unambiguous),
@@ -297,16 +293,6 @@ fn id(entry: &Entry<'_>, token: &Token) -> Option<KeyId> {
 pub(super) fn shown(text: &Text<'_>, token: &Token) -> Option<Box<str>> {
     let text = text::label(&token.scrub(text.as_str()?));
     (!text.is_empty()).then(|| text.into())
-}
-
-fn mode(secret: &str) -> Option<Mode> {
-    if secret.starts_with("sk_live_") {
-        Some(Mode::Live)
-    } else if secret.starts_with("sk_test_") {
-        Some(Mode::Test)
-    } else {
-        None
-    }
 }
 
 fn expiry(expires_at: &Text<'_>) -> Expiry {
@@ -375,12 +361,15 @@ fn words(field: &RawValue) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::domain::allow_list::Ipv6Count;
+    use crate::domain::key::Mode;
 
     const SECRET: &str = "sk_live_MDE5N2MwZWMtYTE5Ny03MTlmLTg0YTktOTkyNzBhNzliNDJh.GdwdA";
 
-    fn judge(http_status: u16, body: &[u8]) -> Result<Parsed, Failure> {
+    fn judge(http_status: u16, body: &[u8]) -> Result<Listed, Failure> {
         let token = Token::parse(SECRET.as_bytes(), "test").unwrap();
         answer(
             http_status,
@@ -413,7 +402,7 @@ mod tests {
     #[test]
     fn the_documented_example_is_read() {
         let body = include_bytes!("../../../tests/fixtures/list_documented.json");
-        let Parsed {
+        let Listed {
             listing,
             support_id,
         } = judge(200, body).unwrap();
@@ -576,6 +565,19 @@ mod tests {
             (401, good, Some(Unauthorized)),
             (500, good, Some(ServerError)),
             (502, "<html>", Some(ServerError)),
+            (401, "", Some(Gateway)),
+            (403, "<html>", Some(Gateway)),
+            (403, "blocked", Some(Gateway)),
+            (404, r#"{"message":"Forbidden"}"#, Some(Gateway)),
+            (400, r#"{"status":400}"#, Some(Gateway)),
+            (400, r#"{"status":400,"error":"no"}"#, Some(ClientError)),
+            (
+                401,
+                r#"{"status":401,"error":"\ud800"}"#,
+                Some(Unauthorized),
+            ),
+            (408, "", Some(ClientError)),
+            (429, "<html>", Some(RateLimited)),
             (
                 200,
                 r#"{"status":500,"data":[],"error":null}"#,
@@ -651,8 +653,13 @@ mod tests {
                 .map(|line| line.as_str().to_owned())
                 .unwrap_or_default()
         };
+        let named = |name| failure.line(name).unwrap_or_default();
         assert_eq!(
-            (failure.reason, failure.http_status, failure.api_status),
+            (
+                failure.reason,
+                failure.http_status,
+                failure.number("api_status")
+            ),
             (Reason::ClientError, Some(400), Some(400))
         );
         assert_eq!(text(&failure.error), "Validation failed");
@@ -661,14 +668,11 @@ mod tests {
             "support_0197c0ec-a197-719f-84a9-99270a79b42b"
         );
         assert_eq!(
-            text(&failure.validator),
+            named("validator"),
             r#"{ "page": "The page field must be a positive integer." }"#
         );
-        assert_eq!(
-            text(&failure.api_log),
-            r#"{ "request_id": "req_1234567890" }"#
-        );
-        assert_eq!(text(&failure.message), "The request was malformed");
+        assert_eq!(named("api_log"), r#"{ "request_id": "req_1234567890" }"#);
+        assert_eq!(named("message"), "The request was malformed");
     }
 
     #[test]
@@ -685,10 +689,7 @@ mod tests {
                     failure.support_id.as_ref().map(Line::as_str),
                     Some("support_1")
                 );
-                let told = failure
-                    .api_log
-                    .as_ref()
-                    .map_or(0, |log| log.as_str().chars().count());
+                let told = failure.line("api_log").map_or(0, |log| log.chars().count());
                 assert!(told <= text::LINE_CHARS_MAX, "{told}");
             }
         }

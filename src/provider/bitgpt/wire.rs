@@ -42,6 +42,8 @@ pub(super) enum Data {
     List,
     /// A list with more entries than allowed; the surplus was read over.
     TooLong,
+    /// An object, which went to the sink as an entry.
+    Object,
     /// Anything else.
     Other,
 }
@@ -58,8 +60,17 @@ pub(super) struct Entry<'a> {
     pub(super) expires_at: Text<'a>,
     pub(super) created_at: Text<'a>,
     pub(super) updated_at: Text<'a>,
+    pub(super) usage: Usage<'a>,
     /// It is not an object, or a field stands there twice.
     pub(super) is_misshapen: bool,
+}
+
+/// `metrics` of an entry: how much the key was used.
+#[derive(Debug, Default)]
+pub(super) struct Usage<'a> {
+    /// `None` where the field is not there, which says nothing; null says something.
+    pub(super) last_used_at: Option<Text<'a>>,
+    pub(super) total_requests: Option<u64>,
 }
 
 /// A field that should hold text.
@@ -83,7 +94,8 @@ pub(super) enum Texts<'a> {
     Other,
 }
 
-/// Reads a body. Each entry of `data` goes to `sink` as it is read; after `entries_max` of them the
+/// Reads a body. Each entry of `data` goes to `sink` as it is read, as does an object that stands
+/// there itself; after `entries_max` of them the
 /// rest is read over, so that the envelope's other fields are still found.
 pub(super) fn read<'a>(
     body: &'a str,
@@ -231,7 +243,12 @@ macro_rules! tolerate {
 impl<'a> Visitor<'a> for DataSeed<'_, 'a> {
     type Value = Data;
 
-    tolerate!('a, Data::Absent, Data::Other, str, map);
+    tolerate!('a, Data::Absent, Data::Other, str);
+
+    fn visit_map<A: MapAccess<'a>>(self, map: A) -> Result<Data, A::Error> {
+        (self.sink)(EntryVisitor.visit_map(map)?);
+        Ok(Data::Object)
+    }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Data, A::Error> {
         for _ in 0..self.entries_max {
@@ -284,6 +301,7 @@ impl<'a> Visitor<'a> for EntryVisitor {
                 "expires_at" => 6,
                 "created_at" => 7,
                 "updated_at" => 8,
+                "metrics" => 9,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     continue;
@@ -301,10 +319,40 @@ impl<'a> Visitor<'a> for EntryVisitor {
                 6 => entry.expires_at = map.next_value()?,
                 7 => entry.created_at = map.next_value()?,
                 8 => entry.updated_at = map.next_value()?,
+                9 => entry.usage = map.next_value()?,
                 _ => return Err(A::Error::custom("a field without a place")),
             }
         }
         Ok(entry)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Usage<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UsageVisitor)
+    }
+}
+
+struct UsageVisitor;
+
+impl<'a> Visitor<'a> for UsageVisitor {
+    type Value = Usage<'a>;
+
+    tolerate!('a, Usage::default(), Usage::default(), str, seq);
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Usage<'a>, A::Error> {
+        let mut usage = Usage::default();
+        while let Some(name) = map.next_key::<Text<'a>>()? {
+            match name.as_str().unwrap_or_default() {
+                "last_used_at" => usage.last_used_at = Some(map.next_value()?),
+                "total_requests" => {
+                    let count = map.next_value::<&'a RawValue>()?;
+                    usage.total_requests = count.get().parse().ok();
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(usage)
     }
 }
 

@@ -90,7 +90,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
     let settings = config("http://localhost", "", "");
     let account = Account {
         name: "default".into(),
-        provider: "bitgpt",
+        provider: "bitgpt".into(),
         base_url: "http://localhost".into(),
         interval: Duration::from_secs(1),
         shrink: settings.poll.shrink,

@@ -1,9 +1,10 @@
 //! Which certificate authorities are trusted, by which clock certificates are judged, and what a
-//! failed handshake says. Reads nothing but the `ca_file` that it is given.
+//! failed handshake says. All accounts that trust the same authorities share one configuration.
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -11,13 +12,141 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
+use rustls_native_certs::load_native_certs;
+use tokio::time::Instant;
 
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::chain;
 use crate::os::files::{self, FileError};
+use crate::os::rlimits::is_lack_of_files;
+use crate::provider::connection::no_files;
+use crate::provider::pending::Pending;
 
 /// Most certificates read from one `ca_file`; whole operating systems have some hundred.
 const CA_CERTIFICATES_MAX: usize = 10_000;
+
+/// Certificate authorities are read again after this long: operating systems replace them a few
+/// times a year.
+const LIFE: Duration = Duration::from_hours(24);
+
+/// A failed handshake is no reason to read authorities again that were read a moment ago: a
+/// thousand accounts of one misconfigured server would read them a thousand times.
+const FRESH: Duration = Duration::from_secs(3);
+
+/// Most configurations kept. The system's authorities take half a megabyte, one file of a company
+/// some kilobytes.
+const CONFIGS_MAX: usize = 256;
+
+/// Whose certificates a connection trusts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Trust {
+    /// Nobody's: the connection is not encrypted.
+    Nobody,
+    /// The system's authorities.
+    System,
+    /// Those in this PEM file.
+    File(PathBuf),
+}
+
+/// The TLS configurations of all accounts, one for each set of authorities.
+#[derive(Debug)]
+pub struct TlsConfigs {
+    entries: Mutex<HashMap<Trust, Arc<Entry>>>,
+    now: fn() -> DateTime<Utc>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    built: Mutex<Option<(Arc<ClientConfig>, Instant)>>,
+    building: Pending<Result<Arc<ClientConfig>, Failure>>,
+}
+
+impl TlsConfigs {
+    /// None yet. Nothing is read before the first request: a cold start must not wait for
+    /// certificates. `now` is what certificates are judged by.
+    pub fn new(now: fn() -> DateTime<Utc>) -> Self {
+        Self {
+            entries: Mutex::default(),
+            now,
+        }
+    }
+
+    /// The configuration that trusts `trust`, built now unless there is one that is young enough.
+    pub(super) async fn get(&self, trust: &Trust) -> Result<Arc<ClientConfig>, Failure> {
+        let entry = self.entry(trust);
+        if let Some(config) = entry.young(LIFE) {
+            return Ok(config);
+        }
+        let authorities = match trust {
+            Trust::Nobody => Some(Vec::new()),
+            Trust::System => None,
+            Trust::File(path) => Some(read_ca_file(path).await?),
+        };
+        let (building, now) = (entry.clone(), self.now);
+        let build = move || {
+            // Another account may have built it while this one waited.
+            if let Some(config) = building.young(LIFE) {
+                return Ok(config);
+            }
+            let config = Arc::new(build(authorities, now)?);
+            building.set(Some((config.clone(), Instant::now())));
+            Ok(config)
+        };
+        entry.building.run(None, build).await.map_err(|_panicked| {
+            let why = "reading the certificate authorities panicked";
+            Failure::new(Reason::Internal, why)
+        })?
+    }
+
+    /// Has the authorities read again at the next request: they may have changed on disk.
+    pub(super) fn distrust(&self, trust: &Trust) {
+        let entry = self.entry(trust);
+        if entry.young(FRESH).is_none() {
+            entry.set(None);
+        }
+    }
+
+    fn entry(&self, trust: &Trust) -> Arc<Entry> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() >= CONFIGS_MAX && !entries.contains_key(trust) {
+            // Those of accounts that are gone are in there too; all others are built again.
+            entries.clear();
+        }
+        entries.entry(trust.clone()).or_default().clone()
+    }
+}
+
+impl Entry {
+    fn young(&self, life: Duration) -> Option<Arc<ClientConfig>> {
+        let built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        let (config, built_at) = built.as_ref()?;
+        (built_at.elapsed() < life).then(|| config.clone())
+    }
+
+    fn set(&self, built: Option<(Arc<ClientConfig>, Instant)>) {
+        *self.built.lock().unwrap_or_else(PoisonError::into_inner) = built;
+    }
+}
+
+/// Trusts `authorities`, or else the system's, reading which blocks for some 50 ms.
+fn build(
+    authorities: Option<Vec<CertificateDer<'static>>>,
+    now: fn() -> DateTime<Utc>,
+) -> Result<ClientConfig, Failure> {
+    let trusted = match authorities {
+        Some(authorities) => of(authorities),
+        None => of_system(native_authorities()?),
+    };
+    config(trusted, now)
+}
+
+/// The system's certificate authorities. Those that cannot be opened for lack of files are missed
+/// now and not for a day.
+fn native_authorities() -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let loaded = load_native_certs();
+    let lack = loaded.errors.iter().find(|error| is_lack_of_files(*error));
+    lack.map_or(Ok(loaded.certs), |error| Err(no_files(&error.to_string())))
+}
 
 /// Largest `ca_file`: room for as many certificates.
 const CA_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -52,7 +181,7 @@ pub fn check_ca_file(path: &Path) -> Result<(), CaFileError> {
 }
 
 /// Reads certificate authorities in PEM.
-pub(super) async fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+async fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
     certificates(path, files::read_async(path, CA_BYTES_MAX).await)
         .map_err(|error| Failure::new(Reason::Tls, &chain(&error)))
 }
@@ -79,7 +208,7 @@ fn certificates(
 
 /// The authorities of the system, or those that the exporter brings where the system has none, as
 /// in an image made from nothing.
-pub(super) fn of_system(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
+fn of_system(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut trusted = of(certificates);
     if trusted.is_empty() {
         trusted.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -87,17 +216,14 @@ pub(super) fn of_system(certificates: Vec<CertificateDer<'static>>) -> RootCertS
     trusted
 }
 
-pub(super) fn of(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
+fn of(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut trusted = RootCertStore::empty();
     trusted.add_parsable_certificates(certificates);
     trusted
 }
 
 /// TLS that trusts these authorities and judges certificates as of `now`.
-pub(super) fn config(
-    trusted: RootCertStore,
-    now: fn() -> DateTime<Utc>,
-) -> Result<ClientConfig, Failure> {
+fn config(trusted: RootCertStore, now: fn() -> DateTime<Utc>) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_details(provider, Arc::new(Clock(now)))
         .with_safe_default_protocol_versions()

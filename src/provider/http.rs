@@ -1,0 +1,310 @@
+//! The requests of all providers: authenticated GETs on one connection, every limit enforced, no
+//! redirect followed. Does not retry and does not log: the poller does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Incoming};
+use rustls::ClientConfig;
+use secrecy::SecretString;
+use tokio::time::{Instant, timeout};
+use url::{Position, Url};
+
+use crate::domain::failure::{Failure, Reason};
+use crate::provider::connection::{BoxError, CONNECT_TIMEOUT, Connection, cause};
+use crate::provider::profile::Profile;
+use crate::provider::resolver::Resolver;
+use crate::provider::response::{
+    Response, age, date, foreign, is_success, not_asked_for, redirect_host, retry_after,
+};
+use crate::secret::Token;
+
+/// What the exporter calls itself at an API.
+const AGENT: &str = concat!("api-key-exporter/", env!("CARGO_PKG_VERSION"));
+
+/// Where requests go, and their limits.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where the API is.
+    pub base_url: Url,
+    /// A proxy for https; its address may hold a password.
+    pub proxy_url: Option<SecretString>,
+    /// Limit for one request: connection, headers and body.
+    pub timeout: Duration,
+    /// Most bytes of all bodies of one session together.
+    pub body_bytes_max: usize,
+}
+
+/// The requests of one attempt. They share a connection, which nothing else uses, so that the next
+/// attempt sees an address that has moved.
+#[derive(Debug)]
+pub struct Session {
+    target: Arc<Target>,
+    tls: Arc<ClientConfig>,
+    resolver: Resolver,
+    headers: HeaderMap,
+    /// No request takes longer than until then.
+    ends: Instant,
+    body_bytes_left: usize,
+    connection: Option<Connection>,
+    /// Where the last request went; links are relative to it.
+    last_url: Url,
+    now: fn() -> DateTime<Utc>,
+    /// The API's clock minus ours, in whole seconds, where the last answer named a time.
+    pub clock_skew: Option<TimeDelta>,
+    /// How old the last answer was when it came, where it came from a cache that says so.
+    pub age: Option<Duration>,
+}
+
+impl Session {
+    /// A session that opens its connection with the first request and ends at `ends`. `now` reads
+    /// the clock when an answer is in, to compare it with the API's.
+    pub(super) fn new(
+        target: Arc<Target>,
+        tls: Arc<ClientConfig>,
+        resolver: Resolver,
+        (profile, token): (&Profile, &Token),
+        ends: Instant,
+        now: fn() -> DateTime<Utc>,
+    ) -> Result<Self, Failure> {
+        let url = &target.base_url;
+        let host = &url[Position::BeforeHost..Position::AfterPort];
+        let internal = |why: &str| Failure::new(Reason::Internal, why);
+        let host = HeaderValue::from_str(host)
+            .map_err(|_invalid| internal("the host of base_url is no header value"))?;
+        let auth_header = HeaderName::try_from(&*profile.auth_header).map_err(|_invalid| {
+            internal("the provider's authentication header has no valid name")
+        })?;
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, host);
+        headers.insert(auth_header, token.header(&profile.auth_prefix));
+        for (name, value) in [
+            (ACCEPT, "application/json"),
+            (ACCEPT_ENCODING, "identity"),
+            (CACHE_CONTROL, "no-cache"),
+            (USER_AGENT, AGENT),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        Ok(Self {
+            last_url: url.clone(),
+            body_bytes_left: target.body_bytes_max,
+            target,
+            tls,
+            resolver,
+            headers,
+            ends,
+            connection: None,
+            now,
+            clock_skew: None,
+            age: None,
+        })
+    }
+
+    /// `GET`s a path below the base URL, with a query where there is one, and has `read` judge the
+    /// answer, whatever its status.
+    pub async fn get<T>(
+        &mut self,
+        path: &str,
+        read: impl FnOnce(&Response) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let base_url = self.target.base_url.as_str().trim_end_matches('/');
+        let url = Url::parse(&format!("{base_url}{path}")).map_err(|_shows_the_url| {
+            Failure::new(Reason::Internal, "the path of a request makes no URL")
+        })?;
+        self.request(url, read).await
+    }
+
+    /// As [`Session::get`] for a link that an answer gave, absolute or relative to that answer's
+    /// address. It must lead to the same scheme, host and port: the token goes nowhere else.
+    pub async fn follow<T>(
+        &mut self,
+        link: &str,
+        read: impl FnOnce(&Response) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let url = self.last_url.join(link).map_err(|_shows_the_url| {
+            Failure::new(Reason::Incomplete, "the link to the next page is no URL")
+        })?;
+        if url.origin() != self.target.base_url.origin() {
+            let host = url.host_str().unwrap_or("no host");
+            let why = format!("the link to the next page leads elsewhere, to {host}");
+            return Err(Failure::new(Reason::Redirect, &why));
+        }
+        self.request(url, read).await
+    }
+
+    async fn request<T>(
+        &mut self,
+        url: Url,
+        read: impl FnOnce(&Response) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.last_url = url;
+        let limit = self.ends.saturating_duration_since(Instant::now());
+        let limit = self.target.timeout.min(limit);
+        // What an error status already says is not lost when its body never ends.
+        let mut known = None;
+        match timeout(limit, self.exchange(&mut known)).await {
+            Ok(answer) => answer.and_then(|answer| answer.judged_by(read, self.now)),
+            Err(_elapsed) => Err(known.unwrap_or_else(|| self.too_late(limit, "complete answer"))),
+        }
+    }
+
+    /// One request and its answer. The connection is kept only when the answer was read to its end.
+    async fn exchange(&mut self, known: &mut Option<Failure>) -> Result<Response, Failure> {
+        let (connection, response) = self.send().await?;
+        let (head, body) = response.into_parts();
+        let status = head.status.as_u16();
+        let date = date(&head.headers);
+        let now = (self.now)();
+        self.age = age(&head.headers);
+        let age = self.age.and_then(|age| TimeDelta::from_std(age).ok());
+        let api_now = date.and_then(|date| date.checked_add_signed(age.unwrap_or_default()));
+        self.clock_skew = api_now.map(|api_now| TimeDelta::seconds((api_now - now).num_seconds()));
+        if !is_success(status) {
+            let to = redirect_host(&head.headers).map(|host| format!(", a redirect to {host}"));
+            let why = format!("HTTP status {status}{}", to.unwrap_or_default());
+            *known = Some(Failure {
+                http_status: Some(status),
+                retry_after: retry_after(&head.headers, date.unwrap_or(now)),
+                ..Failure::new(Reason::of_status(status), &why)
+            });
+        }
+        let failed = |reason, why: &str| {
+            known.clone().unwrap_or_else(|| Failure {
+                http_status: Some(status),
+                ..Failure::new(reason, why)
+            })
+        };
+        if let Some(what) = not_asked_for(&head.headers) {
+            let failure = failed(Reason::NotJson, what);
+            let is_foreign = failure.reason != Reason::of_foreign_status(status);
+            return Err(match known {
+                Some(_) if is_foreign => foreign(status, what, failure),
+                _ => failure,
+            });
+        }
+        let body = self
+            .read(body)
+            .await
+            .map_err(|(reason, why)| failed(reason, &why))?;
+        self.connection = Some(connection);
+        Ok(Response {
+            status,
+            headers: head.headers,
+            body,
+        })
+    }
+
+    /// Sends on the connection that is open, or on a new one. A server may close a connection at
+    /// the moment of the next request; then the request, which changes nothing, is sent again.
+    async fn send(&mut self) -> Result<(Connection, http::Response<Incoming>), Failure> {
+        if let Some(mut connection) = self.connection.take()
+            && connection.is_reusable().await
+        {
+            let request = self.head()?;
+            if let Ok(response) = connection.send(request).await {
+                return Ok((connection, response));
+            }
+        }
+        let request = self.head()?;
+        let uri = Uri::try_from(self.target.base_url.as_str());
+        let uri =
+            uri.map_err(|_invalid| Failure::new(Reason::Internal, "the base_url is no URI"))?;
+        let life = self.ends.saturating_duration_since(Instant::now()) + CONNECT_TIMEOUT;
+        let opening = Connection::open(
+            &uri,
+            self.tls.clone(),
+            self.resolver.clone(),
+            self.target.proxy_url.as_ref(),
+            life,
+        );
+        let mut connection = match timeout(CONNECT_TIMEOUT, opening).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(self.no_answer(&error, true)),
+            Err(_elapsed) => return Err(self.too_late(CONNECT_TIMEOUT, "connection")),
+        };
+        match connection.send(request).await {
+            Ok(response) => Ok((connection, response)),
+            Err(error) => Err(self.no_answer(&error.into(), false)),
+        }
+    }
+
+    fn head(&self) -> Result<Request<Empty<Bytes>>, Failure> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = Uri::try_from(
+            &self.last_url[Position::BeforePath..Position::AfterQuery],
+        )
+        .map_err(|_invalid| Failure::new(Reason::Internal, "the path of a request is no URI"))?;
+        *request.headers_mut() = self.headers.clone();
+        Ok(request)
+    }
+
+    async fn read(&mut self, mut body: Incoming) -> Result<Vec<u8>, (Reason, String)> {
+        let left = self.body_bytes_left;
+        let bytes_max = self.target.body_bytes_max;
+        let too_large = || {
+            (
+                Reason::BodyTooLarge,
+                format!("the body is larger than poll.max_body_bytes ({bytes_max})"),
+            )
+        };
+        let announced = body.size_hint().exact().unwrap_or(0);
+        if announced > left as u64 {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                let read = bytes.len();
+                let why = format!("the connection ended after {read} bytes of the body");
+                return Err((Reason::BodyTruncated, why));
+            };
+            // Trailers say nothing that is asked for.
+            let chunk = frame.into_data().unwrap_or_default();
+            if bytes.len() + chunk.len() > left {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        self.body_bytes_left = left - bytes.len();
+        Ok(bytes)
+    }
+
+    /// Nothing came within `limit`; a name that is still looked up is the reason where there is
+    /// one.
+    fn too_late(&self, limit: Duration, what: &str) -> Failure {
+        // Nobody needs the nanoseconds of what was left of a poll.
+        let limit = Duration::from_millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        let limit = humantime::format_duration(limit);
+        let (reason, what) = if self.resolver.is_waiting() {
+            (Reason::Dns, "address for the name")
+        } else {
+            (Reason::Timeout, what)
+        };
+        let why = format!("{}: no {what} within {limit}", self.place());
+        Failure::new(reason, &why)
+    }
+
+    /// Why there was no answer at all.
+    fn no_answer(&self, error: &BoxError, is_connecting: bool) -> Failure {
+        match cause(&**error, is_connecting) {
+            Some((reason, words)) => Failure::new(reason, &format!("{}: {words}", self.place())),
+            None => self.too_late(CONNECT_TIMEOUT, "connection"),
+        }
+    }
+
+    /// What a connection is made to, for people who look for the cause.
+    fn place(&self) -> String {
+        let base_url = &self.target.base_url;
+        let host = base_url.host_str().unwrap_or_default();
+        let port = base_url.port_or_known_default().unwrap_or_default();
+        let is_proxied = self.target.proxy_url.is_some();
+        let through = if is_proxied { " through the proxy" } else { "" };
+        format!("{host}:{port}{through}")
+    }
+}

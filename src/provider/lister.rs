@@ -1,0 +1,159 @@
+//! Lists one account's keys: the token as it is now, authorities that are renewed in time, one
+//! attempt.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::{Instant, timeout_at};
+
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::key::{Details, KeyId};
+use crate::domain::text::chain;
+use crate::os::rlimits::is_lack_of_files;
+use crate::provider::connection::no_files;
+use crate::provider::http::{Session, Target};
+use crate::provider::resolver::Resolver;
+use crate::provider::tls::{TlsConfigs, Trust};
+use crate::provider::{Answer, Listed, Provider, Rules};
+use crate::secret::{Token, TokenError, TokenSource};
+
+/// What a lister needs to know of its account.
+#[derive(Clone, Debug)]
+pub struct ListerSettings {
+    /// Whose API it is.
+    pub provider: Provider,
+    /// Where requests go, and their limits.
+    pub target: Arc<Target>,
+    /// Certificate authorities to trust instead of the system's, as PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Most keys of a listing.
+    pub keys_max: usize,
+    /// The environment that the API must say it is.
+    pub expected_env: Option<String>,
+}
+
+/// One account's way to its keys.
+#[derive(Debug)]
+pub struct Lister {
+    token: TokenSource,
+    settings: ListerSettings,
+    trust: Trust,
+    tls: Arc<TlsConfigs>,
+    resolver: Resolver,
+    now: fn() -> DateTime<Utc>,
+}
+
+impl Lister {
+    /// Nothing is read before the first attempt. `tls` is shared by all accounts.
+    pub fn new(
+        token: TokenSource,
+        settings: ListerSettings,
+        tls: Arc<TlsConfigs>,
+        now: fn() -> DateTime<Utc>,
+    ) -> Self {
+        let trust = match (&settings.ca_file, settings.target.base_url.scheme()) {
+            (Some(path), _) => Trust::File(path.clone()),
+            (None, "http") => Trust::Nobody,
+            (None, _) => Trust::System,
+        };
+        Self {
+            token,
+            settings,
+            trust,
+            tls,
+            resolver: Resolver::default(),
+            now,
+        }
+    }
+
+    /// One attempt to list all keys, `deadline` long at most, the reading of files included.
+    pub async fn attempt(&self, deadline: Duration) -> Answer<Listed> {
+        // Boxed, because a poller is far longer at rest than at work.
+        Box::pin(self.list(deadline)).await
+    }
+
+    async fn list(&self, deadline: Duration) -> Answer<Listed> {
+        let (token, mut session) = match self.open(deadline).await {
+            Ok(opened) => opened,
+            Err(failure) => return Answer::failed(failure),
+        };
+        let rules = self.rules(&token);
+        let result = self.settings.provider.list(&mut session, &rules).await;
+        self.close(&session, result)
+    }
+
+    /// Reads the details of one key, once, within `deadline` at most, the reading of files
+    /// included.
+    pub async fn details(&self, id: &KeyId, deadline: Duration) -> Result<Details, Failure> {
+        let asking = async {
+            let (token, mut session) = self.open(deadline).await?;
+            let rules = self.rules(&token);
+            let provider = &self.settings.provider;
+            provider.details(&mut session, id, &rules, self.now).await
+        };
+        Box::pin(asking).await
+    }
+
+    /// Reads what may have changed on disk and prepares the requests of one attempt.
+    async fn open(&self, deadline: Duration) -> Result<(Token, Session), Failure> {
+        let ends = Instant::now() + deadline;
+        let prepared = timeout_at(ends, self.prepare()).await;
+        let (token, tls) = prepared.map_err(|_elapsed| self.slow_files())??;
+        let profile = self.settings.provider.profile();
+        let session = Session::new(
+            self.settings.target.clone(),
+            tls,
+            self.resolver.clone(),
+            (profile, &token),
+            ends,
+            self.now,
+        )?;
+        Ok((token, session))
+    }
+
+    fn close<T>(&self, session: &Session, result: Result<T, Failure>) -> Answer<T> {
+        if matches!(&result, Err(failure) if failure.reason == Reason::Tls) {
+            self.tls.distrust(&self.trust);
+        }
+        Answer {
+            result,
+            clock_skew: session.clock_skew,
+            age: session.age,
+        }
+    }
+
+    fn rules<'a>(&'a self, token: &'a Token) -> Rules<'a> {
+        Rules {
+            token,
+            keys_max: self.settings.keys_max,
+            expected_env: self.settings.expected_env.as_deref(),
+        }
+    }
+
+    fn slow_files(&self) -> Failure {
+        let token = self.token.describe();
+        let why = format!(
+            "reading the token ({token}) or certificates took too long; does a network mount hang?"
+        );
+        Failure::new(Reason::Credential, &why)
+    }
+
+    async fn prepare(&self) -> Result<(Token, Arc<rustls::ClientConfig>), Failure> {
+        let token = self.token.read_async().await;
+        let token = token.map_err(|error| unread(&error))?;
+        Ok((token, self.tls.get(&self.trust).await?))
+    }
+}
+
+/// A token that cannot be read because nothing can be says nothing of the token.
+fn unread(error: &TokenError) -> Failure {
+    if is_lack_of_files(error) {
+        return no_files(&chain(error));
+    }
+    Failure::new(Reason::Credential, &chain(error))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! Looks up the API's name where that may take long, one lookup at a time, and knows whether an
+//! answer is still missing.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper_util::client::legacy::connect::dns::Name;
+use tokio::sync::Semaphore;
+use tower_service::Service;
+
+use crate::provider::pending::Pending;
+
+/// Lookups at once, of all accounts: half of the threads that files are read in too, so that a
+/// silent DNS server keeps no token from being read.
+static LOOKUPS: Semaphore = Semaphore::const_new(8);
+
+/// The system's resolver. It cannot be interrupted, and a silent DNS server holds it for many
+/// seconds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Resolver {
+    lookup: Arc<Pending<io::Result<Vec<SocketAddr>>>>,
+}
+
+/// A name that could not be resolved.
+#[derive(Debug, thiserror::Error)]
+#[error("no address for the name")]
+pub(super) struct LookupError(#[source] io::Error);
+
+impl Resolver {
+    /// Whether a lookup was begun that nobody has seen the end of.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.lookup.is_waiting()
+    }
+
+    async fn look_up(&self, name: String) -> io::Result<Vec<SocketAddr>> {
+        let look_up = move || Ok((name, 0).to_socket_addrs()?.collect());
+        self.lookup.run(Some(&LOOKUPS), look_up).await?
+    }
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = LookupError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, LookupError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), LookupError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            let found = this.look_up(name.as_str().to_owned()).await;
+            found.map(Vec::into_iter).map_err(LookupError)
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! What an answer says besides its body: its status and the headers that matter. Pure.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use http::header::{
+    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER,
+    TRANSFER_ENCODING,
+};
+use http::{HeaderMap, HeaderValue};
+use url::Url;
+
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::text::Line;
+
+/// Largest `Age` that is believed, which is what RFC 9111 has for "more than can be counted".
+const AGE_MAX_SECONDS: u64 = 1 << 31;
+
+/// An answer that was read to its end.
+#[derive(Debug)]
+pub struct Response {
+    /// The HTTP status, any.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// What `read` makes of the answer, with what the headers say about a failure.
+    pub(super) fn judged_by<T>(
+        &self,
+        read: impl FnOnce(&Self) -> Result<T, Failure>,
+        now: fn() -> DateTime<Utc>,
+    ) -> Result<T, Failure> {
+        read(self).map_err(|failure| {
+            let api_now = date(&self.headers).unwrap_or_else(now);
+            let retry_after = retry_after(&self.headers, api_now).or(failure.retry_after);
+            // Without a length or chunks, the end of the connection looks like the end of the body.
+            let has_end = self.headers.contains_key(TRANSFER_ENCODING)
+                || self.headers.contains_key(CONTENT_LENGTH);
+            let is_cut = failure.reason == Reason::NotJson && !has_end;
+            let reason = if is_cut {
+                Reason::BodyTruncated
+            } else {
+                failure.reason
+            };
+            Failure {
+                reason,
+                retry_after,
+                ..failure
+            }
+        })
+    }
+}
+
+/// The failure of an answer that is an error by its status and not in the form of the provider's
+/// API; `what` says what it is instead.
+pub fn foreign(status: u16, what: &str, failure: Failure) -> Failure {
+    let reason = Reason::of_foreign_status(status);
+    let why = if reason == Reason::Gateway {
+        format!("HTTP status {status}, and not from the API: {what}")
+    } else {
+        format!("HTTP status {status}")
+    };
+    Failure {
+        reason,
+        http_status: Some(status),
+        error: Some(Line::clean(&why)),
+        ..failure
+    }
+}
+
+/// Whether an answer of this status may hold a listing.
+pub fn is_success(status: u16) -> bool {
+    matches!(status, 200..=202)
+}
+
+/// What is wrong with a body that is not worth reading.
+pub(super) fn not_asked_for(headers: &HeaderMap) -> Option<&'static str> {
+    let encoding = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
+        return Some("the body is compressed, which was not asked for");
+    }
+    is_html(headers).then_some("the answer is an HTML page")
+}
+
+fn is_html(headers: &HeaderMap) -> bool {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
+    [&b"text/html"[..], b"application/xhtml"]
+        .iter()
+        .any(|html| {
+            content_type
+                .get(..html.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(html))
+        })
+}
+
+/// The host that a redirect points to; the rest of the URL may hold anything.
+pub(super) fn redirect_host(headers: &HeaderMap) -> Option<String> {
+    let location = Url::parse(headers.get(LOCATION)?.to_str().ok()?).ok()?;
+    location.host_str().map(str::to_owned)
+}
+
+pub(super) fn date(headers: &HeaderMap) -> Option<DateTime<Utc>> {
+    http_date(headers.get(DATE)?.to_str().ok()?)
+}
+
+fn http_date(text: &str) -> Option<DateTime<Utc>> {
+    httpdate::parse_http_date(text).ok().map(DateTime::from)
+}
+
+/// How long a cache has kept the answer; an answer from the API itself says nothing, or 0.
+pub(super) fn age(headers: &HeaderMap) -> Option<Duration> {
+    let age = seconds(headers.get(AGE)?.to_str().ok()?)?;
+    let age = age.min(Duration::from_secs(AGE_MAX_SECONDS));
+    (!age.is_zero()).then_some(age)
+}
+
+/// Reads a number of seconds. One that is too large to be kept is the longest duration; its use is
+/// limited elsewhere. Anything but digits is no answer.
+pub fn seconds(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX)))
+}
+
+/// The longest readable wait of all `Retry-After` headers; dates count from the API's own clock,
+/// and one in the past is no wait.
+pub(super) fn retry_after(headers: &HeaderMap, api_now: DateTime<Utc>) -> Option<Duration> {
+    let waits = headers.get_all(RETRY_AFTER).iter().filter_map(|value| {
+        let text = value.to_str().ok()?;
+        let until = || {
+            Some(
+                (http_date(text.trim())? - api_now)
+                    .to_std()
+                    .unwrap_or_default(),
+            )
+        };
+        seconds(text).or_else(until)
+    });
+    waits.max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_by_the_apis_clock() {
+        let now = http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let cases: [(&[&'static str], Option<u64>); 12] = [
+            (&[], None),
+            (&["120"], Some(120)),
+            (&["0"], Some(0)),
+            (&["Sun, 06 Nov 1994 08:50:37 GMT"], Some(60)),
+            (&["Sun, 06 Nov 1994 08:00:00 GMT"], Some(0)),
+            (&["abc"], None),
+            (&["-1"], None),
+            (&["1e9"], None),
+            (&["1.5"], None),
+            (&["99999999999999999999"], Some(u64::MAX)),
+            (&["10", "30"], Some(30)),
+            (&["", "7"], Some(7)),
+        ];
+        for (values, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(RETRY_AFTER, HeaderValue::from_static(value));
+            }
+            assert_eq!(
+                retry_after(&headers, now),
+                expected.map(Duration::from_secs),
+                "{values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn html_is_recognised_by_its_content_type() {
+        for (content_type, expected) in [
+            ("text/html; charset=UTF-8", true),
+            ("TEXT/HTML", true),
+            ("application/json", false),
+            ("text", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            assert_eq!(is_html(&headers), expected, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn only_an_age_in_seconds_says_that_a_cache_answered() {
+        for (value, expected) in [
+            ("0", None),
+            ("7", Some(7)),
+            ("-7", None),
+            ("soon", None),
+            ("99999999999999999999", Some(AGE_MAX_SECONDS)),
+        ] {
+            let headers = HeaderMap::from_iter([(AGE, HeaderValue::from_static(value))]);
+            assert_eq!(age(&headers), expected.map(Duration::from_secs), "{value}");
+        }
+        assert_eq!(age(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! Blacks out whatever in a text looks like a secret of a known kind. Pure, and below everything
+//! else: the domain cleans with it what it keeps, the log what it writes.
+//!
+//! A secret of an unknown kind cannot be found by its look. The exporter's own token is found
+//! because it is known; see `secret`.
+
+use std::borrow::Cow;
+
+/// What stands in the place of something that looks like a secret.
+pub const REDACTED: &str = "[redacted]";
+
+/// What announces an API key. Nothing that people write starts so by chance.
+const KEY_PREFIXES: [&str; 2] = ["sk_live_", "sk_test_"];
+
+/// What announces the secret that signs webhooks, and a word or two in ordinary names.
+const WEBHOOK_PREFIX: &str = "whs_";
+
+/// From this length on, what follows a prefix in the middle of a word is taken for a key if it
+/// looks random: keys are far longer, and `task_live_monitoring` is none.
+const RANDOM_CHARS_MIN: usize = 16;
+
+/// Replaces everything in `text` that looks like a key by [`REDACTED`], masked keys included.
+pub fn redact(text: &str) -> Cow<'_, str> {
+    let Some((start, prefix_len)) = find_secret(text) else {
+        return Cow::Borrowed(text);
+    };
+    let mut out = String::with_capacity(text.len());
+    let (mut before, mut rest) = text.split_at(start);
+    let mut prefix_len = prefix_len;
+    loop {
+        out.push_str(before);
+        out.push_str(REDACTED);
+        let (_, after_prefix) = rest.split_at(prefix_len);
+        let after = after_prefix.trim_start_matches(belongs_to_secret);
+        let Some((start, found_len)) = find_secret(after) else {
+            out.push_str(after);
+            return Cow::Owned(out);
+        };
+        (before, rest) = after.split_at(start);
+        prefix_len = found_len;
+    }
+}
+
+/// `secret` without what every secret of its kind starts with.
+pub fn without_prefix(secret: &str) -> &str {
+    let mut prefixes = KEY_PREFIXES.iter();
+    let body = prefixes.find_map(|prefix| secret.strip_prefix(prefix));
+    body.unwrap_or(secret)
+}
+
+/// Where the first secret starts, and how long the prefix is that announces it. Upper case counts
+/// too.
+fn find_secret(text: &str) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    let mut underscores = (1..bytes.len()).filter(|at| bytes.get(*at) == Some(&b'_'));
+    underscores.find_map(|at| {
+        // The letters before a prefix's first underscore: `sk`, `whs`.
+        let letters = match bytes.get(at - 1)? {
+            b'k' | b'K' => 2,
+            b's' | b'S' => 3,
+            _ => return None,
+        };
+        let (before, text) = text.split_at_checked(at.checked_sub(letters)?)?;
+        let is_word_start = !before.ends_with(char::is_alphanumeric);
+        Some((before.len(), secret_at(text, is_word_start)?.len()))
+    })
+}
+
+/// The prefix of the secret that `text` starts with. At the start of a word the prefix of a key is
+/// enough; elsewhere, and for the commoner prefix, what follows must look random.
+fn secret_at(text: &str, is_word_start: bool) -> Option<&'static str> {
+    let announced_by = |prefix: &'static str| {
+        let (head, rest) = text.split_at_checked(prefix.len())?;
+        head.eq_ignore_ascii_case(prefix).then_some((prefix, rest))
+    };
+    let is_random = |rest: &str| {
+        let run = rest
+            .bytes()
+            .take_while(|byte| belongs_to_secret(char::from(*byte)));
+        let (mut len, mut has_digit, mut has_capital) = (0, false, false);
+        for byte in run {
+            len += 1;
+            has_digit |= byte.is_ascii_digit();
+            has_capital |= byte.is_ascii_uppercase();
+        }
+        len >= RANDOM_CHARS_MIN && (has_digit || has_capital)
+    };
+    if let Some((prefix, rest)) = KEY_PREFIXES.into_iter().find_map(announced_by) {
+        let is_followed = rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.');
+        return ((is_word_start && is_followed) || is_random(rest)).then_some(prefix);
+    }
+    let (prefix, rest) = announced_by(WEBHOOK_PREFIX)?;
+    is_random(rest).then_some(prefix)
+}
+
+fn belongs_to_secret(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '…' | '*' | '+' | '/' | '=')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::Provider;
+
+    #[test]
+    fn whatever_looks_like_a_key_is_redacted() {
+        let cases = [
+            ("no key", "no key"),
+            ("bad key sk_live_abcDEF123", "bad key [redacted]"),
+            (
+                "sk_test_MDE5N2Mw...GdwdA, sk_live_x!",
+                "[redacted], [redacted]!",
+            ),
+            ("SK_LIVE_ABC", "[redacted]"),
+            ("é sk_live_aé", "é [redacted]é"),
+            ("whs_c2VjcmV0IG9mIGEgd2ViaG9vaw", "[redacted]"),
+            ("key=sk_live_a", "key=[redacted]"),
+            ("support_sk_live_a", "support_[redacted]"),
+            ("xsk_live_MDE5N2MwZWMtYTE5Ny03MTlm", "x[redacted]"),
+            // Names that only look like it.
+            (
+                "task_live_monitoring_shop_berlin",
+                "task_live_monitoring_shop_berlin",
+            ),
+            (
+                "desk_test_environment_number_one",
+                "desk_test_environment_number_one",
+            ),
+            (
+                "the whs_queue_worker_is_paused",
+                "the whs_queue_worker_is_paused",
+            ),
+            ("a word such as sk_live_…", "a word such as sk_live_…"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(redact(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_tokens_of_every_provider_are_redacted() {
+        for provider in Provider::ALL {
+            for prefix in provider.profile().prefixes() {
+                assert_eq!(redact(&format!("{prefix}abc")), REDACTED);
+                assert_eq!(without_prefix(&format!("{prefix}abc")), "abc");
+            }
+        }
+    }
+}
