@@ -36,6 +36,9 @@ fn pure_modules_do_no_io() {
         "provider/bitgpt/parse.rs",
         "provider/bitgpt/details.rs",
         "provider/time_format.rs",
+        "provider/profile.rs",
+        "provider/response.rs",
+        "redaction.rs",
         "poller/retry.rs",
         "event_log/rate_limit.rs",
         "snapshot/format.rs",
@@ -82,7 +85,7 @@ fn the_domain_names_nobody_above_it_and_providers_and_rendering_do_not_know_each
         (
             "src/domain",
             &[
-                "crate::provider::bitgpt",
+                "crate::provider",
                 "crate::exposition",
                 "crate::config",
                 "crate::server",
@@ -92,7 +95,7 @@ fn the_domain_names_nobody_above_it_and_providers_and_rendering_do_not_know_each
         (
             "src/exposition",
             &[
-                "crate::provider::bitgpt",
+                "crate::provider",
                 "crate::config",
                 "crate::server",
                 "crate::poller",
@@ -100,7 +103,7 @@ fn the_domain_names_nobody_above_it_and_providers_and_rendering_do_not_know_each
             ],
         ),
         (
-            "src/provider/bitgpt",
+            "src/provider",
             &[
                 "crate::exposition",
                 "crate::config",
@@ -118,6 +121,32 @@ fn the_domain_names_nobody_above_it_and_providers_and_rendering_do_not_know_each
                 );
             }
         }
+    }
+}
+
+/// A new provider is a module beside the others and a line in `provider.rs`.
+#[test]
+fn one_provider_is_named_in_its_own_module_only() {
+    let source = in_repository("src");
+    let may_name_it = |file: &str| {
+        file == "provider.rs"
+            || file.starts_with("provider/bitgpt")
+            || file.starts_with("demo")
+            || file.starts_with("commands/demo")
+            || file.starts_with("fake_api")
+    };
+    for file in rust_files(&source) {
+        let path = file.strip_prefix(&source).unwrap().to_str().unwrap();
+        let text = if path.starts_with("domain") {
+            fs::read_to_string(&file).unwrap()
+        } else if path.ends_with("tests.rs") {
+            // Outside of the domain, tests may take the one provider that there is as an example.
+            continue;
+        } else {
+            product(&file)
+        };
+        let is_named = text.to_lowercase().contains("bitgpt");
+        assert!(!is_named || may_name_it(path), "{path} names one provider");
     }
 }
 
