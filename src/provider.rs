@@ -8,6 +8,7 @@ pub mod bitgpt;
 mod connection;
 pub mod http;
 pub mod lister;
+pub mod paging_hints;
 mod pending;
 pub mod profile;
 mod resolver;

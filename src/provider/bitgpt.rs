@@ -1,4 +1,4 @@
-//! BitGPT's API: its envelope, its paths, its forms.
+//! BitGPT's API: its envelope, its paths, its formats.
 
 pub mod details;
 pub mod parse;
@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId, Mode};
 use crate::provider::http::Session;
+use crate::provider::paging_hints::PagingHints;
 use crate::provider::profile::{EnvironmentAccount, Profile, TokenPrefix};
 use crate::provider::response::Response;
 use crate::provider::{Listed, Rules};
@@ -69,7 +70,21 @@ pub(super) static PROFILE: Profile = Profile {
 
 /// `GET /developers/api_keys`: the API has no pages, so the whole listing is one answer.
 pub(super) async fn list(session: &mut Session, rules: &Rules<'_>) -> Result<Listed, Failure> {
-    let read = |answer: &Response| parse::answer(answer.status, &answer.body, rules);
+    let read = |answer: &Response| {
+        let listed = parse::answer(answer.status, &answer.body, rules)?;
+        let mut paging = PagingHints::default();
+        paging.headers(&answer.headers);
+        let listing = &listed.listing;
+        let entries = listing.keys().len() + listing.rejects().total() as usize;
+        match paging.missing(entries) {
+            Some(why) => Err(Failure {
+                http_status: Some(answer.status),
+                support_id: listed.support_id,
+                ..Failure::new(Reason::Incomplete, &why)
+            }),
+            None => Ok(listed),
+        }
+    };
     session.get(KEYS_PATH, read).await
 }
 

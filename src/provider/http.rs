@@ -20,7 +20,7 @@ use crate::provider::connection::{BoxError, CONNECT_TIMEOUT, Connection, cause};
 use crate::provider::profile::Profile;
 use crate::provider::resolver::Resolver;
 use crate::provider::response::{
-    Response, age, date, foreign, is_success, not_asked_for, redirect_host, retry_after,
+    Response, age, clock_skew, date, foreign, is_success, not_asked_for, redirect_host, retry_after,
 };
 use crate::secret::Token;
 
@@ -162,9 +162,7 @@ impl Session {
         let date = date(&head.headers);
         let now = (self.now)();
         self.age = age(&head.headers);
-        let age = self.age.and_then(|age| TimeDelta::from_std(age).ok());
-        let api_now = date.and_then(|date| date.checked_add_signed(age.unwrap_or_default()));
-        self.clock_skew = api_now.map(|api_now| TimeDelta::seconds((api_now - now).num_seconds()));
+        self.clock_skew = clock_skew(&head.headers, now);
         if !is_success(status) {
             let to = redirect_host(&head.headers).map(|host| format!(", a redirect to {host}"));
             let why = format!("HTTP status {status}{}", to.unwrap_or_default());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use http::header::{
     AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER,
     TRANSFER_ENCODING,
@@ -121,6 +121,14 @@ pub(super) fn age(headers: &HeaderMap) -> Option<Duration> {
     (!age.is_zero()).then_some(age)
 }
 
+/// The API's clock minus ours, in whole seconds, where the answer names a time. A cache repeats the
+/// time at which it got the answer.
+pub(super) fn clock_skew(headers: &HeaderMap, now: DateTime<Utc>) -> Option<TimeDelta> {
+    let age = TimeDelta::from_std(age(headers).unwrap_or_default()).ok()?;
+    let api_now = date(headers)?.checked_add_signed(age)?;
+    Some(TimeDelta::seconds((api_now - now).num_seconds()))
+}
+
 /// Reads a number of seconds. One that is too large to be kept is the longest duration; its use is
 /// limited elsewhere. Anything but digits is no answer.
 pub fn seconds(text: &str) -> Option<Duration> {
@@ -191,6 +199,23 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             assert_eq!(is_html(&headers), expected, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn an_answer_from_a_cache_is_as_old_as_it_says() {
+        let now = http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        for (date, age, expected) in [
+            ("Sun, 06 Nov 1994 08:49:40 GMT", None, Some(3)),
+            ("Sun, 06 Nov 1994 08:39:37 GMT", None, Some(-600)),
+            ("Sun, 06 Nov 1994 08:39:37 GMT", Some("600"), Some(0)),
+            ("Sun, 06 Nov 1994 08:39:37 GMT", Some("soon"), Some(-600)),
+            ("yesterday", Some("600"), None),
+        ] {
+            let mut headers = HeaderMap::from_iter([(DATE, HeaderValue::from_static(date))]);
+            headers.extend(age.map(|age| (AGE, HeaderValue::from_static(age))));
+            let skew = clock_skew(&headers, now).map(|skew| skew.num_seconds());
+            assert_eq!(skew, expected, "{date}, {age:?}");
         }
     }
 

@@ -296,6 +296,37 @@ async fn fault_b8_refused_credential() {
 }
 
 #[tokio::test]
+async fn a_4xx_from_in_front_of_the_api_is_no_refusal_by_it() {
+    let page = "<html><title>Just a moment...</title></html>";
+    for fault in [
+        Reply::body(403, "text/html; charset=utf-8", page),
+        Reply::body(401, "text/plain", ""),
+        Reply::body(403, "application/json", "{\"success\":false,\"errors\":[]}"),
+        Reply::json(404, &json!({ "message": "no Route matched" })),
+        Reply::json(401, &json!({ "status": 401, "title": "Error 1020" })),
+    ] {
+        let (api, exporter, _) = keeps("gateway", fault).await;
+        api.reply(listing(&["a"]));
+        exporter.up().await;
+    }
+    keeps("rate_limited", Reply::body(429, "text/html", page)).await;
+    keeps("server_error", Reply::body(530, "text/html", page)).await;
+}
+
+#[tokio::test]
+async fn one_page_of_several_is_not_taken_for_the_listing() {
+    let first_page = || Reply::listing(&[key("a")]);
+    keeps(
+        "incomplete",
+        first_page().header("Link", "</k?page=2>; rel=\"next\""),
+    )
+    .await;
+    keeps("incomplete", first_page().header("X-Total-Count", "2")).await;
+    let body = json!({ "status": 200, "data": [key("a")], "pagination": { "next_page": 2 } });
+    keeps("incomplete", Reply::json(200, &body)).await;
+}
+
+#[tokio::test]
 async fn fault_b9_retry_after_is_obeyed_across_polls() {
     let fault = Reply::error(429, "slow down", "support_1").header("Retry-After", "3");
     let (api, exporter, _) = keeps("rate_limited", fault).await;

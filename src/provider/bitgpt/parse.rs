@@ -65,7 +65,8 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Listed, Failu
     if !is_http_success {
         return Err(of_http_status(&envelope, told));
     }
-    if let Err((reason, why)) = verdict(&envelope, rules) {
+    let entries = keys.len() + rejects.total() as usize;
+    if let Err((reason, why)) = verdict(&envelope, entries, rules) {
         let error = told.error.clone().or_else(|| Some(Line::clean(&why)));
         return Err(Failure {
             reason,
@@ -86,7 +87,11 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Listed, Failu
 
 /// What the envelope of a listing says: nothing where it is a success, else the reason and our
 /// words for it.
-fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, String)> {
+fn verdict(
+    envelope: &Envelope<'_>,
+    entries: usize,
+    rules: &Rules<'_>,
+) -> Result<(), (Reason, String)> {
     let schema = |why: &str| Err((Reason::Schema, why.to_owned()));
     success(envelope)?;
     match envelope.data {
@@ -100,7 +105,10 @@ fn verdict(envelope: &Envelope<'_>, rules: &Rules<'_>) -> Result<(), (Reason, St
         Data::Absent => return schema("the envelope has no `data`"),
         Data::Object | Data::Other => return schema("`data` is not a list"),
     }
-    expected_env(envelope, rules)
+    match envelope.paging.missing(entries) {
+        Some(why) => Err((Reason::Incomplete, why)),
+        None => expected_env(envelope, rules),
+    }
 }
 
 /// Whether the envelope, of whatever answer, says success.
@@ -565,19 +573,6 @@ mod tests {
             (401, good, Some(Unauthorized)),
             (500, good, Some(ServerError)),
             (502, "<html>", Some(ServerError)),
-            (401, "", Some(Gateway)),
-            (403, "<html>", Some(Gateway)),
-            (403, "blocked", Some(Gateway)),
-            (404, r#"{"message":"Forbidden"}"#, Some(Gateway)),
-            (400, r#"{"status":400}"#, Some(Gateway)),
-            (400, r#"{"status":400,"error":"no"}"#, Some(ClientError)),
-            (
-                401,
-                r#"{"status":401,"error":"\ud800"}"#,
-                Some(Unauthorized),
-            ),
-            (408, "", Some(ClientError)),
-            (429, "<html>", Some(RateLimited)),
             (
                 200,
                 r#"{"status":500,"data":[],"error":null}"#,
@@ -640,6 +635,46 @@ mod tests {
             let reason = judge(http_status, body.as_bytes())
                 .err()
                 .map(|failure| failure.reason);
+            assert_eq!(reason, expected, "HTTP {http_status}: {body}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_another_form_is_a_gateways_and_one_page_is_not_the_listing() {
+        use Reason::*;
+        let cases = [
+            (401, "", Some(Gateway)),
+            (403, "<html>", Some(Gateway)),
+            (403, "blocked", Some(Gateway)),
+            (404, r#"{"message":"Forbidden"}"#, Some(Gateway)),
+            (400, r#"{"status":400}"#, Some(Gateway)),
+            (400, r#"{"status":400,"error":"no"}"#, Some(ClientError)),
+            (
+                401,
+                r#"{"status":401,"error":"\ud800"}"#,
+                Some(Unauthorized),
+            ),
+            (408, "", Some(ClientError)),
+            (
+                200,
+                r#"{"status":200,"data":[],"next_cursor":"abc"}"#,
+                Some(Incomplete),
+            ),
+            (
+                200,
+                r#"{"status":200,"meta":{"total":1},"data":[]}"#,
+                Some(Incomplete),
+            ),
+            (
+                200,
+                r#"{"status":200,"meta":{"total":1},"data":[{}]}"#,
+                None,
+            ),
+            (429, "<html>", Some(RateLimited)),
+        ];
+        for (http_status, body, expected) in cases {
+            let failure = judge(http_status, body.as_bytes()).err();
+            let reason = failure.map(|failure| failure.reason);
             assert_eq!(reason, expected, "HTTP {http_status}: {body}");
         }
     }

@@ -11,6 +11,8 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::provider::paging_hints::PagingHints;
+
 /// Most scopes, and most allow list entries, that one key may have. BitGPT documents 30 scopes; ten
 /// thousand leaves room and keeps one hostile key from filling memory.
 const LIST_ENTRIES_MAX: usize = 10_000;
@@ -28,6 +30,8 @@ pub(super) struct Envelope<'a> {
     pub(super) env: Option<&'a RawValue>,
     /// The body's form of the `Retry-After` header, however it is spelled.
     pub(super) retry_after: Option<&'a RawValue>,
+    /// What it says about further pages.
+    pub(super) paging: PagingHints,
     /// A field stands there twice, so that it cannot be told which one counts.
     pub(super) has_duplicate: bool,
 }
@@ -163,6 +167,11 @@ impl<'a> Visitor<'a> for EnvelopeVisitor<'_, 'a> {
                 "message" => &mut envelope.message,
                 "env" => &mut envelope.env,
                 other if is_retry_after(other) => &mut envelope.retry_after,
+                other if PagingHints::is_about_paging(other) => {
+                    let value = map.next_value::<&'a RawValue>()?;
+                    envelope.paging.field(other, value);
+                    continue;
+                }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     continue;

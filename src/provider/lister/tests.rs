@@ -113,6 +113,7 @@ async fn poll(
                         request.contains("authorization: Bearer abcdefghijkl"),
                         "{request}"
                     );
+                    assert!(request.contains("cache-control: no-cache"), "{request}");
                     let (status, body) = match script[number] {
                         Page(body) | Last(body) => ("200 OK", body),
                         Fail => ("403 Forbidden", "blocked"),
