@@ -112,6 +112,7 @@ fn run(case: &str, keys: usize) {
     let read = |body: &[u8]| Outcome {
         result: Ok(parse::answer(200, body, &rules).unwrap().listing),
         clock_skew: None,
+        age: None,
     };
     let account = Account {
         name: "default".into(),

@@ -65,6 +65,7 @@ fn stages(count: usize) {
     let listed = || Outcome {
         result: Ok(read()),
         clock_skew: None,
+        age: None,
     };
     let (state, _) = empty.after(listed(), &settings, now);
     let prepare = || Prepared::new(state.clone(), None, METRICS, &settings, now);

@@ -158,9 +158,12 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     /// Takes the poll's outcome into the state, and logs what it brought to light.
     fn finish(&mut self, poll: Poll, retry_in: Duration) {
         let Poll {
-            answer: Answer {
-                result, clock_skew, ..
-            },
+            answer:
+                Answer {
+                    result,
+                    clock_skew,
+                    age,
+                },
             attempts,
         } = poll;
         let mut facts = PollFacts {
@@ -177,7 +180,11 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 None => listing,
             }
         });
-        let outcome = Outcome { result, clock_skew };
+        let outcome = Outcome {
+            result,
+            clock_skew,
+            age,
+        };
         let rules = self.board.settings();
         let (next, events) = self.state.after(outcome, &rules, (self.now)());
         self.state = next;

@@ -40,6 +40,8 @@ pub struct Outcome {
     pub result: Result<Listing, Failure>,
     /// The API's clock minus ours, where the last answer named a time.
     pub clock_skew: Option<TimeDelta>,
+    /// How old the last answer was when it came, where a cache sent it.
+    pub age: Option<Duration>,
 }
 
 /// Failed polls of one reason since the start.
@@ -179,13 +181,19 @@ impl AccountState {
         next.polls += 1;
         next.clock_skew = outcome.clock_skew;
         events.extend(next.clocks.compare(outcome.clock_skew));
+        events.extend(next.clocks.look_for_cache(outcome.age));
         let is_success = outcome.result.is_ok();
         next.last_attempt = Some(Attempt {
             at: now,
             is_success,
         });
         match outcome.result {
-            Ok(listing) => next.succeed(self, listing, rules, now, &mut events),
+            Ok(listing) => {
+                next.succeed(self, listing, rules, now, &mut events);
+                if let (Some(age), 0) = (outcome.age, next.shrunk_listings) {
+                    next.last_success_at = Some(listed_at(now, age, self.last_success_at));
+                }
+            }
             Err(failure) => next.fail(failure, now, &mut events),
         }
         // Time passes in a failed poll too.
@@ -374,6 +382,18 @@ impl AccountState {
     }
 }
 
+/// When the API made a listing that was `age` old at `now`: never before the last one, `known`,
+/// because time does not go back.
+fn listed_at(now: DateTime<Utc>, age: Duration, known: Option<DateTime<Utc>>) -> DateTime<Utc> {
+    let age = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
+    let made_at = now
+        .checked_sub_signed(age)
+        .unwrap_or(DateTime::<Utc>::MIN_UTC);
+    known
+        .filter(|known| *known <= now)
+        .map_or(made_at, |known| known.max(made_at))
+}
+
 #[cfg(test)]
 mod event_tests;
 
@@ -408,6 +428,7 @@ pub(crate) mod tests {
         Outcome {
             result: Ok(Listing::new(keys, Rejects::default(), None)),
             clock_skew: None,
+            age: None,
         }
     }
 
@@ -427,6 +448,7 @@ pub(crate) mod tests {
         Outcome {
             result: Err(failure),
             clock_skew: Some(TimeDelta::seconds(3)),
+            age: None,
         }
     }
 

@@ -1,5 +1,7 @@
-//! When clocks disagree enough to report it: the API's clock with ours, or the creation times of
-//! keys with both.
+//! When clocks disagree enough to report it: the API's clock with ours, the creation times of keys
+//! with both, or an answer with the time at which it came.
+
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -24,6 +26,8 @@ pub struct Clocks {
     has_skew: bool,
     /// There are keys that were created in the future.
     has_future_keys: bool,
+    /// A cache answers instead of the API.
+    has_cache: bool,
 }
 
 impl Clocks {
@@ -41,6 +45,13 @@ impl Clocks {
             }
             _ => None,
         }
+    }
+
+    /// Whether a cache has begun to answer instead of the API; `age` is how long it kept the answer.
+    pub fn look_for_cache(&mut self, age: Option<Duration>) -> Option<Event> {
+        let had_cache = std::mem::replace(&mut self.has_cache, age.is_some());
+        let age = age.filter(|_| !had_cache)?;
+        Some(Event::CachedAnswer { age })
     }
 
     /// Looks for keys of `listing` that are younger than `now` allows. `now` is the later one of

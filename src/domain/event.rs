@@ -90,6 +90,11 @@ pub enum Event {
         /// How many keys were left out.
         count: usize,
     },
+    /// A cache has begun to respond instead of the API.
+    CachedAnswer {
+        /// How old its copy was.
+        age: Duration,
+    },
     /// The API's clock and ours differ by more than a synchronised clock can be off.
     ClockSkewFound {
         /// The API's clock minus ours.

@@ -138,6 +138,7 @@ impl AccountLog {
             | Event::EntriesRejected { .. }
             | Event::ListingHeldBack { .. }
             | Event::HeldListingResolved { .. }
+            | Event::CachedAnswer { .. }
             | Event::ClockSkewFound { .. }
             | Event::ClockSkewGone { .. }
             | Event::KeysFromTheFuture { .. }

@@ -219,6 +219,12 @@ pub(super) fn other(account: &str, event: &Event, suppressed: Option<u64>) {
             account,
             held, listed, suppressed, "the lost keys are listed again"
         ),
+        Event::CachedAnswer { age } => warn!(
+            account,
+            age = whole_seconds(*age),
+            suppressed,
+            "a cache between the exporter and the API responds; key data is as old as its copy"
+        ),
         Event::ClockSkewFound { skew } => warn!(
             account,
             skew_seconds = skew.num_seconds(),

@@ -49,6 +49,7 @@ fn exposition(count: usize, now: DateTime<Utc>) -> Exposition {
     let outcome = Outcome {
         result: Ok(listing),
         clock_skew: None,
+        age: None,
     };
     let settings = Arc::new(AssessmentRules::default());
     let (state, _) = AccountState::new(Arc::new(account)).after(outcome, &settings, now);

@@ -79,6 +79,7 @@ fn states() -> [AccountState; 2] {
     let good = Outcome {
         result: Ok(listing.unwrap().listing.with_details(details.into(), None)),
         clock_skew,
+        age: None,
     };
     let failure = Failure {
         support_id: Line::support_id("support_1"),
@@ -87,6 +88,7 @@ fn states() -> [AccountState; 2] {
     let bad = Outcome {
         result: Err(failure),
         clock_skew,
+        age: None,
     };
     let mut main = account("main");
     main.details_failures = Some([0; Reason::COUNT]);

@@ -71,6 +71,7 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
             let outcome = Outcome {
                 result: Ok(parse::answer(200, &body, &rules).unwrap().listing),
                 clock_skew: None,
+                age: None,
             };
             empty.after(outcome, &AssessmentRules::default(), now(0)).0
         })

@@ -25,6 +25,7 @@ fn failed(reason: Reason) -> Outcome {
     Outcome {
         result: Err(Failure::new(reason, "")),
         clock_skew: None,
+        age: None,
     }
 }
 
@@ -45,6 +46,7 @@ fn rejecting(ids: &[&str], shape: u32) -> Outcome {
     Outcome {
         result: Ok(Listing::new(keys, rejects, None).with_rejected_ids(vec![odd])),
         clock_skew: None,
+        age: None,
     }
 }
 
@@ -90,6 +92,7 @@ fn words(event: &Event) -> String {
             format!("{} {:?} {days}d", crossed.key.id, crossed.severity)
         }
         Event::CrossingsOmitted { count } => format!("{count} more crossings"),
+        Event::CachedAnswer { age } => format!("cached for {}", age.as_secs()),
         Event::ClockSkewFound { skew } => format!("skew of {}", skew.num_seconds()),
         Event::ClockSkewGone { .. } => "skew gone".to_owned(),
         Event::KeysFromTheFuture { key_id, keys, .. } => {
@@ -116,6 +119,41 @@ fn check(name: &str, state: AccountState, polls: Vec<(Outcome, &[&str])>) -> Acc
         (state, day) = (next, day + 1);
     }
     state
+}
+
+#[test]
+fn an_answer_from_a_cache_is_reported_once_and_ages_the_listing() {
+    let aged = |ids: &[&str], seconds: Option<u64>| Outcome {
+        age: seconds.map(Duration::from_secs),
+        ..keys(ids)
+    };
+    let state = check(
+        "a cache",
+        account(),
+        vec![
+            (
+                aged(&["a"], Some(60)),
+                &["cached for 60", "first listing of 1"][..],
+            ),
+            (aged(&["a"], Some(3600)), &[]),
+        ],
+    );
+    assert_eq!(state.last_success_at, Some(at(DAY - 3600)));
+    // The copy is older than what is known already.
+    let older = state.polled(aged(&["a"], Some(10 * 86_400)), at(2 * DAY));
+    assert_eq!(older.last_success_at, state.last_success_at);
+    check(
+        "the cache is gone and comes back",
+        older,
+        vec![
+            (aged(&["a"], None), &[][..]),
+            (aged(&["a"], Some(7)), &["cached for 7"]),
+        ],
+    );
+    // A listing from a clock that was ahead does not hold the time up.
+    let ahead = account().polled(aged(&["a"], None), at(9 * DAY));
+    let back = ahead.polled(aged(&["a"], Some(60)), at(DAY));
+    assert_eq!(back.last_success_at, Some(at(DAY - 60)));
 }
 
 #[test]

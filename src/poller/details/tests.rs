@@ -36,6 +36,7 @@ fn state(listing: Listing) -> AccountState {
     let outcome = Outcome {
         result: Ok(listing),
         clock_skew: None,
+        age: None,
     };
     polled_every(Duration::from_secs(300), "a").polled(outcome, now())
 }
@@ -110,6 +111,7 @@ async fn a_label_from_the_details_is_no_change_at_the_next_poll() {
         let outcome = Outcome {
             result: Ok(reader.enrich(listing(&["a"]), state.held.as_deref())),
             clock_skew: None,
+            age: None,
         };
         let (next, events) = state.after(outcome, &AssessmentRules::default(), now());
         let is_change = |event: &Event| matches!(event, Event::KeyChanged(_));
@@ -203,6 +205,7 @@ async fn an_account_whose_listing_fails_is_left_alone() {
     let outage = Outcome {
         result: Err(Failure::new(Reason::RateLimited, "")),
         clock_skew: None,
+        age: None,
     };
     let mut state = state(listing(&["a"])).polled(outage, now());
     read_for(&mut reader, 300, &mut state).await;
