@@ -47,7 +47,7 @@ impl Clocks {
         }
     }
 
-    /// Whether a cache has begun to answer instead of the API; `age` is how long it kept the answer.
+    /// Whether a cache has begun to respond instead of the API; `age` is the age of its copy.
     pub fn look_for_cache(&mut self, age: Option<Duration>) -> Option<Event> {
         let had_cache = std::mem::replace(&mut self.has_cache, age.is_some());
         let age = age.filter(|_| !had_cache)?;
