@@ -1,126 +1,140 @@
-//! One HTTP/1.1 connection to one API, directly or through a proxy, and why there is none.
+//! The HTTP client of one attempt: one connection for all of its requests, directly or through a
+//! proxy; and why there is no answer.
 
 use std::error::Error as StdError;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response, Uri};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::rt::{Read, Write};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::header::HeaderMap;
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::sleep;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::domain::failure::{Failure, Reason};
 use crate::os::rlimits::is_lack_of_files;
-use crate::provider::resolver::{LookupError, Resolver};
+use crate::provider::resolver::Resolver;
 use crate::provider::tls;
 
 /// How long a connection may take. A server that does not answer a SYN within 5 s, two
 /// retransmissions, is not going to.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
+/// How long a further connection waits for the one that is open. hyper hands a connection back to
+/// its pool a moment after the end of a body, and a request that finds none opens another unless
+/// the first is back before; microseconds are usual.
+const REUSE_WAIT: Duration = Duration::from_millis(50);
 
-type Direct = HttpsConnector<HttpConnector<Resolver>>;
-type Proxied = HttpsConnector<Tunnel<Direct>>;
+/// A client whose requests, one after the other, share a connection that no other client uses, so
+/// that the next attempt sees an address that has moved. `headers` go with each request.
+pub(super) fn client(
+    tls: &ClientConfig,
+    resolver: Resolver,
+    proxy_url: Option<&SecretString>,
+    headers: HeaderMap,
+) -> Result<reqwest::Client, Failure> {
+    let mut builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .default_headers(headers)
+        .dns_resolver(resolver)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .connector_layer(Reuse::default())
+        .pool_max_idle_per_host(1)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .http1_only()
+        .referer(false)
+        .no_proxy();
+    if let Some(proxy_url) = proxy_url {
+        let proxy = reqwest::Proxy::all(proxy_url.expose_secret());
+        builder = builder.proxy(proxy.map_err(|_shows_the_url| {
+            Failure::new(Reason::Internal, "accounts.proxy_url is not a URL")
+        })?);
+    }
+    // The error's text is left out on purpose: reqwest puts URLs into its errors.
+    builder
+        .build()
+        .map_err(|_shows_the_url| Failure::new(Reason::Internal, "the HTTP client cannot be built"))
+}
 
-/// An open connection; it closes when this is dropped.
-#[derive(Debug)]
-pub(super) struct Connection(http1::SendRequest<Empty<Bytes>>);
+/// Delays every connection but the first by [`REUSE_WAIT`].
+#[derive(Clone, Debug, Default)]
+struct Reuse(Arc<AtomicBool>);
 
-impl Connection {
-    /// Connects to `uri`, which must name a host. `life` bounds the connection's life.
-    pub(super) async fn open(
-        uri: &Uri,
-        tls: Arc<ClientConfig>,
-        resolver: Resolver,
-        proxy_url: Option<&SecretString>,
-        life: Duration,
-    ) -> Result<Self, BoxError> {
-        let mut tcp = HttpConnector::new_with_resolver(resolver);
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        // Shared among the addresses of a name, so that one that is silent leaves time for another.
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let mut direct = Direct::from((tcp, tls.clone()));
-        let Some(proxy_url) = proxy_url else {
-            return Self::start(direct.call(uri.clone()).await?, life).await;
-        };
-        let matcher = Matcher::builder().all(proxy_url.expose_secret()).build();
-        // The error says nothing of the URL, which may hold a password.
-        let proxy = matcher
-            .intercept(uri)
-            .ok_or("accounts.proxy_url is no URL")?;
-        let mut tunnel = Tunnel::new(proxy.uri().clone(), direct);
-        if let Some(auth) = proxy.basic_auth() {
-            tunnel = tunnel.with_auth(auth.clone());
+/// A connector with the delay.
+#[derive(Clone, Debug)]
+struct Delayed<S> {
+    inner: S,
+    has_connected: Arc<AtomicBool>,
+}
+
+impl<S> Layer<S> for Reuse {
+    type Service = Delayed<S>;
+
+    fn layer(&self, inner: S) -> Delayed<S> {
+        Delayed {
+            inner,
+            has_connected: self.0.clone(),
         }
-        let mut proxied = Proxied::from((tunnel, tls));
-        Self::start(proxied.call(uri.clone()).await?, life).await
-    }
-
-    async fn start(
-        io: impl Read + Write + Unpin + Send + 'static,
-        life: Duration,
-    ) -> Result<Self, BoxError> {
-        let (sender, driver) = http1::handshake(io).await?;
-        // It ends by itself when the sender and the response are dropped; the limit is for a peer
-        // that does not let go.
-        tokio::spawn(async move { drop(tokio::time::timeout(life, driver).await) });
-        Ok(Self(sender))
-    }
-
-    /// Whether another request can be sent; waits for the end of the last one.
-    pub(super) async fn is_reusable(&mut self) -> bool {
-        self.0.ready().await.is_ok()
-    }
-
-    pub(super) async fn send(
-        &mut self,
-        request: Request<Empty<Bytes>>,
-    ) -> Result<Response<Incoming>, hyper::Error> {
-        self.0.send_request(request).await
     }
 }
 
-/// Why there is no connection or no answer: the reason, and the innermost cause in words. `None`
-/// where it took too long. `is_connecting` before a request was sent.
-pub(super) fn cause(
-    error: &(dyn StdError + 'static),
-    is_connecting: bool,
-) -> Option<(Reason, String)> {
+impl<S, R> Service<R> for Delayed<S>
+where
+    S: Service<R>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, target: R) -> Self::Future {
+        let is_first = !self.has_connected.swap(true, Ordering::Relaxed);
+        let connecting = self.inner.call(target);
+        Box::pin(async move {
+            if !is_first {
+                sleep(REUSE_WAIT).await;
+            }
+            connecting.await
+        })
+    }
+}
+
+/// Why there is no answer: the reason, and the innermost cause in words, because reqwest's own text
+/// has the URL. `None` where it took too long.
+pub(super) fn cause(error: &reqwest::Error) -> Option<(Reason, String)> {
+    if error.is_timeout() {
+        return None;
+    }
     let causes: Vec<&(dyn StdError + 'static)> =
-        std::iter::successors(Some(error), |cause| (*cause).source()).collect();
-    let last = causes.last().map(ToString::to_string).unwrap_or_default();
-    let is_io = |kind: io::ErrorKind| {
-        let mut io = causes
-            .iter()
-            .filter_map(|it| it.downcast_ref::<io::Error>());
-        io.any(|error| error.kind() == kind)
-    };
+        std::iter::successors(error.source(), |cause| (*cause).source()).collect();
+    let last = causes
+        .last()
+        .map_or_else(|| "no answer".to_owned(), ToString::to_string);
     let tls_error = causes.iter().find_map(|cause| tls::error(*cause));
-    let mut hyper_errors = causes
+    let hyper_error = causes
         .iter()
-        .filter_map(|it| it.downcast_ref::<hyper::Error>());
-    let hyper_error = hyper_errors.next();
+        .find_map(|cause| cause.downcast_ref::<hyper::Error>());
+    let is_cut_handshake = causes.iter().any(|cause| {
+        let io = cause.downcast_ref::<io::Error>();
+        error.is_connect() && io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof)
+    });
     Some(if is_lack_of_files(error) {
         (Reason::Internal, lack_of_files(&last))
-    } else if causes.iter().any(|cause| cause.is::<LookupError>()) {
+    } else if error.is_dns() {
         (Reason::Dns, last)
     } else if let Some(tls_error) = tls_error {
         (Reason::Tls, tls::words(tls_error))
-    } else if is_io(io::ErrorKind::TimedOut) {
-        return None;
-    } else if is_connecting && is_io(io::ErrorKind::UnexpectedEof) {
+    } else if is_cut_handshake {
         let why = "the connection ended during the TLS handshake";
         (Reason::Tls, why.to_owned())
     } else if hyper_error.is_some_and(hyper::Error::is_parse_too_large) {
@@ -133,7 +147,7 @@ pub(super) fn cause(
     })
 }
 
-/// What to say of a failure that is no fault of the API's nor of the token's.
+/// What to say of a failure that neither the API nor the token caused.
 pub(super) fn lack_of_files(cause: &str) -> String {
     format!("the limit of open files is reached (ulimit -n, LimitNOFILE=): {cause}")
 }

@@ -4,19 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HOST, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Body, Incoming};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+};
 use rustls::ClientConfig;
 use secrecy::SecretString;
 use tokio::time::{Instant, timeout};
-use url::{Position, Url};
+use url::Url;
 
 use crate::domain::failure::{Failure, Reason};
-use crate::provider::connection::{BoxError, CONNECT_TIMEOUT, Connection, cause};
+use crate::provider::connection::{CONNECT_TIMEOUT, cause, client};
 use crate::provider::profile::Profile;
 use crate::provider::resolver::Resolver;
 use crate::provider::response::{
@@ -45,13 +43,11 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Session {
     target: Arc<Target>,
-    tls: Arc<ClientConfig>,
+    client: reqwest::Client,
     resolver: Resolver,
-    headers: HeaderMap,
     /// No request takes longer than until then.
     ends: Instant,
     body_bytes_left: usize,
-    connection: Option<Connection>,
     /// Where the last request went; links are relative to it.
     last_url: Url,
     now: fn() -> DateTime<Utc>,
@@ -66,22 +62,17 @@ impl Session {
     /// the clock when an answer is in, to compare it with the API's.
     pub(super) fn new(
         target: Arc<Target>,
-        tls: Arc<ClientConfig>,
+        tls: &ClientConfig,
         resolver: Resolver,
         (profile, token): (&Profile, &Token),
         ends: Instant,
         now: fn() -> DateTime<Utc>,
     ) -> Result<Self, Failure> {
-        let url = &target.base_url;
-        let host = &url[Position::BeforeHost..Position::AfterPort];
-        let internal = |why: &str| Failure::new(Reason::Internal, why);
-        let host = HeaderValue::from_str(host)
-            .map_err(|_invalid| internal("the host of base_url is no header value"))?;
         let auth_header = HeaderName::try_from(&*profile.auth_header).map_err(|_invalid| {
-            internal("the provider's authentication header has no valid name")
+            let why = "the provider's authentication header has no valid name";
+            Failure::new(Reason::Internal, why)
         })?;
         let mut headers = HeaderMap::new();
-        headers.insert(HOST, host);
         headers.insert(auth_header, token.header(&profile.auth_prefix));
         for (name, value) in [
             (ACCEPT, "application/json"),
@@ -92,14 +83,12 @@ impl Session {
             headers.insert(name, HeaderValue::from_static(value));
         }
         Ok(Self {
-            last_url: url.clone(),
+            client: client(tls, resolver.clone(), target.proxy_url.as_ref(), headers)?,
+            last_url: target.base_url.clone(),
             body_bytes_left: target.body_bytes_max,
             target,
-            tls,
             resolver,
-            headers,
             ends,
-            connection: None,
             now,
             clock_skew: None,
             age: None,
@@ -154,21 +143,25 @@ impl Session {
         }
     }
 
-    /// One request and its answer. The connection is kept only when the answer was read to its end.
+    /// One request and its answer, read to its end.
     async fn exchange(&mut self, known: &mut Option<Failure>) -> Result<Response, Failure> {
-        let (connection, response) = self.send().await?;
-        let (head, body) = response.into_parts();
-        let status = head.status.as_u16();
-        let date = date(&head.headers);
+        let request = self.client.get(self.last_url.clone());
+        let mut response = request
+            .send()
+            .await
+            .map_err(|error| self.no_answer(&error))?;
+        let status = response.status().as_u16();
+        let headers = std::mem::take(response.headers_mut());
+        let date = date(&headers);
         let now = (self.now)();
-        self.age = age(&head.headers);
-        self.clock_skew = clock_skew(&head.headers, now);
+        self.age = age(&headers);
+        self.clock_skew = clock_skew(&headers, now);
         if !is_success(status) {
-            let to = redirect_host(&head.headers).map(|host| format!(", a redirect to {host}"));
+            let to = redirect_host(&headers).map(|host| format!(", a redirect to {host}"));
             let why = format!("HTTP status {status}{}", to.unwrap_or_default());
             *known = Some(Failure {
                 http_status: Some(status),
-                retry_after: retry_after(&head.headers, date.unwrap_or(now)),
+                retry_after: retry_after(&headers, date.unwrap_or(now)),
                 ..Failure::new(Reason::of_status(status), &why)
             });
         }
@@ -178,7 +171,7 @@ impl Session {
                 ..Failure::new(reason, why)
             })
         };
-        if let Some(what) = not_asked_for(&head.headers) {
+        if let Some(what) = not_asked_for(&headers) {
             let failure = failed(Reason::NotJson, what);
             let is_foreign = failure.reason != Reason::of_foreign_status(status);
             return Err(match known {
@@ -187,62 +180,17 @@ impl Session {
             });
         }
         let body = self
-            .read(body)
+            .read(response)
             .await
             .map_err(|(reason, why)| failed(reason, &why))?;
-        self.connection = Some(connection);
         Ok(Response {
             status,
-            headers: head.headers,
+            headers,
             body,
         })
     }
 
-    /// Sends on the connection that is open, or on a new one. A server may close a connection at
-    /// the moment of the next request; then the request, which changes nothing, is sent again.
-    async fn send(&mut self) -> Result<(Connection, http::Response<Incoming>), Failure> {
-        if let Some(mut connection) = self.connection.take()
-            && connection.is_reusable().await
-        {
-            let request = self.head()?;
-            if let Ok(response) = connection.send(request).await {
-                return Ok((connection, response));
-            }
-        }
-        let request = self.head()?;
-        let uri = Uri::try_from(self.target.base_url.as_str());
-        let uri =
-            uri.map_err(|_invalid| Failure::new(Reason::Internal, "the base_url is no URI"))?;
-        let life = self.ends.saturating_duration_since(Instant::now()) + CONNECT_TIMEOUT;
-        let opening = Connection::open(
-            &uri,
-            self.tls.clone(),
-            self.resolver.clone(),
-            self.target.proxy_url.as_ref(),
-            life,
-        );
-        let mut connection = match timeout(CONNECT_TIMEOUT, opening).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(self.no_answer(&error, true)),
-            Err(_elapsed) => return Err(self.too_late(CONNECT_TIMEOUT, "connection")),
-        };
-        match connection.send(request).await {
-            Ok(response) => Ok((connection, response)),
-            Err(error) => Err(self.no_answer(&error.into(), false)),
-        }
-    }
-
-    fn head(&self) -> Result<Request<Empty<Bytes>>, Failure> {
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = Uri::try_from(
-            &self.last_url[Position::BeforePath..Position::AfterQuery],
-        )
-        .map_err(|_invalid| Failure::new(Reason::Internal, "the path of a request is no URI"))?;
-        *request.headers_mut() = self.headers.clone();
-        Ok(request)
-    }
-
-    async fn read(&mut self, mut body: Incoming) -> Result<Vec<u8>, (Reason, String)> {
+    async fn read(&mut self, mut response: reqwest::Response) -> Result<Vec<u8>, (Reason, String)> {
         let left = self.body_bytes_left;
         let bytes_max = self.target.body_bytes_max;
         let too_large = || {
@@ -251,23 +199,22 @@ impl Session {
                 format!("the body is larger than poll.max_body_bytes ({bytes_max})"),
             )
         };
-        let announced = body.size_hint().exact().unwrap_or(0);
+        let announced = response.content_length().unwrap_or(0);
         if announced > left as u64 {
             return Err(too_large());
         }
         let mut bytes = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else {
-                let read = bytes.len();
-                let why = format!("the connection ended after {read} bytes of the body");
-                return Err((Reason::BodyTruncated, why));
-            };
-            // Trailers say nothing that is asked for.
-            let chunk = frame.into_data().unwrap_or_default();
-            if bytes.len() + chunk.len() > left {
-                return Err(too_large());
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if bytes.len() + chunk.len() > left => return Err(too_large()),
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Ok(None) => break,
+                Err(_) => {
+                    let read = bytes.len();
+                    let why = format!("the connection ended after {read} bytes of the body");
+                    return Err((Reason::BodyTruncated, why));
+                }
             }
-            bytes.extend_from_slice(&chunk);
         }
         self.body_bytes_left = left - bytes.len();
         Ok(bytes)
@@ -289,8 +236,8 @@ impl Session {
     }
 
     /// Why there was no answer at all.
-    fn no_answer(&self, error: &BoxError, is_connecting: bool) -> Failure {
-        match cause(&**error, is_connecting) {
+    fn no_answer(&self, error: &reqwest::Error) -> Failure {
+        match cause(error) {
             Some((reason, words)) => Failure::new(reason, &format!("{}: {words}", self.place())),
             None => self.too_late(CONNECT_TIMEOUT, "connection"),
         }

@@ -104,7 +104,7 @@ impl Lister {
         let profile = self.settings.provider.profile();
         let session = Session::new(
             self.settings.target.clone(),
-            tls,
+            &tls,
             self.resolver.clone(),
             (profile, &token),
             ends,

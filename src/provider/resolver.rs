@@ -3,13 +3,10 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use hyper_util::client::legacy::connect::dns::Name;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
-use tower_service::Service;
 
 use crate::provider::pending::Pending;
 
@@ -24,11 +21,6 @@ pub(super) struct Resolver {
     lookup: Arc<Pending<io::Result<Vec<SocketAddr>>>>,
 }
 
-/// A name that could not be resolved.
-#[derive(Debug, thiserror::Error)]
-#[error("no address for the name")]
-pub(super) struct LookupError(#[source] io::Error);
-
 impl Resolver {
     /// Whether a lookup was begun that nobody has seen the end of.
     pub(super) fn is_waiting(&self) -> bool {
@@ -41,20 +33,12 @@ impl Resolver {
     }
 }
 
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = LookupError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, LookupError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), LookupError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
         let this = self.clone();
         Box::pin(async move {
-            let found = this.look_up(name.as_str().to_owned()).await;
-            found.map(Vec::into_iter).map_err(LookupError)
+            let found = this.look_up(name.as_str().to_owned()).await?;
+            Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
 }
