@@ -17,24 +17,28 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_key_exporter::board::Board;
 use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
-use api_key_exporter::exposition::{Encoding, Format, Metrics};
+use api_key_exporter::domain::view::{Metrics, ViewSettings};
+use api_key_exporter::exposition::cache::ExpositionCache;
+use api_key_exporter::exposition::{Encoding, Format};
 use api_key_exporter::provider::Rules;
 use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::secret::Token;
+use api_key_exporter::state_store::{AccountUpdate, StateStore};
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// What is counted; the words are arguments of the process that does it.
-const CASES: [(&str, &str); 8] = [
+const CASES: [(&str, &str); 10] = [
     ("read", "a poll: read the listing"),
     (
         "change",
         "a poll: publish a listing, every key of it changed",
     ),
     ("same", "a poll: publish a listing, none of it changed"),
+    ("render-change", "the first scrape after the one"),
+    ("render-same", "the first scrape after the other"),
     ("second-identity", "the first scrape of a second, identity"),
     ("second-gzip", "the first scrape of a second, gzip"),
     ("same-identity", "another in the same second, identity"),
@@ -99,7 +103,7 @@ fn instructions_counted<T>(what: impl FnOnce() -> T) -> T {
 
 fn run(case: &str, keys: usize) {
     api_key_exporter::os::allocator::give_back();
-    let body = listing::listing(keys);
+    let body = listing::listing(keys, 1);
     let token = Token::parse(b"sk_live_token-of-the-bench", "bench").unwrap();
     let rules = Rules {
         token: &token,
@@ -134,20 +138,31 @@ fn run(case: &str, keys: usize) {
     let empty = AccountState::new(Arc::new(account));
     let assessment_rules = AssessmentRules::default();
     let (state, _) = empty.after(read(&body), &assessment_rules, at(0));
-    let board = Board::new([empty], metrics, Arc::default(), at(0));
-    board.publish(0, state, at(0));
+    let settings = ViewSettings {
+        rules: Arc::new(assessment_rules.clone()),
+        metrics,
+    };
+    let store = Arc::new(StateStore::new(settings.clone()));
+    let id = store.new_id();
+    store.replace_accounts(vec![AccountUpdate::Set(id, Arc::new(state))], settings);
+    let exposition = ExpositionCache::new(store.clone());
+    // What is rendered in the background is counted too: it is waited for.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().build().unwrap();
     let scrape = |second, encoding| {
         let now = at(second);
-        board
-            .read(now)
-            .scrape(now, &[], Format::OpenMetrics, encoding)
+        let latest = loop {
+            let latest = runtime.block_on(exposition.read(now));
+            if exposition.is_up_to_date(now) {
+                break latest;
+            }
+        };
+        latest.body(now, &[], Format::OpenMetrics, encoding)
     };
     let publish = |outcome: Outcome, second| {
-        let (state, _) = board
-            .state(0)
-            .unwrap()
-            .after(outcome, &assessment_rules, at(second));
-        board.publish(0, state, at(second));
+        let state = store.state(id).unwrap();
+        let (state, _) = state.after(outcome, &assessment_rules, at(second));
+        store.publish(id, Arc::new(state));
     };
     // The allocator and the lazily made tables are warm.
     scrape(0, Encoding::Identity);
@@ -157,6 +172,14 @@ fn run(case: &str, keys: usize) {
         "read" => drop(instructions_counted(|| read(&body))),
         "change" => instructions_counted(|| publish(changed, 2)),
         "same" => instructions_counted(|| publish(same, 2)),
+        "render-change" => {
+            publish(changed, 2);
+            drop(instructions_counted(|| scrape(2, Encoding::Gzip)));
+        }
+        "render-same" => {
+            publish(same, 2);
+            drop(instructions_counted(|| scrape(2, Encoding::Gzip)));
+        }
         "second-identity" => drop(instructions_counted(|| scrape(2, Encoding::Identity))),
         "second-gzip" => drop(instructions_counted(|| scrape(2, Encoding::Gzip))),
         "same-identity" => drop(instructions_counted(|| scrape(1, Encoding::Identity))),

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 /// A listing of keys as they come: ids of one time and chance, five scopes, two networks.
-pub(crate) fn listing(count: usize) -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed(1);
+/// Another one for each seed.
+pub(crate) fn listing(count: usize, seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
     let mut body = String::from("{\"status\":200,\"data\":[");
     for number in 0..count {
         let id = format!(

@@ -16,12 +16,12 @@
 
 mod listing;
 mod plain_exporter;
+mod processes;
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::pin::Pin;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,10 @@ use api_key_exporter::config::{Config, Sources};
 use api_key_exporter::fake_api::{FakeApi, Reply, Request};
 use api_key_exporter::server::listen;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
+
+use crate::processes::{
+    Client, Running, exporter, free_address, ms, myself, wait_for, wait_for_ever,
+};
 
 pub(crate) const TOKEN: &str = "sk_live_token-of-the-bench";
 
@@ -186,9 +190,10 @@ fn compare(keys: usize, rounds: usize) {
     let _plain = Running::start(myself().args(["plain", &plain.to_string(), &api.to_string()]));
     wait_for(plain, plain_exporter::START);
     println!(
-        "{keys} keys: text {} KiB, gzip {} KiB; exporter's RSS {} MiB",
+        "{keys} keys: text {} KiB, gzip {} KiB, {:.2} times what gzip -6 makes of it; exporter's RSS {} MiB",
         plain_text.len() / 1024,
         gzip.len() / 1024,
+        gzip.len() as f64 / gzip_6(&folder.join("metrics")) as f64,
         exporter.memory("VmRSS:") / 1024
     );
     println!(
@@ -218,6 +223,12 @@ fn compare(keys: usize, rounds: usize) {
     drop(std::fs::remove_dir_all(folder));
 }
 
+/// What the reference program makes of the file.
+fn gzip_6(file: &Path) -> usize {
+    let output = Command::new("gzip").args(["-6", "-c"]).arg(file).output();
+    output.unwrap().stdout.len()
+}
+
 /// One target's turn: the times of all requests of `clients` clients at once.
 fn turn(address: SocketAddr, is_gzip: bool, clients: usize) -> Vec<Duration> {
     let one = move || {
@@ -236,125 +247,7 @@ fn turn(address: SocketAddr, is_gzip: bool, clients: usize) -> Vec<Duration> {
         .collect()
 }
 
-/// An HTTP client as plain as can be, with one connection that it keeps.
-struct Client {
-    address: SocketAddr,
-    stream: Option<TcpStream>,
-    buffer: Vec<u8>,
-}
-
-impl Client {
-    fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            stream: None,
-            buffer: vec![0; 1 << 20],
-        }
-    }
-
-    /// How long a GET took to its last byte, and the body. A connection that the server ended is
-    /// opened anew.
-    fn get(&mut self, is_gzip: bool) -> (Duration, Vec<u8>) {
-        for _ in 0..3 {
-            if self.stream.is_none() {
-                let stream = TcpStream::connect(self.address).unwrap();
-                stream.set_nodelay(true).unwrap();
-                self.stream = Some(stream);
-            }
-            let start = Instant::now();
-            if let Some(body) = self.attempt(is_gzip) {
-                return (start.elapsed(), body);
-            }
-            self.stream = None;
-        }
-        panic!("{} does not answer", self.address);
-    }
-
-    fn attempt(&mut self, is_gzip: bool) -> Option<Vec<u8>> {
-        let stream = self.stream.as_mut()?;
-        let encoding = if is_gzip {
-            "Accept-Encoding: gzip\r\n"
-        } else {
-            ""
-        };
-        let request = format!(
-            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\n{encoding}\r\n"
-        );
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut filled = 0;
-        let head_len = loop {
-            let read = stream
-                .read(&mut self.buffer[filled..])
-                .ok()
-                .filter(|read| *read > 0)?;
-            filled += read;
-            if let Some(at) = self.buffer[..filled]
-                .windows(4)
-                .position(|four| four == b"\r\n\r\n")
-            {
-                break at + 4;
-            }
-        };
-        let head = String::from_utf8_lossy(&self.buffer[..head_len]).to_lowercase();
-        assert!(head.starts_with("http/1.1 200"), "{head}");
-        let (_, rest) = head.split_once("content-length: ").unwrap();
-        let length: usize = rest.split("\r\n").next().unwrap().parse().unwrap();
-        let mut body = Vec::with_capacity(length);
-        body.extend_from_slice(&self.buffer[head_len..filled]);
-        while body.len() < length {
-            let read = stream
-                .read(&mut self.buffer)
-                .ok()
-                .filter(|read| *read > 0)?;
-            body.extend_from_slice(&self.buffer[..read]);
-        }
-        Some(body)
-    }
-}
-
-/// A child process; killed at the end.
-struct Running(Child);
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")))
-    }
-
-    /// A line of `/proc/PID/status`, in KiB.
-    fn memory(&self, name: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
-    /// User and system time so far; the kernel counts hundredths of a second.
-    fn processor_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        let fields: Vec<&str> = stat
-            .rsplit_once(')')
-            .unwrap()
-            .1
-            .split_whitespace()
-            .collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(ticks * 10)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Not killed: nginx would leave its workers behind.
-        drop(Command::new("kill").arg(self.0.id().to_string()).status());
-        drop(self.0.wait());
-    }
-}
-
-fn start_nginx(folder: &std::path::Path, address: SocketAddr) -> Running {
+fn start_nginx(folder: &Path, address: SocketAddr) -> Running {
     let shown = folder.display();
     let config = format!(
         "daemon off; pid {shown}/nginx.pid; error_log {shown}/error.log; worker_processes 2;\n\
@@ -395,7 +288,7 @@ fn start_fake(keys: usize, changing: bool) -> (Running, SocketAddr) {
 
 async fn fake(keys: usize) {
     let address: SocketAddr = std::env::var("ADDRESS").unwrap().parse().unwrap();
-    let reply = Reply::body(200, "application/json", listing::listing(keys));
+    let reply = Reply::body(200, "application/json", listing::listing(keys, 1));
     let is_changing = std::env::var_os("CHANGING").is_some();
     let mut number = 0_usize;
     let answer = move |_: &Request| {
@@ -442,59 +335,6 @@ async fn quick_polls(address: &str, api: SocketAddr) {
     .await
     .unwrap();
     tasks.join_next().await;
-}
-
-fn wait_for_ever(task: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(task);
-}
-
-fn exporter() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_api-key-exporter"));
-    command.env_clear();
-    command
-}
-
-fn myself() -> Command {
-    let path: PathBuf = std::env::current_exe().unwrap();
-    Command::new(path)
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-}
-
-/// Waits until `address` answers `/metrics` with 200.
-fn wait_for(address: SocketAddr, limit: Duration) {
-    let start = Instant::now();
-    loop {
-        if let Ok(stream) = TcpStream::connect(address) {
-            let mut client = Client {
-                address,
-                stream: Some(stream),
-                buffer: vec![0; 1 << 16],
-            };
-            if client.attempt(false).is_some() {
-                return;
-            }
-        }
-        assert!(
-            start.elapsed() < limit,
-            "{address} does not answer (is nginx installed?)"
-        );
-        std::thread::sleep(Duration::from_micros(300));
-    }
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 /// A body in one piece.

@@ -19,9 +19,12 @@ use std::time::{Duration, Instant};
 use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
-use api_key_exporter::exposition::body::Exposition;
-use api_key_exporter::exposition::prepared::Prepared;
-use api_key_exporter::exposition::{Encoding, Format, Metrics};
+use api_key_exporter::domain::glob::Glob;
+use api_key_exporter::domain::inventory::{Entry, Inventory};
+use api_key_exporter::domain::listing::Listing;
+use api_key_exporter::domain::view::{Metrics, ViewSettings};
+use api_key_exporter::exposition::text::Exposition;
+use api_key_exporter::exposition::{Encoding, Format};
 use api_key_exporter::provider::Rules;
 use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::secret::Token;
@@ -37,19 +40,14 @@ const METRICS: Metrics = Metrics {
 const RUNS: usize = 15;
 
 fn main() {
+    many_patterns();
     for count in [1_000, 10_000, 100_000] {
         stages(count);
     }
 }
 
 fn stages(count: usize) {
-    let body = listing::listing(count);
-    let token = Token::parse(b"sk_live_token-of-the-bench", "bench").unwrap();
-    let rules = Rules {
-        token: &token,
-        keys_max: count,
-        expected_env: None,
-    };
+    let body = listing::listing(count, 1);
     let now: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
     let account = Account {
         name: "default".into(),
@@ -60,23 +58,21 @@ fn stages(count: usize) {
         interval: Duration::from_secs(300),
     };
     let empty = AccountState::new(Arc::new(account));
-    let read = || parse::answer(200, &body, &rules).unwrap().listing;
-    let settings = Arc::new(AssessmentRules::default());
+    let read = || read(&body, count);
+    let rules = AssessmentRules::default();
     let listed = || Outcome {
         result: Ok(read()),
         clock_skew: None,
         age: None,
     };
-    let (state, _) = empty.after(listed(), &settings, now);
-    let prepare = || Prepared::new(state.clone(), None, METRICS, &settings, now);
-    let prepared = Arc::new(prepare());
-    let exposition = Exposition::new(vec![prepared.clone()]);
-    let moving = exposition.moving(now, None);
-    let whole = |encoding| {
-        exposition
-            .body(&moving, &[], Format::Text, encoding)
-            .concat()
+    let (state, _) = empty.after(listed(), &rules, now);
+    let settings = ViewSettings {
+        rules: Arc::new(rules.clone()),
+        metrics: METRICS,
     };
+    let render = || Exposition::new([state.clone()], &settings, now);
+    let exposition = render();
+    let whole = |encoding| exposition.body(now, &[], Format::Text, encoding).concat();
     let (text, gzip) = (whole(Encoding::Identity), whole(Encoding::Gzip));
 
     println!(
@@ -98,45 +94,88 @@ fn stages(count: usize) {
         "poll: change the state",
         median(|| {
             let outcome = outcomes.next().unwrap();
-            drop(black_box(empty.after(outcome, &settings, now)));
+            drop(black_box(empty.after(outcome, &rules, now)));
         }),
     );
     tell(
-        "poll: judge, write and compress the text",
-        median(|| drop(black_box(prepare()))),
-    );
-    tell(
-        "poll: string the pieces",
-        median(|| drop(black_box(Exposition::new(vec![prepared.clone()])))),
-    );
-    tell(
-        "once a poll: write the moving families",
-        median(|| drop(black_box(exposition.moving(now, None)))),
-    );
-    let (mut second, mut rewritten) = (now, None);
-    tell(
-        "once a second: rewrite their digits",
-        median(|| {
-            second += TimeDelta::seconds(1);
-            rewritten = Some(exposition.moving(second, rewritten.take()));
-        }),
+        "render: assess keys, write and compress text",
+        median(|| drop(black_box(render()))),
     );
     for encoding in [Encoding::Identity, Encoding::Gzip] {
         let format = Format::OpenMetrics;
-        let scrape = || drop(black_box(exposition.body(&moving, &[], format, encoding)));
+        let mut second = now;
         tell(
-            &format!("scrape: string a body, {encoding:?}"),
-            median(scrape),
+            &format!("scrape: the first of a second, {encoding:?}"),
+            median(|| {
+                second += TimeDelta::seconds(1);
+                drop(black_box(exposition.body(second, &[], format, encoding)));
+            }),
+        );
+        let scrape = || drop(black_box(exposition.body(second, &[], format, encoding)));
+        tell(&format!("scrape: another, {encoding:?}"), median(scrape));
+    }
+    for level in [1, 6] {
+        let mut len = 0;
+        let took = median(|| {
+            let level = flate2::Compression::new(level);
+            let mut writer = flate2::write::GzEncoder::new(Vec::new(), level);
+            writer.write_all(&text).unwrap();
+            len = black_box(writer.finish().unwrap()).len();
+        });
+        tell(
+            &format!("others: gzip level {level} of the whole text"),
+            took,
+        );
+        println!(
+            "    {} KiB; ours {:.2} times as much",
+            len / 1024,
+            gzip.len() as f64 / len as f64
         );
     }
-    tell(
-        "others: gzip level 1 of the whole text",
-        median(|| {
-            let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
-            writer.write_all(&text).unwrap();
-            black_box(writer.finish().unwrap());
-        }),
-    );
+}
+
+fn read(body: &[u8], keys_max: usize) -> Listing {
+    let token = Token::parse(b"sk_live_token-of-the-bench", "bench").unwrap();
+    let rules = Rules {
+        token: &token,
+        keys_max,
+        expected_env: None,
+    };
+    parse::answer(200, body, &rules).unwrap().listing
+}
+
+/// As many patterns with wildcards as a configuration may have, and as long labels as there are.
+fn many_patterns() {
+    const KEYS: usize = 20_000;
+    for (what, pattern) in [
+        ("at the end", "x-team-{}-*"),
+        ("at both ends", "*-team-{}-*"),
+    ] {
+        let entries = (0..1_000).map(|number| {
+            let pattern = pattern.replace("{}", &format!("{number:04}"));
+            Entry::new(Glob::parse(&pattern).unwrap())
+        });
+        let rules = AssessmentRules {
+            inventory: Inventory::new(entries.collect()),
+            ..AssessmentRules::default()
+        };
+        let mut keys = read(&listing::listing(KEYS, 1), KEYS).keys().to_vec();
+        for (number, key) in keys.iter_mut().enumerate() {
+            // Half of them match none.
+            let label = format!("x-team-{:04}-{}", number % 2_000, "service ".repeat(28));
+            key.label = Some(label.into());
+        }
+        let now: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
+        let took = median(|| {
+            for key in &keys {
+                black_box(rules.assess("default", key, now));
+            }
+        });
+        println!(
+            "assess {KEYS} keys by 1,000 patterns with wildcards {what}: {:.0} ms",
+            took.as_secs_f64() * 1e3
+        );
+    }
 }
 
 fn median(mut run: impl FnMut()) -> Duration {

@@ -1,5 +1,5 @@
-//! The composition root: configuration, board, pollers, servers; waits for a signal or a death;
-//! drains.
+//! The composition root: configuration, pollers, consumers of states, servers; waits for a signal or
+//! a death; drains.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,11 +16,13 @@ use tracing::{error, info, warn};
 use crate::cli::Options;
 use crate::config::{Config, Problem, Sources, Web};
 use crate::domain::text::chain;
+use crate::exposition::cache::ExpositionCache;
+use crate::inventory_watch;
 use crate::logging::Logging;
 use crate::os::signals::{Request, Signals};
 use crate::os::systemd::Unit;
 use crate::os::threads::ThreadsError;
-use crate::os::{clock, rlimits, systemd, threads};
+use crate::os::{allocator, clock, rlimits, systemd, threads};
 use crate::pollers::Pollers;
 use crate::reload::{Load, Reloader, Reloads};
 use crate::server::Server;
@@ -280,7 +282,7 @@ async fn start(
         let failures = telemetry.state_save_failures.clone();
         let saving = snapshot::save_all(
             directory.clone(),
-            pollers.board.clone(),
+            pollers.store.clone(),
             failures,
             stop.clone(),
         );
@@ -289,8 +291,19 @@ async fn start(
             "saver"
         });
     }
+    let watching = inventory_watch::run(pollers.store.clone(), stop.clone());
+    tasks.spawn(async move {
+        watching.await;
+        "inventory"
+    });
+    let trimming = allocator::trim_after_changes(pollers.store.subscribe(), stop.clone());
+    tasks.spawn(async move {
+        trimming.await;
+        "allocator"
+    });
     let server = Arc::new(Server {
-        board: pollers.board.clone(),
+        store: pollers.store.clone(),
+        exposition: ExpositionCache::new(pollers.store.clone()),
         telemetry,
         liveness: pollers.liveness.clone(),
         telemetry_path: config.web.telemetry_path.clone(),
@@ -300,8 +313,8 @@ async fn start(
     });
     announce(config, &listeners);
     let own = listeners.first().and_then(|first| first.local_addr().ok());
-    let (board, liveness) = (pollers.board.clone(), pollers.liveness.clone());
-    let reporting = systemd::report(parts.unit.clone(), board, liveness, own, stop.clone());
+    let (store, liveness) = (pollers.store.clone(), pollers.liveness.clone());
+    let reporting = systemd::report(parts.unit.clone(), store, liveness, own, stop.clone());
     tasks.spawn(async move {
         reporting.await;
         "systemd"

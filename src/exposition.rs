@@ -1,25 +1,24 @@
-//! Turns state into what others read. Pure: (state, now) in, bytes out.
+//! Turns states into the text that scrapers read. Pure but for [`cache`]: (states, now) in, bytes
+//! out.
+//!
+//! The samples of a family are adjacent, whatever the number of accounts, so the text is kept family
+//! by family ([`column`]), in compressed chunks of some accounts or of a part of one account's keys.
+//! A change of one account renders the text of that account and compresses the chunks that differ
+//! then. A scrape lists the chunks, adds what depends on the clock as of this second
+//! ([`clock_text`]) and the process' own metrics, and copies nothing else.
 
-pub mod body;
-mod deflate;
+mod account_text;
+pub mod cache;
+mod chunk;
+mod clock_text;
+mod column;
+mod compression;
 mod families;
 mod format;
-mod piece;
-pub mod prepared;
 mod registry;
 mod samples;
-mod time_left;
+pub mod text;
 
+pub use crate::domain::view::Metrics;
+pub use compression::Encoding;
 pub use format::Format;
-pub use piece::Encoding;
-
-/// `[metrics]` of the configuration: what is exposed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Metrics {
-    /// Whether `api_key_expires_in_seconds` is exposed.
-    pub relative: bool,
-    /// Whether `api_key_scope_info` is exposed.
-    pub scope_info: bool,
-    /// Most scopes of one key in `api_key_scope_info`.
-    pub max_scopes_per_key: usize,
-}

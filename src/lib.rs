@@ -7,10 +7,10 @@
 //!  provider's API                                                 Prometheus, people
 //!       │ bytes                                                          ▲ bytes
 //!  provider ─────────────────► domain::account_state ──────► exposition  │
-//!  one attempt, bytes → facts  after(outcome)                state → text│
-//!       ▲                                                      │         │
-//!    poller ── when to list, retry, wait ─────────────────► board ─► server::routes
-//!    (one for each account)                                  (state, now) → response
+//!  one attempt, bytes → facts  after(outcome)      states → text │       │
+//!       ▲                                             ▲          ▼       │
+//!    poller ── when to list, retry, wait ──► state_store    server::routes
+//!    (one for each account)                  snapshot, inventory_watch, os::systemd
 //! ```
 //!
 //! A *poll* is one listing with its retries; an *attempt* is one request. A *listing* is the
@@ -23,10 +23,11 @@
 //! | --- | --- | --- |
 //! | [`domain`] | facts about keys and accounts, how they change, what they mean | pure |
 //! | [`provider`] | the APIs that keys are listed from; `http` makes all requests | |
-//! | [`exposition`], [`pages`] | state to the exposition and to pages | pure |
+//! | [`exposition`], [`pages`] | states to text and pages | pure but for `exposition::cache` |
 //! | [`poller`] | when to list | shell |
 //! | [`pollers`] | the pollers of all accounts, replaced at a reload | shell |
-//! | [`board`] | where pollers publish and the server reads | shell |
+//! | [`state_store`] | the states of all accounts, and who changed | shell |
+//! | [`inventory_watch`] | logs inventory entries that match no key | shell |
 //! | [`server`] | connections and their limits; `routes` answers, purely | shell |
 //! | [`reload`] | asking for a reload | shell |
 //! | [`supervisor`], [`liveness`] | restarts after a panic; stuck poll loops | shell |
@@ -42,7 +43,6 @@
 //! | `demo_data`, [`fake_api`] | the demo's keys; the fake API, which the tests use too | |
 
 pub mod app;
-pub mod board;
 pub mod cli;
 pub mod commands;
 pub mod config;
@@ -51,6 +51,7 @@ pub mod domain;
 pub mod event_log;
 pub mod exposition;
 pub mod fake_api;
+pub mod inventory_watch;
 pub mod liveness;
 pub mod logging;
 pub mod os;
@@ -63,5 +64,6 @@ pub mod reload;
 pub mod secret;
 pub mod server;
 pub mod snapshot;
+pub mod state_store;
 pub mod supervisor;
 pub mod telemetry;

@@ -48,7 +48,10 @@ impl Liveness {
         };
         heartbeat.promise(Instant::now());
         let mut all = self.overdue.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|overdue| overdue.strong_count() > 0);
+        // Only when it would have to grow: once in a while, whatever the number of loops.
+        if all.len() == all.capacity() {
+            all.retain(|overdue| overdue.strong_count() > 0);
+        }
         all.push(Arc::downgrade(&heartbeat.overdue));
         heartbeat
     }

@@ -4,7 +4,6 @@
 
 pub mod details;
 pub mod retry;
-pub mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,16 +13,14 @@ use prometheus::Histogram;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
 use crate::domain::account_state::{AccountState, Outcome};
 use crate::domain::event::Event;
 use crate::event_log::{self, AccountLog, PollFacts};
 use crate::liveness::Heartbeat;
-use crate::os::allocator;
 use crate::os::clock::delta;
 use crate::poller::retry::{Budget, Situation};
-use crate::poller::watch::Unmatched;
 use crate::provider::Answer;
+use crate::state_store::{AccountId, StateStore};
 
 /// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API,
 /// a test's reads a script.
@@ -35,14 +32,14 @@ pub struct Poller<A> {
     pub state: AccountState,
     /// Most attempts of a poll.
     pub attempts_max: u32,
-    /// Where states are published, and in which slot.
-    pub board: Arc<Board>,
-    /// The slot.
-    pub slot: usize,
+    /// Where states are published.
+    pub store: Arc<StateStore>,
+    /// As what.
+    pub id: AccountId,
+    /// How long the first poll waits at most.
+    pub first_wait_max: Duration,
     /// Reads keys' own pages, where details are on.
     pub details: Option<details::Reader>,
-    /// The inventory entries that match no key.
-    pub unmatched: Arc<Unmatched>,
     /// What outlives this poller, where another one takes over.
     pub carryover: Arc<Mutex<PollerCarryover>>,
     /// Where this loop shows that it lives.
@@ -85,7 +82,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     /// Polls until `stop`; a poll under way is abandoned.
     pub async fn run(mut self, stop: CancellationToken) {
         let interval = self.state.account.interval;
-        let first = Instant::now() + retry::first_wait(interval, (self.random)());
+        let first = Instant::now() + retry::first_wait(self.first_wait_max, (self.random)());
         let mut due = first.max(self.carryover().not_before);
         loop {
             self.publish_next_poll(due);
@@ -185,7 +182,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             clock_skew,
             age,
         };
-        let rules = self.board.settings();
+        let rules = self.store.rules();
         let (next, events) = self.state.after(outcome, &rules, (self.now)());
         self.state = next;
         let account = &self.state.account.name;
@@ -202,12 +199,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             .checked_add_signed(wait)
             .unwrap_or(DateTime::<Utc>::MAX_UTC);
         self.state = self.state.with_next_poll(at);
-        let now = (self.now)();
-        self.board.publish(self.slot, self.state.clone(), now);
-        // What was shown before is gone, and has left holes.
-        allocator::trim();
-        self.unmatched
-            .look_at_inventory(self.board.read(now).accounts());
+        self.store.publish(self.id, Arc::new(self.state.clone()));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The pollers of all accounts: started, supervised, and replaced when the configuration changes,
 //! all or nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
@@ -9,21 +9,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use crate::board::{Board, Slot};
 use crate::config::{Account, Config, Details, Effective};
 use crate::domain::account_state::{self, AccountState};
 use crate::domain::text::chain;
 use crate::domain::text::join_truncated;
+use crate::domain::view::ViewSettings;
 use crate::liveness::Liveness;
 use crate::os::systemd::Notifier;
 use crate::poller::details::{Ask, Reader};
-use crate::poller::watch::Unmatched;
-use crate::poller::{Poller, PollerCarryover};
+use crate::poller::{Poller, PollerCarryover, retry};
 use crate::provider::http::Target;
 use crate::provider::lister::{Lister, ListerSettings};
 use crate::provider::tls::TlsConfigs;
 use crate::reload::Reloader;
 use crate::snapshot::{self, SnapshotDirectory};
+use crate::state_store::{AccountId, AccountUpdate, StateStore};
 use crate::supervisor::{Ended, supervise};
 use crate::telemetry::{Task, Telemetry};
 
@@ -34,7 +34,7 @@ const FIXED_AT_START: [&str; 3] = ["[web]", "[log]", "[state]"];
 #[derive(Debug)]
 pub struct Pollers {
     /// Where they publish.
-    pub board: Arc<Board>,
+    pub store: Arc<StateStore>,
     /// Whether they live.
     pub liveness: Liveness,
     /// Where the snapshots are saved, where they are.
@@ -45,9 +45,6 @@ pub struct Pollers {
     /// What is in force.
     config: Config,
     handles: Vec<PollerHandle>,
-    next_slot: usize,
-    /// Inventory entries that match nothing are a matter of all accounts together.
-    unmatched: Arc<Unmatched>,
     /// Cancelled when a poller keeps dying, or its supervision does.
     dead: CancellationToken,
     stop: CancellationToken,
@@ -58,7 +55,7 @@ pub struct Pollers {
 #[derive(Debug)]
 struct PollerHandle {
     account: Account,
-    slot: usize,
+    id: AccountId,
     carryover: Arc<Mutex<PollerCarryover>>,
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
@@ -73,20 +70,13 @@ impl Pollers {
         stop: &CancellationToken,
     ) -> Self {
         let mut pollers = Self {
-            board: Arc::new(Board::new(
-                [],
-                config.metrics,
-                config.assessment_rules.clone(),
-                now(),
-            )),
+            store: Arc::new(StateStore::new(view_settings(config))),
             liveness: Liveness::new(),
             directory: open_store(config).await,
             telemetry,
             tls: Arc::new(TlsConfigs::new(now)),
             config: config.clone(),
             handles: Vec::new(),
-            next_slot: 0,
-            unmatched: Arc::default(),
             dead: CancellationToken::new(),
             stop: stop.clone(),
             now,
@@ -94,18 +84,13 @@ impl Pollers {
         let mut new = Vec::new();
         let mut plan = Vec::new();
         for account in &config.accounts {
+            let id = pollers.store.new_id();
             let state = pollers.first_state(account, config).await;
-            plan.push(Slot::Show(pollers.next_slot, state.into()));
-            new.push((account.clone(), pollers.next_slot, Arc::default()));
-            pollers.next_slot += 1;
+            plan.push(AccountUpdate::Set(id, Arc::new(state)));
+            new.push((account.clone(), id, Arc::default()));
         }
-        pollers
-            .board
-            .rearrange(plan, config.metrics, config.assessment_rules.clone(), now());
-        for (account, slot, carryover) in new {
-            let poller = pollers.spawn(account, slot, carryover);
-            pollers.handles.push(poller);
-        }
+        pollers.store.replace_accounts(plan, view_settings(config));
+        pollers.spawn_all(new);
         pollers.telemetry.config_loaded(now());
         pollers
     }
@@ -149,71 +134,67 @@ impl Pollers {
     /// Puts a checked configuration in force. What an account knows stays, where its name and
     /// `base_url` do; its poller too, where nothing about polling has changed.
     async fn apply(&mut self, config: Config) {
-        let mut before = std::mem::take(&mut self.handles);
+        let before = std::mem::take(&mut self.handles).into_iter();
+        let mut before: BTreeMap<String, PollerHandle> = before
+            .map(|handle| (handle.account.name.clone(), handle))
+            .collect();
         let same_polling =
             (&self.config.poll, self.config.details) == (&config.poll, config.details);
         let (mut kept, mut new, mut plan) = (Vec::new(), Vec::new(), Vec::new());
         let (mut changed, mut added, mut removed) = (Vec::new(), Vec::new(), Vec::new());
-        let names: BTreeSet<String> = before.iter().map(|it| it.account.name.clone()).collect();
         for account in &config.accounts {
-            let is_known = |known: &PollerHandle| {
-                let identity = |of: &Account| (of.name.clone(), of.provider, of.base_url.clone());
-                identity(&known.account) == identity(account)
+            let is_same_api = |known: &PollerHandle| {
+                let api = |of: &Account| (of.provider, of.base_url.clone());
+                api(&known.account) == api(account)
             };
-            let Some(at) = before.iter().position(is_known) else {
+            let is_known = before.get(&account.name).map(is_same_api);
+            let running = match is_known {
+                Some(true) => before.remove(&account.name),
+                _ => None,
+            };
+            let Some(running) = running else {
                 // To people, the same name at another `base_url` is no other account.
-                if names.contains(&account.name) {
-                    changed.push(account.name.clone());
-                } else {
-                    added.push(account.name.clone());
+                match is_known {
+                    Some(_) => changed.push(account.name.clone()),
+                    None => added.push(account.name.clone()),
                 }
+                let id = self.store.new_id();
                 let state = self.first_state(account, &config).await;
-                plan.push(Slot::Show(self.next_slot, state.into()));
-                new.push((account.clone(), self.next_slot, Arc::default()));
-                self.next_slot += 1;
+                plan.push(AccountUpdate::Set(id, Arc::new(state)));
+                new.push((account.clone(), id, Arc::default()));
                 continue;
             };
-            let running = before.swap_remove(at);
             if same_polling && running.account.is_polled_like(account) {
-                plan.push(Slot::Keep(running.slot));
+                plan.push(AccountUpdate::Keep(running.id));
                 kept.push(running);
                 continue;
             }
             changed.push(account.name.clone());
-            let (slot, carryover) = (running.slot, running.carryover.clone());
+            let (id, carryover) = (running.id, running.carryover.clone());
             running.end().await;
-            let known = self.board.state(slot);
-            let state = match known {
+            let state = match self.store.state(id) {
                 Some(known) => with_details(
                     known.of(facts(account, &config)),
                     details_of(account, &config),
                 ),
                 None => self.first_state(account, &config).await,
             };
-            plan.push(Slot::Show(slot, state.into()));
-            new.push((account.clone(), slot, carryover));
+            plan.push(AccountUpdate::Set(id, Arc::new(state)));
+            new.push((account.clone(), id, carryover));
         }
-        for running in before {
-            let name = running.account.name.clone();
+        let names: HashSet<&str> = config.accounts.iter().map(|it| it.name.as_str()).collect();
+        for (name, running) in before {
             running.end().await;
-            if !config.accounts.iter().any(|account| account.name == name) {
+            if !names.contains(name.as_str()) {
                 self.telemetry.forget_account(&name);
                 removed.push(name);
             }
         }
         warn_of_what_needs_a_restart(&self.config.effective, &config.effective);
-        self.board.rearrange(
-            plan,
-            config.metrics,
-            config.assessment_rules.clone(),
-            (self.now)(),
-        );
+        self.store.replace_accounts(plan, view_settings(&config));
         self.config = config;
         self.handles = kept;
-        for (account, slot, carryover) in new {
-            let poller = self.spawn(account, slot, carryover);
-            self.handles.push(poller);
-        }
+        self.spawn_all(new);
         self.telemetry.config_loaded((self.now)());
         let accounts = self.handles.len();
         let [added, removed, changed] =
@@ -249,16 +230,26 @@ impl Pollers {
         }
     }
 
+    /// Starts pollers; the first polls of many are spread.
+    fn spawn_all(&mut self, new: Vec<(Account, AccountId, Arc<Mutex<PollerCarryover>>)>) {
+        let together = new.len();
+        for (account, id, carryover) in new {
+            let poller = self.spawn(account, id, carryover, together);
+            self.handles.push(poller);
+        }
+    }
+
     fn spawn(
         &self,
         account: Account,
-        slot: usize,
+        id: AccountId,
         carryover: Arc<Mutex<PollerCarryover>>,
+        together: usize,
     ) -> PollerHandle {
         let stop = self.stop.child_token();
         let settings = settings(&account, &self.config);
         let (token, tls, now) = (account.token.clone(), self.tls.clone(), self.now);
-        let (board, remembered, stopping) = (self.board.clone(), carryover.clone(), stop.clone());
+        let (store, remembered, stopping) = (self.store.clone(), carryover.clone(), stop.clone());
         let heartbeat = self.liveness.heartbeat();
         let poll_duration = self.telemetry.poll_duration(&account.name);
         let panics = self.telemetry.panics(Task::Poller);
@@ -268,7 +259,8 @@ impl Pollers {
             AccountState::new(facts(&account, &self.config)),
             has_details,
         );
-        let (details, unmatched) = (self.config.details, self.unmatched.clone());
+        let details = self.config.details;
+        let first_wait_max = retry::first_wait_max(account.interval, together);
         let start = {
             let stop = stop.clone();
             move || {
@@ -279,15 +271,16 @@ impl Pollers {
                     now,
                 ));
                 // As it was left, where an earlier life was cut short.
-                let state = board.state(slot).unwrap_or_else(|| first_state.clone());
+                let state = store.state(id);
+                let state = state.map_or_else(|| first_state.clone(), Arc::unwrap_or_clone);
                 let poller = Poller {
                     details: has_details.then(|| reader(lister.clone(), details, now)),
-                    unmatched: unmatched.clone(),
                     attempt: async move |deadline| lister.attempt(deadline).await,
                     state,
                     attempts_max,
-                    board: board.clone(),
-                    slot,
+                    store: store.clone(),
+                    id,
+                    first_wait_max,
                     carryover: remembered.clone(),
                     heartbeat: heartbeat.clone(),
                     poll_duration: poll_duration.clone(),
@@ -308,7 +301,7 @@ impl Pollers {
         });
         PollerHandle {
             account,
-            slot,
+            id,
             carryover,
             stop,
             task: AbortOnDropHandle::new(task),
@@ -384,6 +377,13 @@ fn reader(lister: Arc<Lister>, details: Details, now: fn() -> DateTime<Utc>) -> 
         Box::pin(async move { lister.details(&id, time_left).await })
     });
     Reader::new(ask, details.interval, details.requests_per_minute, now)
+}
+
+fn view_settings(config: &Config) -> ViewSettings {
+    ViewSettings {
+        rules: config.assessment_rules.clone(),
+        metrics: config.metrics,
+    }
 }
 
 fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {

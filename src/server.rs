@@ -1,4 +1,4 @@
-//! Accepts connections, limits them, answers from the board, and drains at the end.
+//! Accepts connections, limits them, answers from memory, and drains at the end.
 
 mod accept_backoff;
 mod lifecycle;
@@ -27,13 +27,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use crate::board::Board;
 use crate::event_log::AcceptLog;
+use crate::exposition::cache::ExpositionCache;
 use crate::liveness::Liveness;
 use crate::reload::Reloads;
 use crate::server::accept_backoff::AcceptBackoff;
 use crate::server::routes::{Asked, View};
 use crate::server::segments::Segments;
+use crate::state_store::StateStore;
 use crate::telemetry::{Rejected, Task, Telemetry};
 
 /// How long a request's head may take. Prometheus sends it in one packet.
@@ -54,8 +55,10 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// What every connection shares.
 #[derive(Debug)]
 pub struct Server {
-    /// What is served.
-    pub board: Arc<Board>,
+    /// What is known.
+    pub store: Arc<StateStore>,
+    /// What is served of it to scrapers.
+    pub exposition: ExpositionCache,
     /// The metrics about ourselves.
     pub telemetry: Telemetry,
     /// Whether the poll loops live.
@@ -156,7 +159,7 @@ impl Server {
             self.telemetry.count_request(lifecycle::PATH, code);
             response
         } else {
-            self.look_up(&request, has_body, now)
+            self.look_up(&request, has_body, now).await
         };
         if has_body {
             // Where the next request would start, nobody knows.
@@ -169,24 +172,29 @@ impl Server {
         response.map(Segments::new)
     }
 
-    /// Answers what needs nothing but looking.
-    fn look_up(
+    /// Answers from memory.
+    async fn look_up(
         &self,
         request: &http::request::Parts,
         has_body: bool,
         now: DateTime<Utc>,
     ) -> Response<Vec<Bytes>> {
-        let shown = self.board.read(now);
         let view = View {
-            is_ready: shown
-                .accounts()
-                .iter()
-                .all(|account| account.state().is_ready()),
+            is_ready: self.store.is_ready(),
             is_alive: self.liveness.is_alive(),
             telemetry_path: &self.telemetry_path,
         };
-        let metrics =
-            |format, encoding| shown.scrape(now, &self.telemetry.gather(now), format, encoding);
+        // Nothing else needs it rendered.
+        let exposition = if request.uri.path() == self.telemetry_path {
+            Some(self.exposition.read(now).await)
+        } else {
+            None
+        };
+        let metrics = |format, encoding| {
+            let process = self.telemetry.gather(now);
+            let exposition = exposition.unwrap_or_default();
+            exposition.body(now, &process, format, encoding)
+        };
         let asked = Asked {
             method: &request.method,
             uri: &request.uri,

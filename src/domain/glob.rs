@@ -33,6 +33,12 @@ impl Glob {
         self.plain_len == self.text.len()
     }
 
+    /// The longest text that is in everything it matches; empty where there is none.
+    pub fn literal(&self) -> &str {
+        let literals = self.text.split(['*', '?']);
+        literals.max_by_key(|literal| literal.len()).unwrap_or("")
+    }
+
     /// Whether it matches the whole of `text`. At most pattern times text steps.
     pub fn matches(&self, text: &str) -> bool {
         let (plain, pattern) = self.text.split_at(self.plain_len);
@@ -113,6 +119,18 @@ mod tests {
     fn a_hostile_pattern_costs_no_more_than_pattern_times_text() {
         let glob = Glob::parse(&"*a".repeat(127)).unwrap();
         assert!(!glob.matches(&format!("{}b", "a".repeat(254))));
+    }
+
+    #[test]
+    fn whatever_it_matches_has_its_literal_in_it() {
+        for (pattern, literal) in [
+            ("checkout", "checkout"),
+            ("ci-*", "ci-"),
+            ("*-ci-*-x", "-ci-"),
+            ("*?", ""),
+        ] {
+            assert_eq!(Glob::parse(pattern).unwrap().literal(), literal);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The operator's inventory: whose a key is, how much notice it needs, and what is forgiven it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use aho_corasick::AhoCorasick;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::glob::Glob;
@@ -68,13 +69,32 @@ impl Entry {
 }
 
 /// All entries, in the order in which they are tried.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Inventory {
     entries: Box<[Entry]>,
     /// The entries for one exact text: thousands of them cost no more than one.
     exact: HashMap<Box<str>, Vec<usize>>,
-    /// The others, which have to be tried one by one.
-    globs: Box<[usize]>,
+    /// The others.
+    globs: GlobIndex,
+}
+
+/// Finds the patterns with wildcards that may match a text by the literals that they contain: one
+/// pass over the text, however many patterns there are.
+#[derive(Clone, Debug, Default)]
+struct GlobIndex {
+    /// Finds the literals; `None` where there are none.
+    literals: Option<AhoCorasick>,
+    /// For each literal, the entries of which it is the longest.
+    by_literal: Vec<Vec<usize>>,
+    /// Entries without any, which have to be tried on every text.
+    always: Vec<usize>,
+}
+
+impl PartialEq for Inventory {
+    /// The rest is made from the entries.
+    fn eq(&self, other: &Self) -> bool {
+        self.entries == other.entries
+    }
 }
 
 impl Inventory {
@@ -87,13 +107,13 @@ impl Inventory {
                 let same = exact.entry(entry.pattern.as_str().into()).or_default();
                 same.push(index);
             } else {
-                globs.push(index);
+                globs.push((index, entry.pattern.literal()));
             }
         }
         Self {
+            globs: GlobIndex::new(&globs),
             entries: entries.into(),
             exact,
-            globs: globs.into(),
         }
     }
 
@@ -114,13 +134,57 @@ impl Inventory {
             .filter_map(|name| self.exact.get(name))
             .flatten()
             .filter(|index| entry(index).is_some_and(|entry| entry.is_for(account)))
-            .min();
+            .min()
+            .copied();
         let glob = self
             .globs
-            .iter()
+            .candidates(key)
+            .into_iter()
             .take_while(|index| exact.is_none_or(|exact| *index < exact))
             .find(|index| entry(index).is_some_and(|entry| entry.matches(account, key)));
-        glob.or(exact).copied()
+        glob.or(exact)
+    }
+}
+
+impl GlobIndex {
+    /// An index of entries by their longest literal.
+    fn new(globs: &[(usize, &str)]) -> Self {
+        let mut index = Self::default();
+        let mut by_literal: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (entry, literal) in globs {
+            by_literal.entry(literal).or_default().push(*entry);
+        }
+        index.always = by_literal.remove("").unwrap_or_default();
+        if !by_literal.is_empty() {
+            // Fails for more text than a configuration may have; every pattern is tried then.
+            index.literals = AhoCorasick::new(by_literal.keys()).ok();
+        }
+        match index.literals {
+            Some(_) => index.by_literal = by_literal.into_values().collect(),
+            None => index.always.extend(by_literal.into_values().flatten()),
+        }
+        index.always.sort_unstable();
+        index
+    }
+
+    /// The entries that may match `key`, in order, each once.
+    fn candidates(&self, key: &Key) -> Vec<usize> {
+        let mut candidates = self.always.clone();
+        let Some(literals) = &self.literals else {
+            return candidates;
+        };
+        let mut is_found = vec![false; self.by_literal.len()];
+        for found in names(key).flat_map(|name| literals.find_overlapping_iter(name)) {
+            let literal = found.pattern().as_usize();
+            let is_known = is_found
+                .get_mut(literal)
+                .map(|it| std::mem::replace(it, true));
+            if is_known == Some(false) {
+                candidates.extend(self.by_literal.get(literal).into_iter().flatten());
+            }
+        }
+        candidates.sort_unstable();
+        candidates
     }
 }
 
@@ -184,6 +248,34 @@ pub(crate) mod tests {
             assert_eq!(inventory.find(account, &key), expected, "{account} {key:?}");
         }
         assert_eq!(Inventory::default().find("shop", &key("key_1")), None);
+    }
+
+    #[test]
+    fn whatever_the_patterns_the_entry_is_the_one_that_trying_all_of_them_finds() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let any = |random: &mut fastrand::Rng, letters: &[char], most: usize| -> String {
+            (0..random.usize(1..=most))
+                .map(|_| *random.choice(letters).unwrap())
+                .collect()
+        };
+        for _ in 0..300 {
+            let count = random.usize(..30);
+            let entries: Vec<Entry> = (0..count)
+                .map(|_| Entry {
+                    account: random.bool().then(|| "shop".into()),
+                    ..entry(&any(&mut random, &['a', 'b', 'é', '*', '?'], 8))
+                })
+                .collect();
+            let inventory = Inventory::new(entries.clone());
+            for _ in 0..50 {
+                let mut key = key(&any(&mut random, &['a', 'b'], 10));
+                key.label = Some(any(&mut random, &['a', 'b', 'é'], 10).into());
+                for account in ["shop", "office"] {
+                    let first = entries.iter().position(|it| it.matches(account, &key));
+                    assert_eq!(inventory.find(account, &key), first, "{entries:?} {key:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::domain::assessment::Assessment;
 use crate::domain::failure::Reason;
 use crate::domain::key::{Expiry, Key, KeyState, LastUse, Mode};
 use crate::domain::listing::Reject;
-use crate::exposition::Metrics;
+use crate::domain::view::Metrics;
 use crate::exposition::format::{Format, Kind};
 use crate::exposition::samples::{Samples, Value};
 
@@ -29,13 +29,15 @@ pub(super) enum Source {
     /// One key of the held listing; holds until the next good poll, or the next moment at which
     /// what it means to the operator changes.
     Key(fn(&KeyFacts<'_>, &mut Samples<'_>)),
-    /// `api_key_expires_in_seconds`; moves with the clock.
-    TimeLeft,
+    /// `api_key_expires_in_seconds`; depends on the clock.
+    ExpiresIn,
     /// All keys of the held listing together; holds as long.
     Listing(fn(&ListingFacts, Samples<'_>)),
-    /// One account; holds until the next poll.
+    /// One account; holds until the next poll. The same in both formats.
     Account(fn(&AccountState, &mut Samples<'_>)),
-    /// `api_key_account_keys`; moves with the clock.
+    /// One account, with exemplars where the format has them.
+    Failures(fn(&AccountState, &mut Samples<'_>)),
+    /// `api_key_account_keys`; depends on the clock.
     KeyStates,
 }
 
@@ -57,8 +59,8 @@ impl Family {
     }
 
     /// Whether its samples change without a poll.
-    pub(super) fn is_moving(&self) -> bool {
-        matches!(self.source, Source::TimeLeft | Source::KeyStates)
+    pub(super) fn depends_on_clock(&self) -> bool {
+        matches!(self.source, Source::ExpiresIn | Source::KeyStates)
     }
 }
 
@@ -138,7 +140,7 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "api_key_expires_in_seconds",
         kind: Kind::Gauge,
         help: "Time until the key expires at the moment of the scrape, negative afterwards, from the expiry of the last good listing.",
-        source: Source::TimeLeft,
+        source: Source::ExpiresIn,
     },
     key(
         "api_key_never_expires",
@@ -282,17 +284,18 @@ pub(super) const FAMILIES: &[Family] = &[
         "Finished polls of the account's API.",
         |state, samples| samples.sample(Value::Count(state.polls)),
     ),
-    counter(
-        "api_key_account_poll_failures_total",
-        "Failed polls of the account's API, by reason.",
-        |state, samples| {
+    Family {
+        name: "api_key_account_poll_failures_total",
+        kind: Kind::Counter,
+        help: "Failed polls of the account's API, by reason.",
+        source: Source::Failures(|state, samples| {
             for (reason, failures) in state.failures() {
                 let last = failures.last_support_id.as_ref();
                 let exemplar = last.map(|(id, at)| ("support_id", id.as_str(), *at));
                 samples.counted(&[("reason", reason.as_str())], failures.count, exemplar);
             }
-        },
-    ),
+        }),
+    },
     account(
         "api_key_account_last_attempt_timestamp_seconds",
         "When the last poll of the account's API finished, good or bad.",

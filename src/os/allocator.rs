@@ -6,6 +6,13 @@
 //! on blocks go back to the system, keep an exporter that runs for years as small as on its first
 //! day.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::state_store::Subscription;
+
 /// Blocks from this size on are the system's own pages; glibc's default before it learns otherwise.
 #[cfg(target_env = "gnu")]
 const OWN_PAGES_BYTES: libc::c_int = 128 * 1024;
@@ -31,9 +38,24 @@ pub fn give_back() {
     }
 }
 
-/// Gives back the pages that hold nothing but holes. Worth its few milliseconds after a poll, and
-/// not more often: of ten thousand changed keys, 7 of 52 MiB.
-pub fn trim() {
+/// How long after a change memory is given back, and how often at most. It takes time in proportion
+/// to the heap, some milliseconds, so not after each poll of thousands of accounts.
+const TRIM_PAUSE: Duration = Duration::from_secs(5);
+
+/// Gives memory back after states changed, until `stop`.
+pub async fn trim_after_changes(mut changes: Subscription, stop: CancellationToken) {
+    let mut next = async || {
+        changes.changed().await;
+        sleep(TRIM_PAUSE).await;
+        changes.skip();
+    };
+    while stop.run_until_cancelled(next()).await.is_some() {
+        trim();
+    }
+}
+
+/// Gives back the pages that hold nothing but holes: after ten thousand changed keys, 7 of 52 MiB.
+fn trim() {
     #[cfg(target_env = "gnu")]
     #[expect(
         unsafe_code,

@@ -16,10 +16,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::board::Board;
 use crate::config::Sources;
 use crate::event_log::WatchdogLog;
 use crate::liveness::Liveness;
+use crate::state_store::{StateStore, Totals};
 
 /// How long our own server may take to answer itself.
 const SELF_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -112,7 +112,7 @@ impl Notifier {
 /// Keeps the status current and feeds the watchdog until `stop`. `own` is one of our addresses.
 pub async fn report(
     unit: Unit,
-    board: Arc<Board>,
+    store: Arc<StateStore>,
     liveness: Liveness,
     own: Option<SocketAddr>,
     stop: CancellationToken,
@@ -127,7 +127,7 @@ pub async fn report(
     let mut told = String::new();
     let mut log = WatchdogLog::default();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let status = status(&board);
+        let status = status(store.totals());
         if status != told {
             unit.notifier.status(&status);
             told = status;
@@ -176,16 +176,12 @@ fn reachable(mut own: SocketAddr) -> SocketAddr {
     own
 }
 
-fn status(board: &Board) -> String {
-    let shown = board.shown();
-    let states = || shown.accounts().iter().map(|account| account.state());
-    let keys: usize = states()
-        .filter_map(|state| state.held.as_ref())
-        .map(|held| held.keys().len())
-        .sum();
-    let failing = states()
-        .filter(|state| state.consecutive_failures > 0)
-        .count();
-    let accounts = shown.accounts().len();
+fn status(totals: Totals) -> String {
+    let Totals {
+        accounts,
+        failing,
+        keys,
+        ready: _,
+    } = totals;
     format!("{keys} keys of {accounts} accounts; {failing} accounts failing")
 }

@@ -29,12 +29,29 @@ const RETRY_COST_TENTHS: u32 = 10;
 /// What a successful poll gives back, in tenths.
 const SUCCESS_GAIN_TENTHS: u32 = 1;
 
-/// How long the first poll waits: a random part of a tenth of the interval, 5 s at most, so that a
-/// hundred exporters started together do not arrive together.
-pub fn first_wait(interval: Duration, random: f64) -> Duration {
-    (interval / 10)
-        .min(Duration::from_secs(5))
-        .mul_f64(unit(random))
+/// How long first polls are spread over, where few accounts start together.
+const FIRST_WAIT_FEW: Duration = Duration::from_secs(5);
+
+/// The same where many do. After that long an operator wonders.
+const FIRST_WAIT_MANY: Duration = Duration::from_secs(30);
+
+/// Time that each of many accounts gets. A first poll takes some milliseconds of CPU, with its TLS
+/// handshake and a listing that is all new.
+const FIRST_WAIT_PER_ACCOUNT: Duration = Duration::from_millis(30);
+
+/// Over how long the first polls are spread where `accounts` start together, so that neither they
+/// nor a hundred exporters started together arrive together. At most a tenth of the interval.
+pub fn first_wait_max(interval: Duration, accounts: usize) -> Duration {
+    let accounts = u32::try_from(accounts).unwrap_or(u32::MAX);
+    FIRST_WAIT_PER_ACCOUNT
+        .saturating_mul(accounts)
+        .clamp(FIRST_WAIT_FEW, FIRST_WAIT_MANY)
+        .min(interval / 10)
+}
+
+/// How long a first poll waits: a random part of `max`.
+pub fn first_wait(max: Duration, random: f64) -> Duration {
+    max.mul_f64(unit(random))
 }
 
 /// How long after the start of one poll the next one starts: the interval, give or take a tenth.
@@ -145,14 +162,35 @@ mod tests {
     fn fault_b12_waits_between_polls_stay_within_a_tenth() {
         let interval = Duration::from_secs(300);
         for (random, first, next) in [(0.0, 0.0, 270.0), (0.5, 2.5, 300.0), (1.0, 5.0, 330.0)] {
-            assert_eq!(first_wait(interval, random), seconds(first));
+            let max = first_wait_max(interval, 1);
+            assert_eq!(first_wait(max, random), seconds(first));
             assert!((next_wait(interval, random).as_secs_f64() - next).abs() < 1e-6);
         }
-        assert_eq!(first_wait(Duration::from_secs(5), 1.0), seconds(0.5));
         assert_eq!(poll_limit(Duration::from_secs(5)), seconds(4.5));
         assert_eq!(poll_limit(interval), seconds(60.0));
         assert_eq!(least_gap(Duration::from_secs(5)), seconds(0.5));
         assert_eq!(least_gap(interval), seconds(0.5));
+    }
+
+    #[test]
+    fn first_polls_of_many_accounts_are_spread_over_more_time_but_no_more_than_half_a_minute() {
+        for (interval, accounts, expected) in [
+            (300, 0, 5.0),
+            (300, 1, 5.0),
+            (300, 166, 5.0),
+            (300, 200, 6.0),
+            (300, 1_000, 30.0),
+            (300, 10_000, 30.0),
+            (86_400, usize::MAX, 30.0),
+            (60, 1, 5.0),
+            (60, 10_000, 6.0),
+            (5, 1, 0.5),
+            (5, 10_000, 0.5),
+        ] {
+            let max = first_wait_max(Duration::from_secs(interval), accounts);
+            assert_eq!(max, seconds(expected), "{accounts} every {interval} s");
+            assert_eq!(first_wait(max, 1.0), max);
+        }
     }
 
     #[test]

@@ -8,9 +8,10 @@ use super::*;
 use crate::domain::account_state::tests::polled_every;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::listing::Listing;
-use crate::exposition::Metrics;
+use crate::domain::view::{Metrics, ViewSettings};
 use crate::liveness::Liveness;
 use crate::provider::Listed;
+use crate::state_store::AccountUpdate;
 use crate::telemetry::Telemetry;
 
 const METRICS: Metrics = Metrics {
@@ -73,7 +74,14 @@ async fn run_with(
     (attempts_max, random): (u32, fn() -> f64),
 ) -> Run {
     let state = polled_every(Duration::from_secs(interval), "a");
-    let board = Arc::new(Board::new([state.clone()], METRICS, Arc::default(), now()));
+    let settings = ViewSettings {
+        rules: Arc::default(),
+        metrics: METRICS,
+    };
+    let store = Arc::new(StateStore::new(settings.clone()));
+    let id = store.new_id();
+    let plan = vec![AccountUpdate::Set(id, Arc::new(state.clone()))];
+    store.replace_accounts(plan, settings);
     let start = Instant::now();
     let attempts = Arc::new(Mutex::new(Vec::new()));
     let ended = Arc::new(Mutex::new(Vec::new()));
@@ -114,11 +122,11 @@ async fn run_with(
             }
         },
         details: None,
-        unmatched: Arc::default(),
         state,
         attempts_max,
-        board: board.clone(),
-        slot: 0,
+        store: store.clone(),
+        id,
+        first_wait_max: retry::first_wait_max(Duration::from_secs(interval), 1),
         carryover: Arc::default(),
         heartbeat: Liveness::new().heartbeat(),
         poll_duration: Telemetry::new().unwrap().poll_duration("a"),
@@ -134,7 +142,7 @@ async fn run_with(
         attempts.lock().unwrap().clone(),
         ended.lock().unwrap().clone(),
     );
-    let state = board.read(now()).accounts()[0].state().clone();
+    let state = Arc::unwrap_or_clone(store.state(id).unwrap());
     Run {
         attempts,
         ended,

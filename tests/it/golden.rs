@@ -5,7 +5,6 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_key_exporter::board::Board;
 use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
@@ -15,7 +14,9 @@ use api_key_exporter::domain::inventory::{Entry, Inventory};
 use api_key_exporter::domain::key::{Details, KeyId, LastUse};
 use api_key_exporter::domain::policy::Policy;
 use api_key_exporter::domain::text::Line;
-use api_key_exporter::exposition::{Encoding, Format, Metrics};
+use api_key_exporter::domain::view::{Metrics, ViewSettings};
+use api_key_exporter::exposition::text::Exposition;
+use api_key_exporter::exposition::{Encoding, Format};
 use api_key_exporter::provider::Rules;
 use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::secret::Token;
@@ -129,10 +130,13 @@ pub(crate) fn exposition(metrics: Metrics) -> String {
 
 fn formatted(metrics: Metrics, format: Format) -> String {
     let now = at("2026-01-01T00:00:02Z");
-    let pieces = Board::new(states(), metrics, Arc::new(settings()), now)
-        .read(now)
-        .scrape(now, &[], format, Encoding::Identity);
-    String::from_utf8(pieces.concat()).unwrap()
+    let settings = ViewSettings {
+        rules: Arc::new(settings()),
+        metrics,
+    };
+    let exposition = Exposition::new(states(), &settings, now);
+    let body = exposition.body(now, &[], format, Encoding::Identity);
+    String::from_utf8(body.concat()).unwrap()
 }
 
 fn assert_golden(name: &str, actual: &str) {

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use api_key_exporter::board::Board;
 use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
-use api_key_exporter::exposition::{Encoding, Format, Metrics};
+use api_key_exporter::domain::view::{Metrics, ViewSettings};
+use api_key_exporter::exposition::cache::ExpositionCache;
+use api_key_exporter::exposition::{Encoding, Format};
 use api_key_exporter::provider::Rules;
 use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::secret::Token;
+use api_key_exporter::state_store::{AccountUpdate, StateStore};
 use chrono::DateTime;
 
 use crate::support::{Api, Exporter, Scrape, config, listing};
@@ -81,18 +83,26 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
         scope_info: true,
         max_scopes_per_key: 64,
     };
-    let board = Board::new([empty.clone()], metrics, Arc::default(), now(0));
+    let settings = ViewSettings {
+        rules: Arc::default(),
+        metrics,
+    };
+    let store = Arc::new(StateStore::new(settings.clone()));
+    let id = store.new_id();
+    let plan = vec![AccountUpdate::Set(id, Arc::new(empty.clone()))];
+    store.replace_accounts(plan, settings);
+    let exposition = ExpositionCache::new(store.clone());
     let is_over = AtomicBool::new(false);
     let read = |format, encoding| {
         let (mut sizes, mut scrapes) = (BTreeSet::new(), 0);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().build().unwrap();
         while !is_over.load(Ordering::Relaxed) {
             scrapes += 1;
             // Some readers share a second, most do not.
             let moment = now(scrapes / 3);
-            let body = board
-                .read(moment)
-                .scrape(moment, &[], format, encoding)
-                .concat();
+            let latest = runtime.block_on(exposition.read(moment));
+            let body = latest.body(moment, &[], format, encoding).concat();
             let scrape = Scrape::parse(&match encoding {
                 Encoding::Identity => String::from_utf8(body).unwrap(),
                 Encoding::Gzip => gunzip(&body),
@@ -120,7 +130,7 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(2) {
             for state in &states {
-                board.publish(0, state.clone(), now(published));
+                store.publish(id, Arc::new(state.clone()));
                 published += 1;
             }
         }

@@ -68,6 +68,10 @@ fn pure_modules_do_no_io() {
         "println!",
         "async ",
     ];
+    // It waits for what is rendered on another thread.
+    let cache = in_repository("src/exposition/cache.rs");
+    assert!(files.contains(&cache));
+    files.retain(|file| *file != cache);
     for file in files {
         let text = product(&file);
         for word in banned {

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use api_key_exporter::app::{self, Exit};
-use api_key_exporter::board::Board;
 use api_key_exporter::config::{Config, Flags, Sources};
 use api_key_exporter::domain::account_state::{Account, AccountState};
+use api_key_exporter::domain::view::ViewSettings;
+use api_key_exporter::exposition::cache::ExpositionCache;
 use api_key_exporter::liveness::Liveness;
 use api_key_exporter::os::clock;
 use api_key_exporter::os::systemd::{self, Notifier, Unit};
@@ -17,6 +18,7 @@ use api_key_exporter::poller::Poller;
 use api_key_exporter::reload::Load;
 use api_key_exporter::server::Server;
 use api_key_exporter::server::listen;
+use api_key_exporter::state_store::{AccountUpdate, StateStore};
 use api_key_exporter::telemetry::Telemetry;
 use tokio::net::UnixDatagram;
 use tokio::sync::Semaphore;
@@ -97,9 +99,14 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
         listing_scope: None,
     };
     let state = AccountState::new(Arc::new(account));
-    let judging = settings.assessment_rules.clone();
-    let board = Board::new([state.clone()], settings.metrics, judging, clock::now());
-    let (board, liveness) = (Arc::new(board), Liveness::new());
+    let view = ViewSettings {
+        rules: settings.assessment_rules.clone(),
+        metrics: settings.metrics,
+    };
+    let store = Arc::new(StateStore::new(view.clone()));
+    let id = store.new_id();
+    store.replace_accounts(vec![AccountUpdate::Set(id, Arc::new(state.clone()))], view);
+    let liveness = Liveness::new();
     let telemetry = Telemetry::new().unwrap();
     let is_stuck = Arc::new(AtomicBool::new(false));
     let begun = is_stuck.clone();
@@ -109,11 +116,11 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
             begun.store(true, Ordering::Relaxed);
             std::future::pending().await
         },
-        unmatched: Arc::default(),
         state,
         attempts_max: 1,
-        board: board.clone(),
-        slot: 0,
+        store: store.clone(),
+        id,
+        first_wait_max: Duration::from_millis(100),
         details: None,
         carryover: Arc::default(),
         heartbeat: liveness.heartbeat(),
@@ -124,7 +131,8 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
     let listener = listen::bind_one(any_port()).unwrap();
     let own = listener.local_addr().unwrap();
     let server = Arc::new(Server {
-        board: board.clone(),
+        store: store.clone(),
+        exposition: ExpositionCache::new(store.clone()),
         telemetry,
         liveness: liveness.clone(),
         telemetry_path: "/metrics".to_owned(),
@@ -140,7 +148,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
     let _ending = stop.clone().drop_guard();
     tokio::spawn(poller.run(stop.clone()));
     tokio::spawn(server.run(listener, stop.clone()));
-    tokio::spawn(systemd::report(unit, board, liveness, Some(own), stop));
+    tokio::spawn(systemd::report(unit, store, liveness, Some(own), stop));
     let healthy = async || {
         let url = format!("http://{own}/-/healthy");
         let response = client().get(url).send().await.unwrap();

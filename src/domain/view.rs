@@ -1,0 +1,26 @@
+//! What the operator configures about how states are shown: the assessment of keys, and which
+//! metric families there are.
+
+use std::sync::Arc;
+
+use crate::domain::assessment::AssessmentRules;
+
+/// Everything besides the states and the time that a view of them depends on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ViewSettings {
+    /// How keys are assessed.
+    pub rules: Arc<AssessmentRules>,
+    /// What is exposed.
+    pub metrics: Metrics,
+}
+
+/// `[metrics]` of the configuration: what is exposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Whether `api_key_expires_in_seconds` is exposed.
+    pub relative: bool,
+    /// Whether `api_key_scope_info` is exposed.
+    pub scope_info: bool,
+    /// Most scopes of one key in `api_key_scope_info`.
+    pub max_scopes_per_key: usize,
+}

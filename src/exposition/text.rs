@@ -1,0 +1,407 @@
+//! The exposition of all accounts: made anew from the previous one and the states that changed, and
+//! listed into a body at each scrape. Pure.
+
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use prometheus::proto::MetricFamily;
+
+use crate::domain::account_state::AccountState;
+use crate::domain::assessment::Assessment;
+use crate::domain::view::ViewSettings;
+use crate::exposition::account_text::{self, AccountText, Validity};
+use crate::exposition::chunk::{Chunk, ChunkList, StoredChunk};
+use crate::exposition::clock_text::ClockText;
+use crate::exposition::column::{Column, ColumnWriter};
+use crate::exposition::compression::{Compressor, Encoding};
+use crate::exposition::families::{FAMILIES, Family, KeyFacts, ListingFacts, Source};
+use crate::exposition::format::Format;
+use crate::exposition::registry;
+
+/// The text of all accounts; an immutable value, replaced whole.
+#[derive(Debug, Default)]
+pub struct Exposition {
+    accounts: Vec<Arc<AccountText>>,
+    /// For each of [`FAMILIES`]. Empty for those that depend on the clock.
+    families: Vec<FamilyText>,
+    holds: Validity,
+    /// For each of [`Format::ALL`], what precedes each family that depends on the clock, and what
+    /// follows the last one. Listed when a scraper asks for the format first.
+    fixed: [OnceLock<Vec<ChunkList>>; Format::ALL.len()],
+    /// What depends on the clock, as of the last second that somebody asked about: scrapers that
+    /// come together share it, and one that reads slowly holds no copy of its own.
+    clock: Mutex<Option<(i64, Arc<ClockText>)>>,
+}
+
+/// The lines before each family, in each of [`Format::ALL`].
+static HEADERS: LazyLock<[Vec<Chunk>; Format::ALL.len()]> = LazyLock::new(|| {
+    let mut compressor = Compressor::new();
+    Format::ALL.map(|format| {
+        let headers = FAMILIES.iter();
+        let headers = headers.map(|it| format.header(it.name, it.kind, it.help));
+        headers
+            .map(|header| Chunk::new(header.as_bytes(), &mut compressor))
+            .collect()
+    })
+});
+
+/// One family's samples.
+#[derive(Clone, Debug, Default)]
+struct FamilyText {
+    samples: Column,
+    /// The same for OpenMetrics, where that differs.
+    open_metrics: Option<Column>,
+}
+
+/// What an exposition is made from, besides the previous one.
+#[derive(Debug)]
+pub struct Update<'a> {
+    /// For each account the position that it had before; `None` where accounts and order are the
+    /// same.
+    pub kept: Option<&'a [Option<usize>]>,
+    /// Accounts with another state, and those whose text has to be written again, by position in
+    /// the new order, sorted. An account that is not here must have been there before.
+    pub states: &'a [(usize, Arc<AccountState>)],
+    /// How all accounts are to be shown. Where it is not as before, `states` has all of them.
+    pub settings: &'a ViewSettings,
+}
+
+/// One account whose text changes.
+struct Job<'a> {
+    position: usize,
+    state: &'a AccountState,
+    text: &'a AccountText,
+    /// Set where the text about the keys has to be written.
+    keys: Option<(Vec<(KeyFacts<'a>, &'a str)>, ListingFacts)>,
+}
+
+impl Exposition {
+    /// The exposition of `states`, made from nothing.
+    pub fn new(
+        states: impl IntoIterator<Item = AccountState>,
+        settings: &ViewSettings,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let states = states.into_iter().map(Arc::new).enumerate();
+        let states: Vec<(usize, Arc<AccountState>)> = states.collect();
+        let update = Update {
+            kept: Some(&vec![None; states.len()]),
+            states: &states,
+            settings,
+        };
+        Self::default().updated(&update, now, &mut Compressor::new())
+    }
+
+    /// The exposition after `update`, with text that holds at `now`. What did not change is shared
+    /// with this one.
+    pub(super) fn updated(
+        &self,
+        update: &Update<'_>,
+        now: DateTime<Utc>,
+        compressor: &mut Compressor,
+    ) -> Self {
+        let Update {
+            kept,
+            states,
+            settings,
+        } = *update;
+        let before = |position: usize| -> Option<&Arc<AccountText>> {
+            let position = match kept {
+                Some(kept) => *kept.get(position)?,
+                None => Some(position),
+            };
+            self.accounts.get(position?)
+        };
+        let mut assessed = Vec::with_capacity(states.len());
+        for (position, state) in states {
+            let same = before(*position).filter(|text| text.is_of(state, settings, now));
+            assessed.push(if let Some(text) = same {
+                (text.clone(), None)
+            } else {
+                let assessments = assess(state, settings, now);
+                let text = AccountText::new(state, &assessments, settings, now);
+                (Arc::new(text), Some(assessments))
+            });
+        }
+        let jobs = states.iter().zip(&assessed);
+        let jobs = jobs.map(|((position, state), (text, assessments))| Job {
+            position: *position,
+            state,
+            text,
+            keys: assessments
+                .as_ref()
+                .map(|assessments| key_facts(state, text, assessments, settings)),
+        });
+        let jobs: Vec<Job<'_>> = jobs.collect();
+        let families = FAMILIES.iter().enumerate();
+        let families = families.map(|(index, family)| {
+            let known = self.families.get(index).cloned().unwrap_or_default();
+            known.updated(family, kept, &jobs, compressor)
+        });
+        let families = families.collect();
+        let mut accounts: Vec<Option<Arc<AccountText>>> = match kept {
+            Some(kept) => (0..kept.len()).map(|it| before(it).cloned()).collect(),
+            None => self.accounts.iter().cloned().map(Some).collect(),
+        };
+        for ((position, _), (text, _)) in states.iter().zip(&assessed) {
+            if let Some(account) = accounts.get_mut(*position) {
+                *account = Some(text.clone());
+            }
+        }
+        let accounts: Vec<Arc<AccountText>> = accounts.into_iter().flatten().collect();
+        let holds = accounts.iter().map(|account| account.holds);
+        Self {
+            holds: holds.fold(Validity::default(), Validity::and),
+            accounts,
+            families,
+            fixed: Default::default(),
+            clock: Mutex::new(None),
+        }
+    }
+
+    /// Whether the text is true at `now`: a mute that ends, or a key that becomes too old, changes
+    /// it between two polls.
+    pub fn holds_at(&self, now: DateTime<Utc>) -> bool {
+        self.holds.contains(now)
+    }
+
+    /// The positions of the accounts whose text is not true at `now`.
+    pub(super) fn outdated(&self, now: DateTime<Utc>) -> impl Iterator<Item = usize> {
+        let accounts = self.accounts.iter().enumerate();
+        accounts.filter_map(move |(position, account)| {
+            (!account.holds.contains(now)).then_some(position)
+        })
+    }
+
+    /// How many keys of the account at `position` have to be rendered for `state` at `now`.
+    pub(super) fn keys_to_render(
+        &self,
+        position: Option<usize>,
+        state: &AccountState,
+        settings: &ViewSettings,
+        now: DateTime<Utc>,
+    ) -> usize {
+        let text = position.and_then(|position| self.accounts.get(position));
+        match text {
+            Some(text) if text.is_of(state, settings, now) => 0,
+            _ => state.held.as_ref().map_or(0, |held| held.keys().len()),
+        }
+    }
+
+    /// A whole body as of the second that `now` falls in. `process` is what the process knows of
+    /// itself.
+    pub fn body(
+        &self,
+        now: DateTime<Utc>,
+        process: &[MetricFamily],
+        format: Format,
+        encoding: Encoding,
+    ) -> Vec<Bytes> {
+        let clock = self.clock(now);
+        let mut body = ChunkList::default();
+        let mut sources = FAMILIES.iter().filter(|family| family.depends_on_clock());
+        for fixed in self.fixed(format) {
+            body.append(fixed);
+            match sources.next().map(|family| family.source) {
+                Some(Source::ExpiresIn) => body.push_stored(&clock.expires_in),
+                Some(Source::KeyStates) => body.push_stored(&clock.key_states),
+                Some(
+                    Source::Key(_) | Source::Listing(_) | Source::Account(_) | Source::Failures(_),
+                )
+                | None => {}
+            }
+        }
+        let process = registry::text(process, format) + format.end();
+        body.push_stored(&StoredChunk::new(process));
+        body.into_body(encoding)
+    }
+
+    /// The first scraper of a second writes it for all; the others wait for it, which is shorter
+    /// than writing it themselves.
+    fn clock(&self, now: DateTime<Utc>) -> Arc<ClockText> {
+        let second = now.timestamp();
+        let mut last = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((known, clock)) if *known == second => clock.clone(),
+            _ => {
+                let previous = last.take().and_then(|(_, clock)| Arc::into_inner(clock));
+                let clock = Arc::new(ClockText::new(&self.accounts, second, previous));
+                *last = Some((second, clock.clone()));
+                clock
+            }
+        }
+    }
+
+    fn fixed(&self, format: Format) -> &[ChunkList] {
+        let fixed = self.fixed.get(format as usize);
+        fixed.map_or(&[], |fixed| fixed.get_or_init(|| self.list_fixed(format)))
+    }
+
+    /// What precedes each family that depends on the clock, its first lines included, and what
+    /// follows the last one. A family without samples is left out.
+    fn list_fixed(&self, format: Format) -> Vec<ChunkList> {
+        // Needed for short lists only.
+        let mut compressor = None;
+        let mut lists = Vec::new();
+        let mut list = ChunkList::default();
+        let headers = HEADERS.get(format as usize).into_iter().flatten();
+        for ((family, text), header) in FAMILIES.iter().zip(&self.families).zip(headers) {
+            let column = text.column(format);
+            let has_samples = match family.source {
+                Source::ExpiresIn => self.accounts.iter().any(|it| it.has_expiries()),
+                Source::KeyStates => !self.accounts.is_empty(),
+                Source::Key(_) | Source::Listing(_) | Source::Account(_) | Source::Failures(_) => {
+                    !column.is_empty()
+                }
+            };
+            if has_samples {
+                list.push(header);
+            }
+            column.chunks().for_each(|chunk| list.push(chunk));
+            if family.depends_on_clock() {
+                lists.push(list.take(&mut compressor));
+            }
+        }
+        lists.push(list.take(&mut compressor));
+        lists
+    }
+}
+
+impl FamilyText {
+    fn column(&self, format: Format) -> &Column {
+        match (format, &self.open_metrics) {
+            (Format::OpenMetrics, Some(column)) => column,
+            _ => &self.samples,
+        }
+    }
+
+    fn updated(
+        self,
+        family: &Family,
+        kept: Option<&[Option<usize>]>,
+        jobs: &[Job<'_>],
+        compressor: &mut Compressor,
+    ) -> Self {
+        let open_metrics = matches!(family.source, Source::Failures(_)).then(|| {
+            let known = self.open_metrics.unwrap_or_default();
+            column(&known, family, Format::OpenMetrics, kept, jobs, compressor)
+        });
+        Self {
+            samples: column(&self.samples, family, Format::Text, kept, jobs, compressor),
+            open_metrics,
+        }
+    }
+}
+
+/// The samples of one family after `jobs`.
+fn column(
+    known: &Column,
+    family: &Family,
+    format: Format,
+    kept: Option<&[Option<usize>]>,
+    jobs: &[Job<'_>],
+    compressor: &mut Compressor,
+) -> Column {
+    if family.depends_on_clock() {
+        return Column::default();
+    }
+    let is_about_keys = matches!(family.source, Source::Key(_) | Source::Listing(_));
+    let jobs: Vec<&Job<'_>> = jobs
+        .iter()
+        .filter(|job| job.keys.is_some() || !is_about_keys)
+        .collect();
+    let positions: Vec<usize> = jobs.iter().map(|job| job.position).collect();
+    let write = |index: usize, writer: &mut ColumnWriter<'_>| {
+        if let Some(job) = jobs.get(index) {
+            job.write(family, format, writer);
+        }
+    };
+    let Some(kept) = kept else {
+        return known.updated(&positions, compressor, write);
+    };
+    // What is rendered again does not stay, whether it was there before or not.
+    let mut kept = kept.to_vec();
+    for position in &positions {
+        if let Some(kept) = kept.get_mut(*position) {
+            *kept = None;
+        }
+    }
+    known.rearranged(&kept, compressor, |position, writer| {
+        match positions.binary_search(&position) {
+            Ok(index) => write(index, writer),
+            Err(_) => writer.segment(position, |_| {}),
+        }
+    })
+}
+
+impl Job<'_> {
+    fn write(&self, family: &Family, format: Format, writer: &mut ColumnWriter<'_>) {
+        let labels = self.text.labels();
+        match (family.source, &self.keys) {
+            (Source::Key(write), Some((keys, _))) => {
+                for part in account_text::parts(keys) {
+                    writer.segment(self.position, |out| {
+                        for (facts, labels) in part {
+                            write(facts, &mut family.samples(out, labels, format));
+                        }
+                    });
+                }
+                // An account without keys has its place too.
+                if keys.is_empty() {
+                    writer.segment(self.position, |_| {});
+                }
+            }
+            (Source::Listing(write), Some((_, facts))) => {
+                writer.segment(self.position, |out| {
+                    write(facts, family.samples(out, labels, format));
+                });
+            }
+            (Source::Account(write) | Source::Failures(write), _) => {
+                writer.segment(self.position, |out| {
+                    write(self.state, &mut family.samples(out, labels, format));
+                });
+            }
+            (Source::Key(_) | Source::Listing(_), None)
+            | (Source::ExpiresIn | Source::KeyStates, _) => {}
+        }
+    }
+}
+
+fn assess<'a>(
+    state: &'a AccountState,
+    settings: &'a ViewSettings,
+    now: DateTime<Utc>,
+) -> Vec<Assessment<'a>> {
+    let keys = state.held.iter().flat_map(|listing| listing.keys());
+    let assess = |key| settings.rules.assess(&state.account.name, key, now);
+    keys.map(assess).collect()
+}
+
+fn key_facts<'a>(
+    state: &'a AccountState,
+    text: &'a AccountText,
+    assessments: &'a [Assessment<'a>],
+    settings: &ViewSettings,
+) -> (Vec<(KeyFacts<'a>, &'a str)>, ListingFacts) {
+    let Some(listing) = &state.held else {
+        return (Vec::new(), ListingFacts { unmatched: None });
+    };
+    let assessed = || listing.keys().iter().zip(assessments);
+    let names: Vec<Option<&str>> = assessed().map(|(key, it)| it.name(key)).collect();
+    let superseded = listing.superseded(&names);
+    let facts = assessed()
+        .zip(superseded)
+        .map(|((key, assessment), is_superseded)| KeyFacts {
+            key,
+            assessment,
+            provider: &state.account.provider,
+            api_env: listing.api_env().unwrap_or_default(),
+            is_superseded,
+            metrics: settings.metrics,
+        });
+    let labels = text.keys().map(|(labels, _)| labels);
+    let unmatched = assessments.iter().filter(|it| it.entry.is_none()).count();
+    let unmatched = (!settings.rules.inventory.is_empty()).then_some(unmatched);
+    (facts.zip(labels).collect(), ListingFacts { unmatched })
+}
