@@ -239,7 +239,7 @@ mod tests {
         let line = |random: &mut fastrand::Rng| format!("a{{id=\"{:x}\"}} 1\n", random.u64(..));
         let (segments, lines) = match random.u8(..10) {
             0..3 => (1, 0),
-            3..8 => (1, random.usize(..300)),
+            3..8 => (1, random.usize(..200)),
             8 => (1, 2_000),
             _ => (random.usize(1..6), random.usize(..2_000)),
         };
@@ -268,13 +268,13 @@ mod tests {
         let mut compressor = Compressor::new();
         let mut model: Model = Vec::new();
         let mut column = Column::default();
-        for turn in 0..120 {
+        for turn in 0..60 {
             if turn % 10 == 0 {
                 // Other accounts, some of them kept at other places.
                 let mut kept: Vec<Option<usize>> = (0..model.len()).map(Some).collect();
                 random.shuffle(&mut kept);
-                kept.truncate(random.usize(..600));
-                kept.resize_with(random.usize(1..600).max(kept.len()), || None);
+                kept.truncate(random.usize(..150));
+                kept.resize_with(random.usize(1..150).max(kept.len()), || None);
                 random.shuffle(&mut kept);
                 let of = |kept: &Option<usize>| match kept {
                     Some(kept) => model[*kept].clone(),
