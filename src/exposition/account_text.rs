@@ -65,7 +65,7 @@ impl AccountText {
         let labels = account_labels(state);
         let keys = state.held.iter().flat_map(|listing| listing.keys());
         let assessed = || keys.clone().zip(assessments);
-        // Ids have 44 characters where they come from BitGPT.
+        // A usual id has 44 characters; longer ones make it grow.
         let mut key_labels =
             String::with_capacity(assessments.len() * (labels.len() + ",key_id=\"\"".len() + 44));
         let lines = keys.clone().map(|key| {
