@@ -1,5 +1,5 @@
-//! The composition root: configuration, pollers, consumers of states, servers; waits for a signal or
-//! a death; drains.
+//! The composition root: configuration, pollers, consumers of states, servers; waits for a signal
+//! or a death; drains.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What is known of all accounts: one immutable state each, replaced whole by its poller and read by
+//! What is known of all accounts: one immutable state each, replaced whole by its poller, read by
 //! everything that shows or saves states.
 //!
 //! Publishing a state costs work for that account alone: the lock is held for a pointer swap, and

@@ -15,8 +15,8 @@ use crate::provider::Provider;
 use crate::provider::profile::EnvironmentAccount;
 use crate::secret::{Token, TokenSource};
 
-/// Most accounts of one exporter. Each has a task, some KiB of memory, two files at most while it is
-/// polled, and some 70 lines in each scrape: 40 MiB of so many.
+/// Most accounts of one exporter. Each has a task, some KiB of memory, two files at most while it
+/// is polled, and some 70 lines in each scrape: 40 MiB of so many.
 const ACCOUNTS_MAX: usize = 10_000;
 
 /// Longest name of an account; it stands in every series.

@@ -103,7 +103,7 @@ impl Column {
     }
 
     /// The column of other accounts, or of the same in another order. For each of them `kept` says
-    /// at which position it was before; where that is `None`, `write` writes the account's segments.
+    /// at which position it was before; where that is `None`, `write` writes its segments.
     pub(super) fn rearranged(
         &self,
         kept: &[Option<usize>],

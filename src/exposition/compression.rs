@@ -1,7 +1,7 @@
 //! Compresses text into deflate blocks that can be concatenated, and frames them as one gzip
 //! member. Pure.
 //!
-//! Each piece of text becomes blocks that are not the last, followed by an empty stored block, which
+//! Each piece of text becomes blocks that are not the last, followed by an empty stored block, that
 //! ends on a byte boundary (`Z_SYNC_FLUSH`). No piece refers to bytes before its start, so that any
 //! pieces may follow each other.
 
