@@ -2,9 +2,9 @@
 //! out.
 //!
 //! The samples of a family are adjacent, whatever the number of accounts, so the text is kept
-//! family by family ([`column`]), in compressed chunks of some accounts or of a part of one account's
-//! keys. A change of one account renders the text of that account and compresses the chunks that differ
-//! then. A scrape lists the chunks, adds what depends on the clock as of this second
+//! family by family ([`column`]), in compressed chunks of some accounts or of a part of the keys of
+//! one. A change of one account renders the text of that account and compresses the chunks that
+//! differ then. A scrape lists the chunks, adds what depends on the clock as of this second
 //! ([`clock_text`]) and the process' own metrics, and copies nothing else.
 
 mod account_text;
