@@ -689,7 +689,13 @@ fn daemon(config: &str, interval: Duration) -> ExitCode {
         }
         Ok(config)
     });
-    match app::serve(async || Ok(load), Unit::default(), false, &|_, _| {}) {
+    match app::serve(
+        async || Ok(load),
+        Unit::default(),
+        false,
+        &app::misconfigured,
+        &|_, _| {},
+    ) {
         Exit::Done(_) => ExitCode::SUCCESS,
         Exit::Failed(_) => ExitCode::from(1),
         Exit::Misconfigured(words) => {

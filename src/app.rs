@@ -1,6 +1,7 @@
 //! The composition root: configuration, pollers, consumers of states, servers; waits for a signal
 //! or a death; drains.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::cli::Options;
-use crate::config::{Config, Problem, Sources, Web};
+use crate::config::{Config, Log, Problem, Sources, Web};
 use crate::domain::text::chain;
 use crate::exposition::cache::ExpositionCache;
 use crate::inventory_watch;
@@ -27,8 +28,8 @@ use crate::pollers::Pollers;
 use crate::reload::{Load, Reloader, Reloads};
 use crate::server::Server;
 use crate::server::listen::{self, ListenError};
-use crate::snapshot;
 use crate::telemetry::Telemetry;
+use crate::{logging, snapshot};
 
 /// Kept back from the grace period for the runtime to end in, name resolutions that hang included.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
@@ -73,7 +74,8 @@ pub enum RunError {
 
 /// Runs the daemon until a signal or a failure ends it. `prepare` makes the function that reads the
 /// configuration, now and at each reload. With `systemd_socket` it serves the sockets that systemd
-/// passed instead of its own. `bound` is called once it listens, with the addresses.
+/// passed instead of its own. `misconfigured` reports a bad configuration. `bound` is called once
+/// it listens, with the addresses.
 ///
 /// Everything that goes wrong before the log exists is in the returned [`Exit`]; afterwards it is
 /// in the log.
@@ -81,6 +83,7 @@ pub fn serve(
     prepare: impl AsyncFnOnce() -> Result<Load, RunError>,
     unit: Unit,
     systemd_socket: bool,
+    misconfigured: &dyn Fn(&[Problem]) -> Exit,
     bound: &dyn Fn(&[SocketAddr], &Config),
 ) -> Exit {
     // Before anything is read: a SIGHUP from here on is a reload, and a SIGTERM a clean stop.
@@ -127,9 +130,15 @@ pub fn serve(
         daemon.run(&config, load).await
     });
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
-    let exit = ended(result);
-    drop(logging);
-    exit
+    match result {
+        Ok(()) => Exit::Done(String::new()),
+        Err(error) => {
+            // In the log, in the configured format.
+            error!(error = chain(&error), "exiting");
+            logging.finish();
+            Exit::Failed(String::new())
+        }
+    }
 }
 
 fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
@@ -139,27 +148,27 @@ fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
 
 /// What the configuration is made from, for these options.
 pub fn sources(options: &Options) -> Sources {
-    Sources::of_process(options.config_file.clone(), options.flags())
+    Sources::of_process(options.file.config_file.clone(), options.settings.flags())
 }
 
 /// The end of a start with a bad configuration: every problem is named.
 pub fn misconfigured(problems: &[Problem]) -> Exit {
-    let words = problems.iter().fold(String::new(), |words, problem| {
-        format!("{words}  {problem}\n")
-    });
-    Exit::Misconfigured(format!(
-        "api-key-exporter: the configuration cannot be used:\n{words}"
-    ))
+    let mut words = "api-key-exporter: the configuration cannot be used:\n".to_owned();
+    for problem in problems {
+        writeln!(words, "  {problem}").expect("writing to a String cannot fail");
+    }
+    Exit::Misconfigured(words)
 }
 
-fn ended(result: Result<(), RunError>) -> Exit {
-    match result {
-        Ok(()) => Exit::Done(String::new()),
-        Err(error) => {
-            // The log is where a daemon tells, in the form that was asked for.
-            error!(error = chain(&error), "exiting");
-            Exit::Failed(String::new())
+/// As [`misconfigured`], for a daemon: a log that is configured to be JSON gets the problems as
+/// JSON lines.
+pub fn misconfigured_daemon(sources: &Sources, problems: &[Problem]) -> Exit {
+    match Log::for_problems(sources) {
+        Some(log) => {
+            logging::problems(log, problems);
+            Exit::Misconfigured(String::new())
         }
+        None => misconfigured(problems),
     }
 }
 

@@ -1,90 +1,302 @@
 //! The command line as types. A token is never accepted here: every user of the machine can read
 //! arguments.
 
+mod help;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+pub use clap_complete::Shell;
 
+pub use self::help::{completions, man};
 use crate::config::{Flag, Flags};
-use crate::provider::Provider;
-use crate::provider::profile::EnvironmentAccount;
+use crate::domain::text::{REDACTED, redact};
 
-/// Prometheus exporter that knows when your API keys expire.
+/// The name of the program, as users type it.
+const PROGRAM: &str = "api-key-exporter";
+
+/// Longest word of the command line that an error message repeats. Commands and options are
+/// shorter; tokens are longer.
+const SHOWN_WORD_CHARS_MAX: usize = 32;
+
+/// What to do, with all options, wherever on the command line they were given.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// What to do.
+    pub task: Task,
+    /// The options; those that the task does not take are not set.
+    pub options: Options,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Run the daemon.
+    Run,
+    /// Run the daemon against the embedded fake API.
+    Demo,
+    /// Check the configuration.
+    ConfigCheck {
+        /// Whether to check it without reading any token.
+        skip_tokens: bool,
+    },
+    /// Print the effective configuration.
+    ConfigShow,
+    /// Print a completion script.
+    Completions(Shell),
+    /// Print the manual page.
+    Man,
+}
+
+/// Prometheus exporter that watches when API keys expire.
 #[derive(Clone, Debug, Parser)]
 #[command(
-    name = "api-key-exporter",
+    name = PROGRAM,
     version = concat!(
         env!("CARGO_PKG_VERSION"),
         " (revision ", env!("API_KEY_EXPORTER_REVISION"), ", rustc ", env!("API_KEY_EXPORTER_RUSTC"), ")"
     ),
-    after_help = after_help()
+    after_help = help::short(),
+    after_long_help = help::long(),
 )]
 pub struct Cli {
-    /// What to do; the daemon unless something else is asked for.
     #[command(subcommand)]
-    pub command: Option<Command>,
-    /// The options that every command takes.
+    command: Option<Command>,
     #[command(flatten)]
-    pub options: Options,
+    options: Options,
 }
 
-fn after_help() -> String {
-    let variables = Provider::default().profile().environment;
-    variables.map_or_else(String::new, |EnvironmentAccount { token_file, token }| {
-        format!(
-            "Without a configuration file, {token_file} (a path) or {token} (the key) in the \
-             environment makes one account named \"default\"."
-        )
-    })
-}
-
-/// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
-pub enum Command {
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
     /// Run the daemon (the default)
-    Run,
-    /// Run the daemon against an embedded fake API: no token, no configuration and no network
-    /// needed
-    Demo,
-    /// Check or show the configuration
-    #[command(subcommand)]
-    Config(ConfigCommand),
+    Run(Options),
+    /// Run the daemon against an embedded fake API: no token, configuration or network needed
+    #[command(after_long_help = help::DEMO)]
+    Demo(Settings),
+    /// Check or print the configuration
+    Config {
+        #[command(flatten)]
+        options: ConfigOptions,
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print a completion script for a shell
+    #[command(after_long_help = help::COMPLETIONS)]
+    Completions {
+        /// The shell that reads the script
+        shell: Shell,
+    },
+    /// Print the manual page
+    #[command(after_long_help = help::MAN)]
+    Man,
 }
 
-/// What to do with the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
-pub enum ConfigCommand {
-    /// Check the configuration without any network: exit 0, or 2 with every problem named
-    Check,
-    /// Print the configuration in force, each value with where it came from
-    Show,
+#[derive(Clone, Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check the configuration without network access; exit 0, or 2 with every problem named
+    #[command(after_long_help = help::CONFIG_CHECK)]
+    Check {
+        #[command(flatten)]
+        options: ConfigOptions,
+        /// Do not read tokens: for CI, which has the configuration but not the secrets
+        #[arg(long)]
+        skip_tokens: bool,
+    },
+    /// Print the effective configuration, each value with its origin, secrets redacted
+    #[command(after_long_help = help::CONFIG_SHOW)]
+    Show(ConfigOptions),
 }
 
-/// Options of every command, spelled as the Prometheus ecosystem spells them.
-#[derive(Args, Clone, Debug)]
+/// The options of the daemon, spelled as the Prometheus ecosystem spells them.
+#[derive(Args, Clone, Debug, Default)]
 pub struct Options {
-    /// Configuration file, TOML
-    #[arg(long = "config.file", value_name = "PATH", global = true)]
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub file: FileOption,
+    /// Values that override the configuration.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Who opens the sockets.
+    #[command(flatten)]
+    pub socket: SocketOption,
+}
+
+/// `--config.file`
+#[derive(Args, Clone, Debug, Default)]
+pub struct FileOption {
+    /// Configuration file, TOML [default: none]
+    #[arg(long = "config.file", value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub config_file: Option<PathBuf>,
-    /// Address to listen on, instead of those configured; may be repeated
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", global = true)]
-    pub listen_addresses: Vec<String>,
-    /// Listen on the sockets that systemd hands over, instead of opening some
-    #[arg(long = "web.systemd-socket", global = true)]
+}
+
+/// `--web.systemd-socket`
+#[derive(Args, Clone, Debug, Default)]
+pub struct SocketOption {
+    /// Listen on the sockets that systemd passes instead of opening any
+    #[arg(long = "web.systemd-socket")]
     pub systemd_socket: bool,
-    /// Path of the metrics
-    #[arg(long = "web.telemetry-path", value_name = "PATH", global = true)]
+}
+
+/// Options that override a value of the configuration.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Settings {
+    /// Address to listen on, instead of those configured; repeatable [default: 127.0.0.1:10120]
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", value_hint = ValueHint::Hostname)]
+    pub listen_addresses: Vec<String>,
+    /// Path of the metrics [default: /metrics]
+    #[arg(long = "web.telemetry-path", value_name = "PATH")]
     pub telemetry_path: Option<String>,
-    /// Least severe level to log: error, warn, info, debug or trace
-    #[arg(long = "log.level", value_name = "LEVEL", global = true)]
+    /// Least severe level to log: error, warn, info, debug or trace [default: info]
+    #[arg(long = "log.level", value_name = "LEVEL")]
     pub log_level: Option<String>,
-    /// Form of the log: text or json
-    #[arg(long = "log.format", value_name = "FORMAT", global = true)]
+    /// Log format: text, json or gcp [default: text on a terminal, else json]
+    #[arg(long = "log.format", value_name = "FORMAT")]
     pub log_format: Option<String>,
 }
 
+/// The options of `config check` and `config show`.
+#[derive(Args, Clone, Debug, Default)]
+struct ConfigOptions {
+    #[command(flatten)]
+    file: FileOption,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Invocation {
+    /// Reads the command line, the program's name included.
+    pub fn parse(
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = Cli::command();
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        refuse_misplaced(&mut command, &matches)?;
+        let cli = Cli::from_arg_matches(&matches)?;
+        let (task, options) = match cli.command {
+            None => (Task::Run, Options::default()),
+            Some(Command::Run(options)) => (Task::Run, options),
+            Some(Command::Demo(settings)) => (Task::Demo, settings.into()),
+            Some(Command::Config { options, command }) => {
+                let (task, inner) = match command {
+                    ConfigCommand::Check {
+                        options,
+                        skip_tokens,
+                    } => (Task::ConfigCheck { skip_tokens }, options),
+                    ConfigCommand::Show(options) => (Task::ConfigShow, options),
+                };
+                (task, Options::from(inner).or(options.into()))
+            }
+            Some(Command::Completions { shell }) => (Task::Completions(shell), Options::default()),
+            Some(Command::Man) => (Task::Man, Options::default()),
+        };
+        let options = options.or(cli.options);
+        Ok(Self { task, options })
+    }
+}
+
+/// An option may precede the command as well as follow it, but only one that the command takes.
+fn refuse_misplaced(root: &mut clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    let mut given: Vec<clap::Arg> = Vec::new();
+    let (mut command, mut matches) = (root, matches);
+    while let Some((name, below)) = matches.subcommand() {
+        let is_given =
+            |id: &str| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
+        let arguments = command.get_arguments();
+        given.extend(
+            arguments
+                .filter(|it| is_given(it.get_id().as_str()))
+                .cloned(),
+        );
+        let Some(next) = command.find_subcommand_mut(name) else {
+            return Ok(());
+        };
+        (command, matches) = (next, below);
+    }
+    let is_taken = |option: &clap::Arg| {
+        let mut arguments = command.get_arguments();
+        arguments.any(|argument| argument.get_id() == option.get_id())
+    };
+    match given.iter().find(|option| !is_taken(option)) {
+        None => Ok(()),
+        Some(option) => {
+            let (option, name) = (option.get_long().unwrap_or_default(), command.get_name());
+            let words = format!("the option '--{option}' cannot be used with '{name}'");
+            Err(command.error(ErrorKind::ArgumentConflict, words))
+        }
+    }
+}
+
+/// What clap says of a command line that it does not understand. clap repeats what was typed, which
+/// may be a token in the wrong place: only what could be a command or an option is shown.
+pub fn words(error: &clap::Error) -> String {
+    let kinds = [
+        ContextKind::InvalidSubcommand,
+        ContextKind::InvalidArg,
+        ContextKind::InvalidValue,
+    ];
+    let mut words = error.render().to_string();
+    for kind in kinds {
+        if let Some(ContextValue::String(typed)) = error.get(kind)
+            && !typed.is_empty()
+            && !could_be_a_word(typed)
+        {
+            words = words.replace(typed.as_str(), REDACTED);
+        }
+    }
+    redact(&words).into_owned()
+}
+
+/// Whether `typed` looks like a command or an option, perhaps followed by its `<VALUE>`.
+fn could_be_a_word(typed: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphabetic() || "-._<> ".contains(c);
+    typed.chars().count() <= SHOWN_WORD_CHARS_MAX && typed.chars().all(is_plain)
+}
+
 impl Options {
-    /// The options that stand for a value of the configuration.
+    /// These options; those not set, as in `outer`.
+    fn or(self, outer: Self) -> Self {
+        let (own, outer_settings) = (self.settings, outer.settings);
+        let listen_addresses = [outer_settings.listen_addresses, own.listen_addresses].concat();
+        Self {
+            file: FileOption {
+                config_file: self.file.config_file.or(outer.file.config_file),
+            },
+            settings: Settings {
+                listen_addresses,
+                telemetry_path: own.telemetry_path.or(outer_settings.telemetry_path),
+                log_level: own.log_level.or(outer_settings.log_level),
+                log_format: own.log_format.or(outer_settings.log_format),
+            },
+            socket: SocketOption {
+                systemd_socket: self.socket.systemd_socket || outer.socket.systemd_socket,
+            },
+        }
+    }
+}
+
+impl From<Settings> for Options {
+    fn from(settings: Settings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<ConfigOptions> for Options {
+    fn from(ConfigOptions { file, settings }: ConfigOptions) -> Self {
+        Self {
+            file,
+            settings,
+            ..Self::default()
+        }
+    }
+}
+
+impl Settings {
+    /// The options as values of the configuration.
     pub fn flags(&self) -> Flags {
         let one = |value: &Option<String>| value.iter().cloned().collect();
         let addresses = self.listen_addresses.clone();
@@ -118,3 +330,6 @@ impl Options {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,19 +2,20 @@
 
 mod config;
 mod demo;
+mod generate;
 mod run;
 
 use crate::app::Exit;
-use crate::cli::{Cli, Command, ConfigCommand};
+use crate::cli::{Invocation, Task};
 
-/// Runs the command that was asked for, the daemon if none was. `print` writes to stdout what the
-/// demo says before it goes on running.
-pub fn execute(cli: &Cli, print: &dyn Fn(&str)) -> Exit {
-    let options = &cli.options;
-    match cli.command.unwrap_or(Command::Run) {
-        Command::Run => run::run(options),
-        Command::Demo => demo::demo(options, print),
-        Command::Config(ConfigCommand::Check) => config::check(options),
-        Command::Config(ConfigCommand::Show) => config::show(options),
+/// Runs the command. `print` writes to stdout what the demo says before it goes on running.
+pub fn execute(Invocation { task, options }: &Invocation, print: &dyn Fn(&str)) -> Exit {
+    match *task {
+        Task::Run => run::run(options),
+        Task::Demo => demo::demo(options, print),
+        Task::ConfigCheck { skip_tokens } => config::check(options, skip_tokens),
+        Task::ConfigShow => config::show(options),
+        Task::Completions(shell) => generate::completions(shell),
+        Task::Man => generate::man(),
     }
 }

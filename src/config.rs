@@ -7,13 +7,17 @@
 mod accounts;
 mod assessment;
 mod keys;
+mod layers;
+mod log;
 mod problem;
 mod reader;
+mod suggestion;
 mod value;
 mod warnings;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +26,10 @@ use std::time::Duration;
 
 pub use accounts::Account;
 pub use assessment::Details;
-pub use problem::{Origin, Problem};
+use layers::Layers;
+pub use log::{Log, LogFormat};
+use problem::shown_path;
+pub use problem::{Origin, Place, Problem};
 pub use reader::Effective;
 use reader::{Least, Section};
 use secrecy::zeroize::Zeroizing;
@@ -31,6 +38,7 @@ use crate::domain::assessment::AssessmentRules;
 use crate::domain::changes::ShrinkGuard;
 use crate::domain::inventory::Inventory;
 use crate::exposition::Metrics;
+use crate::os::clock;
 use crate::os::files::{self, FileError};
 
 /// What all environment variables of the exporter start with.
@@ -104,24 +112,6 @@ pub struct StateDirectory {
     pub directory: Option<PathBuf>,
 }
 
-/// `[log]`: what is logged, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// The least severe level that is written.
-    pub level: tracing::Level,
-    /// The form of a line.
-    pub format: LogFormat,
-}
-
-/// The form of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people: `time LEVEL message key=value …`
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 /// Values from the command line, by path; they win over everything.
 #[derive(Clone, Debug, Default)]
 pub struct Flags(pub Vec<Flag>);
@@ -140,7 +130,7 @@ pub struct Flag {
 }
 
 /// Everything that a configuration is made from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// The file, where one was named.
     pub file: Option<PathBuf>,
@@ -148,8 +138,21 @@ pub struct Sources {
     pub environment: BTreeMap<String, String>,
     /// The command line.
     pub flags: Flags,
-    /// Whether stderr is a terminal, which decides how logs look unless somebody says.
+    /// Whether stderr is a terminal, which decides the log format if no option does.
     pub is_terminal: bool,
+    /// Whether stderr is the journal, which reads the priority in front of each line.
+    pub is_journal: bool,
+    /// Whether to leave tokens unread, for a check where there are none.
+    pub skip_tokens: bool,
+}
+
+/// Without the environment, which holds tokens.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Sources");
+        shown.field("file", &self.file).field("flags", &self.flags);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl Sources {
@@ -168,12 +171,16 @@ impl Sources {
         let text = |(name, value): (OsString, OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        let environment = std::env::vars_os().filter_map(text).collect();
+        let environment: BTreeMap<String, String> = std::env::vars_os().filter_map(text).collect();
+        let journal = environment.get(log::JOURNAL_VARIABLE);
+        let is_journal = journal.is_some_and(|journal| log::is_stderr(journal));
         Self {
             file,
             environment,
             flags,
             is_terminal: std::io::stderr().is_terminal(),
+            is_journal,
+            skip_tokens: false,
         }
     }
 }
@@ -190,7 +197,10 @@ impl Config {
 
     /// As [`Config::load`] with the file's content given.
     pub fn parse(text: &str, sources: &Sources) -> Result<Self, Vec<Problem>> {
-        let values = layers(text, sources).map_err(|problem| vec![problem])?;
+        let Layers {
+            values,
+            is_file_empty,
+        } = layers::merge(text, sources)?;
         let mut problems = accounts::in_environment(sources);
         let tried_environment = !problems.is_empty();
         let mut effective = Vec::new();
@@ -212,7 +222,7 @@ impl Config {
             .section("state", |section| StateDirectory::read(section, sources))
             .unwrap_or_default();
         let log = root
-            .section("log", |section| Log::read(section, sources.is_terminal))
+            .section("log", |section| Log::read(section, sources))
             .unwrap_or_default();
         let without_accounts = root.problem_count();
         let accounts = accounts::read(&mut root, &poll, sources);
@@ -224,11 +234,19 @@ impl Config {
             entries.extend(keys::read_file(path, known, &mut problems));
         }
         keys::check_number(&entries, &mut problems);
+        let empty_file = is_file_empty.then(|| empty(text, sources));
         if !problems.is_empty() {
+            // The likely cause of all the others.
+            problems.splice(0..0, empty_file.map(Problem::general));
             return Err(problems);
         }
         let (thresholds, policy) = (thresholds.unwrap_or_default(), policy.unwrap_or_default());
-        let mut warnings = warnings::of(&poll, &accounts, &details, &policy);
+        let mut warnings: Vec<String> = empty_file.into_iter().collect();
+        warnings.extend(warnings::of(&poll, &accounts, &details, &policy));
+        if !sources.skip_tokens {
+            warnings.extend(accounts.iter().flat_map(warnings::of_token));
+        }
+        warnings.extend(warnings::of_inventory(&entries, clock::now()));
         warnings.extend(warnings::of_environment(sources, &accounts, &effective));
         let assessment_rules = Arc::new(AssessmentRules {
             inventory: Inventory::new(entries),
@@ -357,28 +375,6 @@ impl StateDirectory {
     }
 }
 
-impl Log {
-    fn read(section: &mut Section<'_>, is_terminal: bool) -> Self {
-        use tracing::Level;
-        let levels = [
-            ("error", Level::ERROR),
-            ("warn", Level::WARN),
-            ("info", Level::INFO),
-            ("debug", Level::DEBUG),
-            ("trace", Level::TRACE),
-        ];
-        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-        Self {
-            level: section.choice("level", "info", &levels),
-            format: section.choice(
-                "format",
-                if is_terminal { "text" } else { "json" },
-                &formats,
-            ),
-        }
-    }
-}
-
 /// What stands in for a section that is not a table; the problem is noted, so that it is never
 /// used.
 macro_rules! default_by_reading_nothing {
@@ -399,11 +395,22 @@ default_by_reading_nothing!(
     Poll => Poll::read,
     Details => Details::read,
     Metrics => Metrics::read,
-    Log => |section| Log::read(section, true)
+    Log => |section| Log::read(section, &Sources::default())
 );
 
+/// Says that the file sets nothing; a file that is being written looks so for a moment.
+fn empty(text: &str, sources: &Sources) -> String {
+    let path = sources.file.as_deref().unwrap_or(Path::new(""));
+    let what = if text.trim().is_empty() {
+        "the file is empty"
+    } else {
+        "the file sets no option; every line is blank or a comment"
+    };
+    format!("{}: {what}", shown_path(path))
+}
+
 fn read_file(path: &Path) -> Result<Zeroizing<String>, Problem> {
-    let problem = |why: String| Problem::general(format!("{}: {why}", path.display()));
+    let problem = |why: String| Problem::general(format!("{}: {why}", shown_path(path)));
     let content = match files::read(path, FILE_BYTES_MAX) {
         Ok(content) => content,
         Err(FileError::Unreadable(error)) => {
@@ -415,49 +422,6 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>, Problem> {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(error) => Err(problem(format!("cannot read the file: {error}"))),
     }
-}
-
-/// Lays file, environment and flags over each other; each value remembers where it came from.
-fn layers(text: &str, sources: &Sources) -> Result<config::Map<String, config::Value>, Problem> {
-    let file = config::File::from_str(text, config::FileFormat::Toml);
-    let environment = config::Environment::with_prefix(ENV_PREFIX)
-        .prefix_separator("__")
-        .separator("__")
-        .source(Some(accounts::without(&sources.environment)));
-    of_file(text, sources.file.as_deref().unwrap_or(Path::new("")))?;
-    let merged = config::Config::builder()
-        .add_source(file)
-        .add_source(environment)
-        .build();
-    // What the file may do wrong was told above; the rest would repeat the variable's value.
-    let mut merged = merged.and_then(|merged| merged.cache.into_table()).map_err(|_redacted| {
-        Problem::general(format!(
-            "the environment: a variable that starts with {ENV_PREFIX}__ does not name an option"
-        ))
-    })?;
-    for flag in &sources.flags.0 {
-        value::lay_flag(&mut merged, flag);
-    }
-    Ok(merged)
-}
-
-/// The values of one file; `path` is for the problem.
-fn of_file(text: &str, path: &Path) -> Result<config::Map<String, config::Value>, Problem> {
-    let file = config::File::from_str(text, config::FileFormat::Toml);
-    let built = config::Config::builder().add_source(file).build();
-    let table = built.and_then(|built| built.cache.into_table());
-    table.map_err(|error| Problem::general(format!("{}: {}", path.display(), syntax_error(&error))))
-}
-
-/// What is wrong with the TOML, and where; without the line itself, which may hold a secret.
-fn syntax_error(error: &config::ConfigError) -> String {
-    let text = error.to_string();
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.contains('|'));
-    let words: Vec<&str> = lines.collect();
-    crate::domain::text::redact(&words.join(": ")).into_owned()
 }
 
 /// `:10120` means every address of the machine, as in all exporters; both families, where the

@@ -1,37 +1,35 @@
-//! Sets up logging: one clean line an event, to stderr, never waiting for whoever reads it.
-//!
-//! The lines are written here and not by tracing-subscriber's own formats, because those pass line
-//! breaks, terminal escapes and bidirectional characters through, and because the one place that
-//! writes lines is the one place that can keep secrets out of all of them, the dependencies'
-//! included.
+//! Sets up logging: one clean line an event, to stderr, without ever waiting for its reader.
 
-use std::fmt::{self, Write as _};
+mod line;
+
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use chrono::SecondsFormat;
-use tracing::field::{Field, Visit};
+use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::{Log, LogFormat};
-use crate::domain::text;
+use crate::config::{Log, Problem};
 
 /// Lines that may wait for a slow reader; more are dropped. A line has 2 KiB at most in practice,
 /// so this is 2 MiB.
 const BUFFERED_LINES_MAX: usize = 1024;
 
-/// What keeps logging going; dropping it writes what still waits.
+/// Longest wait at the end for the reason of a failure to be written. tracing-appender waits a
+/// second, which is not enough where other processes take all processor time.
+const WRITING_MAX: Duration = Duration::from_secs(10);
+
+/// Keeps logging going; dropping it writes the lines that still wait.
 #[derive(Debug)]
 pub struct Logging {
-    _worker: WorkerGuard,
+    worker: WorkerGuard,
+    /// Disconnected when the worker has written everything.
+    written: mpsc::Receiver<()>,
     dropped: DroppedLines,
 }
 
@@ -55,6 +53,8 @@ impl DroppedLines {
 struct Counting<W> {
     output: W,
     unwritten: Arc<AtomicU64>,
+    /// Disconnects when the worker drops it, at its end.
+    _at_end: mpsc::Sender<()>,
 }
 
 impl<W: io::Write> io::Write for Counting<W> {
@@ -96,9 +96,11 @@ impl Logging {
         output: impl io::Write + Send + 'static,
     ) -> (Self, impl Subscriber + Send + Sync) {
         let unwritten = Arc::new(AtomicU64::new(0));
+        let (at_end, written) = mpsc::channel();
         let output = Counting {
             output,
             unwritten: unwritten.clone(),
+            _at_end: at_end,
         };
         let (writer, worker): (NonBlocking, _) = NonBlockingBuilder::default()
             .lossy(true)
@@ -109,24 +111,23 @@ impl Logging {
             unqueued: writer.error_counter(),
             unwritten,
         };
-        let layer = tracing_subscriber::fmt::layer()
-            .with_writer(writer)
-            .event_format(Format(log.format))
-            // Otherwise a full disk behind stderr would make it print about that, and panic.
-            .log_internal_errors(false);
-        let own = LevelFilter::from_level(log.level);
-        // Dependencies log headers and bytes below WARN; a token is among them.
-        let others = own.min(LevelFilter::WARN);
-        let filter = Targets::new()
-            .with_default(others)
-            .with_target("api_key_exporter", own);
-        (
-            Self {
-                _worker: worker,
-                dropped,
-            },
-            tracing_subscriber::registry().with(filter).with(layer),
-        )
+        let logging = Self {
+            worker,
+            written,
+            dropped,
+        };
+        (logging, subscriber(log, writer))
+    }
+
+    /// Ends logging and waits until all lines are written, so that the reason of a failure is not
+    /// lost; not for ever, because the reader may have stopped reading.
+    pub fn finish(self) {
+        let Self {
+            worker, written, ..
+        } = self;
+        drop(worker);
+        // Nothing is ever sent: this ends when the worker does.
+        let _ended = written.recv_timeout(WRITING_MAX);
     }
 
     /// Counts the lines that are lost.
@@ -135,142 +136,44 @@ impl Logging {
     }
 }
 
-struct Format(LogFormat);
-
-impl<S, N> FormatEvent<S, N> for Format
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let time = crate::os::clock::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-        let (level, target) = (event.metadata().level(), event.metadata().target());
-        writer.write_str(&match self.0 {
-            LogFormat::Text => fields.text_line(&time, *level, target),
-            LogFormat::Json => fields.json_line(&time, *level, target),
-        })
-    }
-}
-
-/// An event's message and fields, as text; numbers and flags are remembered as such for JSON.
-#[derive(Default)]
-struct Fields {
-    message: String,
-    others: Vec<(&'static str, String, IsBare)>,
-}
-
-/// Whether JSON writes a value without quotes.
-type IsBare = bool;
-
-impl Fields {
-    /// `2026-01-01T00:00:00.000Z WARN listing keys failed account=a error="not so"`
-    fn text_line(&self, time: &str, level: Level, target: &str) -> String {
-        let mut line = format!("{time} {level} {}", visible(&self.message));
-        for (name, value, _) in self.with_target(target) {
-            let is_plain = !value.is_empty()
-                && !value
-                    .contains(|c: char| c == '"' || c == '=' || c == '\\' || c.is_whitespace());
-            let value = visible(value);
-            let written = if is_plain {
-                write!(line, " {name}={value}")
-            } else {
-                write!(line, " {name}={value:?}")
-            };
-            written.expect("a string takes everything");
+/// Logs every problem of a configuration that cannot be used, one a line, and waits for each to be
+/// written. For before there is a [`Logging`].
+pub fn problems(log: Log, problems: &[Problem]) {
+    tracing::subscriber::with_default(subscriber(log, io::stderr), || {
+        for problem in problems {
+            let problem = problem.to_string();
+            tracing::error!(problem, "the configuration cannot be used");
         }
-        line.push('\n');
-        line
-    }
-
-    /// `{"time":"…","level":"WARN","msg":"…","account":"a"}`; `msg` as in Prometheus' own logs, which leaves
-    /// `message` to the API's.
-    fn json_line(&self, time: &str, level: Level, target: &str) -> String {
-        let quoted = |text: &str| serde_json::to_string(&visible(text)).unwrap_or_default();
-        let message = quoted(&self.message);
-        let mut line = format!("{{\"time\":\"{time}\",\"level\":\"{level}\",\"msg\":{message}");
-        for (name, value, is_bare) in self.with_target(target) {
-            let value = if is_bare {
-                value.to_owned()
-            } else {
-                quoted(value)
-            };
-            write!(line, ",\"{name}\":{value}").expect("a string takes everything");
-        }
-        line.push_str("}\n");
-        line
-    }
-
-    /// The fields; a line from a dependency says which.
-    fn with_target<'a>(
-        &'a self,
-        target: &'a str,
-    ) -> impl Iterator<Item = (&'static str, &'a str, IsBare)> {
-        let target = (!target.starts_with("api_key_exporter")).then_some(("target", target, false));
-        let others = self
-            .others
-            .iter()
-            .map(|(name, value, is_bare)| (*name, value.as_str(), *is_bare));
-        target.into_iter().chain(others)
-    }
-
-    fn add(&mut self, field: &Field, value: String, is_bare: IsBare) {
-        match field.name() {
-            "message" => self.message = value,
-            // tracing keeps the name `message` for the event's own words.
-            "api_message" => self.others.push(("message", value, is_bare)),
-            name => self.others.push((name, value, is_bare)),
-        }
-    }
+    });
 }
 
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, format!("{value:?}"), false);
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, value.to_owned(), false);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, value.to_string(), true);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, value.to_string(), true);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, value.to_string(), true);
-    }
-}
-
-/// `text` with secrets blacked out and hidden characters made visible, whoever wrote it.
-fn visible(text: &str) -> String {
-    text::redact(text)
-        .chars()
-        .map(|c| {
-            if text::is_hidden(c) {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
+fn subscriber(
+    log: Log,
+    writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+) -> impl Subscriber + Send + Sync {
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .event_format(line::Format::new(log))
+        // Otherwise a full disk behind stderr would make it print about that, and panic.
+        .log_internal_errors(false);
+    let own = LevelFilter::from_level(log.level);
+    // Dependencies log headers and bytes below WARN; a token is among them.
+    let others = own.min(LevelFilter::WARN);
+    let filter = Targets::new()
+        .with_default(others)
+        .with_target("api_key_exporter", own);
+    tracing_subscriber::registry().with(filter).with(layer)
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
+
+    use tracing::Level;
 
     use super::*;
+    use crate::config::LogFormat;
+    use crate::domain::text;
 
     #[derive(Clone, Default)]
     struct Output(Arc<Mutex<Vec<u8>>>);
@@ -288,50 +191,126 @@ pub(crate) mod tests {
 
     /// What `log` writes at `level`.
     pub(crate) fn logged(format: LogFormat, level: Level, log: impl FnOnce()) -> String {
+        let settings = Log {
+            level,
+            format,
+            has_priorities: false,
+        };
+        logged_by(settings, log)
+    }
+
+    fn logged_by(settings: Log, log: impl FnOnce()) -> String {
         let output = Output::default();
-        let (logging, subscriber) = Logging::to(Log { level, format }, output.clone());
+        let (logging, subscriber) = Logging::to(settings, output.clone());
         tracing::subscriber::with_default(subscriber, log);
-        drop(logging);
+        logging.finish();
         let bytes = output.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
 
     #[test]
-    fn a_text_line_names_its_fields_and_quotes_where_needed() {
+    fn a_text_line_is_logfmt() {
         let line = logged(LogFormat::Text, Level::INFO, || {
             tracing::warn!(
                 account = "a",
-                error = "not so",
+                error = "not \"so\" = \\ é\u{301}",
                 keys = 3,
+                ratio = 0.5,
+                empty = "",
                 api_message = "m",
                 none = None::<u8>,
                 "it failed"
             );
+            tracing::info!("stopped");
         });
-        let (time, rest) = line.split_once(' ').unwrap();
+        let lines: Vec<(&str, &str)> = line
+            .lines()
+            .map(|line| line.split_once(' ').unwrap())
+            .collect();
+        let [(time, first), (_, second)] = lines.as_slice() else {
+            panic!("{line}")
+        };
         assert_eq!(
-            rest,
-            "WARN it failed account=a error=\"not so\" keys=3 message=m\n"
+            *first,
+            "level=WARN msg=\"it failed\" account=a error=\"not \\\"so\\\" = \\\\ é\u{301}\" keys=3 \
+             ratio=0.5 empty=\"\" message=m"
         );
+        assert_eq!(*second, "level=INFO msg=stopped");
+        let time = time.strip_prefix("time=").unwrap();
         assert!(chrono::DateTime::parse_from_rfc3339(time).is_ok(), "{time}");
     }
 
     #[test]
-    fn a_json_line_is_json_with_both_messages() {
+    fn a_json_line_is_json_with_both_messages_and_bare_numbers() {
         let line = logged(LogFormat::Json, Level::INFO, || {
-            tracing::warn!(account = "a\"b", keys = 3, api_message = "theirs", "ours");
+            tracing::warn!(
+                account = "a\"b",
+                keys = 3,
+                ratio = 0.5,
+                odd = f64::NAN,
+                big = u128::from(u64::MAX),
+                api_message = "theirs",
+                "ours"
+            );
         });
         let mut value: serde_json::Value = serde_json::from_str(&line).unwrap();
         value.as_object_mut().unwrap().remove("time").unwrap();
         let expected = serde_json::json!({
-            "level": "WARN", "msg": "ours", "account": "a\"b", "keys": 3, "message": "theirs"
+            "level": "WARN", "msg": "ours", "account": "a\"b", "keys": 3, "ratio": 0.5,
+            "odd": "NaN", "big": u64::MAX, "message": "theirs"
         });
         assert_eq!(value, expected);
     }
 
     #[test]
+    fn a_gcp_line_has_the_fields_that_google_cloud_logging_reads() {
+        let line = logged(LogFormat::Gcp, Level::TRACE, || {
+            tracing::warn!(account = "a", api_message = "theirs", "ours");
+            tracing::error!("e");
+            tracing::info!("i");
+            tracing::debug!("d");
+            tracing::trace!("t");
+        });
+        let mut lines = line.lines();
+        let mut value: serde_json::Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+        let time = value.as_object_mut().unwrap().remove("time").unwrap();
+        assert!(chrono::DateTime::parse_from_rfc3339(time.as_str().unwrap()).is_ok());
+        let expected = serde_json::json!({
+            "severity": "WARNING", "message": "ours", "account": "a", "api_message": "theirs"
+        });
+        assert_eq!(value, expected);
+        for severity in ["ERROR", "INFO", "DEBUG", "DEBUG"] {
+            let line = lines.next().unwrap();
+            assert!(
+                line.contains(&format!("\"severity\":\"{severity}\"")),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_to_the_journal_starts_with_its_priority() {
+        for format in [LogFormat::Text, LogFormat::Json, LogFormat::Gcp] {
+            let settings = Log {
+                level: Level::TRACE,
+                format,
+                has_priorities: true,
+            };
+            let lines = logged_by(settings, || {
+                tracing::error!("e");
+                tracing::warn!("w");
+                tracing::info!("i");
+                tracing::debug!("d");
+                tracing::trace!("t");
+            });
+            let priorities: Vec<&str> = lines.lines().map(|line| line.get(..3).unwrap()).collect();
+            assert_eq!(priorities, ["<3>", "<4>", "<6>", "<7>", "<7>"], "{lines}");
+        }
+    }
+
+    #[test]
     fn fault_f4_no_line_breaks_escapes_or_secrets_come_through() {
-        for format in [LogFormat::Text, LogFormat::Json] {
+        for format in [LogFormat::Text, LogFormat::Json, LogFormat::Gcp] {
             let line = logged(format, Level::INFO, || {
                 tracing::info!(
                     evil = "a\r\nlevel=ERROR \u{1b}[31m\u{9b}\u{202e}\u{2028} sk_live_abc",
@@ -356,7 +335,8 @@ pub(crate) mod tests {
         });
         assert!(!lines.contains("wire"), "{lines}");
         assert!(
-            lines.contains("WARN trouble target=hyper") && lines.contains("TRACE ours"),
+            lines.contains("level=WARN msg=trouble target=hyper")
+                && lines.contains("level=TRACE msg=ours"),
             "{lines}"
         );
     }

@@ -4,27 +4,24 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use api_key_exporter::app::Exit;
-use api_key_exporter::cli::Cli;
+use api_key_exporter::cli::{self, Invocation};
 use api_key_exporter::commands;
 use api_key_exporter::domain::text::redact;
 use api_key_exporter::os::{allocator, rlimits};
 use api_key_exporter::reload;
-use clap::Parser;
 
 fn main() -> ExitCode {
     reload::survive_early_hangups();
     allocator::give_back();
     rlimits::keep_memory_private();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let invocation = match Invocation::parse(std::env::args_os()) {
+        Ok(invocation) => invocation,
         Err(error) => {
-            // clap repeats what it does not understand, and somebody may have typed a key.
-            let words = error.render().to_string();
-            print(error.use_stderr(), &redact(&words));
+            print(error.use_stderr(), &cli::words(&error));
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    match commands::execute(&cli, &|words| print(false, words)) {
+    match commands::execute(&invocation, &|words| print(false, words)) {
         Exit::Done(words) => {
             print(false, &words);
             ExitCode::SUCCESS

@@ -202,6 +202,33 @@ impl Token {
         }
         out
     }
+
+    /// What people paste by mistake instead of the token alone, in words that continue "the token
+    /// of …"; the API would refuse it.
+    pub fn paste_mistake(&self) -> Option<&'static str> {
+        let token = self.0.expose_secret();
+        let is_quote = |c: char| matches!(c, '"' | '\'' | '`');
+        let is_variable = |name: &str| {
+            let mut chars = name.chars();
+            chars
+                .next()
+                .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+                && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+        };
+        // Base64 ends in one or two equals signs, and nothing follows them.
+        let is_assignment = token
+            .split_once('=')
+            .is_some_and(|(name, value)| is_variable(name) && !value.trim_matches('=').is_empty());
+        if token.starts_with(is_quote) || token.ends_with(is_quote) {
+            Some("is in quotes; remove them, they would be sent with it")
+        } else if is_assignment {
+            Some("starts with VARIABLE=; leave only what follows the equals sign")
+        } else if token.contains("...") || token.contains("**") {
+            Some("is masked, as a listing shows it; paste the whole key, shown when it was created")
+        } else {
+            None
+        }
+    }
 }
 
 fn of_file(
@@ -256,6 +283,32 @@ mod tests {
         }
         let short = Token::parse(b"sk_live_abc", "test").unwrap();
         assert_eq!(short.scrub("abc"), "abc");
+    }
+
+    #[test]
+    fn mistakes_of_pasting_are_recognized() {
+        for (text, expected) in [
+            ("sk_live_MDE5N2MwZWMt...GdwdA", Some("is masked")),
+            ("sk_live_********dwdA", Some("is masked")),
+            ("\"sk_live_MDE5N2MwZWMt\"", Some("is in quotes")),
+            ("'sk_live_MDE5N2MwZWMt'", Some("is in quotes")),
+            ("sk_live_MDE5N2MwZWMt\"", Some("is in quotes")),
+            ("BITGPT_API_KEY=sk_live_MDE5", Some("starts with VARIABLE=")),
+            ("key='sk_live_MDE5'", Some("is in quotes")),
+            ("sk_live_MDE5N2MwZWMt.GdwdA", None),
+            ("c2VjcmV0IHNlY3JldA==", None),
+            ("c2VjcmV0=", None),
+            ("a+b/c=d", None),
+        ] {
+            let token = Token::parse(text.as_bytes(), "test").unwrap();
+            let mistake = token.paste_mistake();
+            let start = expected.unwrap_or_default();
+            assert_eq!(mistake.is_some(), expected.is_some(), "{text}: {mistake:?}");
+            assert!(
+                mistake.unwrap_or_default().starts_with(start),
+                "{text}: {mistake:?}"
+            );
+        }
     }
 
     #[test]

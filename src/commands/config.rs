@@ -4,12 +4,16 @@ use std::fmt::Write as _;
 
 use crate::app::{Exit, misconfigured, sources};
 use crate::cli::Options;
-use crate::config::{Config, Origin};
+use crate::config::{Config, Origin, Sources};
 use crate::domain::text::redact;
 
 /// `config check`: names every problem, without any network.
-pub(super) fn check(options: &Options) -> Exit {
-    match Config::load(&sources(options)) {
+pub(super) fn check(options: &Options, skip_tokens: bool) -> Exit {
+    let sources = Sources {
+        skip_tokens,
+        ..sources(options)
+    };
+    match Config::load(&sources) {
         Ok(config) => {
             let warnings = config
                 .warnings
@@ -17,9 +21,14 @@ pub(super) fn check(options: &Options) -> Exit {
                 .fold(String::new(), |words, warning| {
                     words + "warning: " + warning + "\n"
                 });
+            let accounts = config.accounts.len();
+            let unchecked = if skip_tokens {
+                ", tokens not checked"
+            } else {
+                ""
+            };
             Exit::Done(format!(
-                "{warnings}configuration is good: {} account(s)\n",
-                config.accounts.len()
+                "{warnings}configuration is good: {accounts} account(s){unchecked}\n"
             ))
         }
         Err(problems) => misconfigured(&problems),

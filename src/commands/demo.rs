@@ -23,14 +23,8 @@ const TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_TOKEN";
 
 /// Runs the demo. `print` gets what people should read first.
 pub(super) fn demo(options: &Options, print: &dyn Fn(&str)) -> Exit {
-    if let Some(path) = &options.config_file {
-        let path = path.display();
-        return Exit::Misconfigured(format!(
-            "api-key-exporter: demo does not take --config.file ({path}); it has its own \
-             configuration\n"
-        ));
-    }
     let sources = sources(&app::sources(options));
+    let of_problems = sources.clone();
     let prepare = async || {
         let api = start_api().await.map_err(RunError::Demo)?;
         // The API lives as long as the function that names its address.
@@ -40,7 +34,8 @@ pub(super) fn demo(options: &Options, print: &dyn Fn(&str)) -> Exit {
     app::serve(
         prepare,
         Unit::default(),
-        options.systemd_socket,
+        false,
+        &|problems| app::misconfigured_daemon(&of_problems, problems),
         &|addresses, config| print(&welcome(addresses, &config.web.telemetry_path)),
     )
 }
@@ -127,6 +122,8 @@ fn sources(given: &Sources) -> Sources {
         environment,
         flags: given.flags.clone(),
         is_terminal: true,
+        is_journal: given.is_journal,
+        skip_tokens: false,
     }
 }
 

@@ -12,6 +12,13 @@ use crate::reload::Load;
 pub(super) fn run(options: &Options) -> Exit {
     let sources = app::sources(options);
     let unit = Unit::new(&sources);
-    let load: Load = Arc::new(move || Config::load(&sources));
-    app::serve(async || Ok(load), unit, options.systemd_socket, &|_, _| {})
+    let of_load = sources.clone();
+    let load: Load = Arc::new(move || Config::load(&of_load));
+    app::serve(
+        async || Ok(load),
+        unit,
+        options.socket.systemd_socket,
+        &|problems| app::misconfigured_daemon(&sources, problems),
+        &|_, _| {},
+    )
 }

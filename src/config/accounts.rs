@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
-use crate::config::problem::{Origin, Problem};
+use crate::config::problem::{Origin, Problem, is_path, shown};
 use crate::config::reader::{Effective, Section};
 use crate::config::{ENV_PREFIX, Poll, Sources};
 use crate::domain::text;
@@ -105,8 +105,11 @@ fn is_about_accounts(variable: &str) -> bool {
 
 /// Reads all accounts; without any, makes one named `default` from the environment.
 pub(super) fn read(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Vec<Account> {
-    let read = root.sections("accounts", |section| account(section, poll, sources));
-    let (names, accounts): (Vec<String>, Vec<Option<Account>>) = read.into_iter().unzip();
+    let read = root.sections("accounts", |section| {
+        let (name, account) = account(section, poll, sources);
+        ((name, section.origin_in_force("name")), account)
+    });
+    let (names, accounts): (Vec<(String, Origin)>, Vec<Option<Account>>) = read.into_iter().unzip();
     let mut accounts: Vec<Account> = accounts.into_iter().flatten().collect();
     if names.is_empty() {
         accounts.extend(from_environment(root, poll, sources));
@@ -118,10 +121,11 @@ pub(super) fn read(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Ve
         ));
     }
     let mut known = HashSet::new();
-    for name in names.iter().filter(|name| !known.insert(*name)) {
-        root.general_problem(format!(
-            "accounts: the name {name:?} stands there twice; give each its own"
-        ));
+    for (name, origin) in &names {
+        if !known.insert(name) {
+            let words = "this name is used twice; names must be unique";
+            root.problem_at(&format!("accounts {name:?}"), origin, words);
+        }
     }
     accounts
 }
@@ -227,15 +231,18 @@ fn token(section: &mut Section<'_>, sources: &Sources) -> Option<TokenSource> {
             return None;
         }
     };
-    let checked = source.and_then(readable);
-    checked
+    checked(source, sources)
         .map_err(|why| section.problem(name, None, &why))
         .ok()
 }
 
-/// `source`, where its token can be read, or may be soon: the other accounts do not wait for a
+/// The source, if its token can be read, or may be soon: the other accounts do not wait for a
 /// network mount.
-fn readable(source: TokenSource) -> Result<TokenSource, String> {
+fn checked(source: Result<TokenSource, String>, sources: &Sources) -> Result<TokenSource, String> {
+    let source = source?;
+    if sources.skip_tokens {
+        return Ok(source);
+    }
     match source.read() {
         Err(error) if !error.is_no_answer() => Err(text::chain(&error)),
         Ok(_) | Err(_) => Ok(source),
@@ -243,11 +250,15 @@ fn readable(source: TokenSource) -> Result<TokenSource, String> {
 }
 
 fn from_variable(variable: &str, sources: &Sources) -> Result<TokenSource, String> {
-    let Some(text) = sources.environment.get(variable) else {
-        return Err(format!(
-            "the environment has no variable {}",
-            text::redact(variable)
-        ));
+    let text = match sources.environment.get(variable) {
+        // A check never uses the token.
+        _ if sources.skip_tokens => "skipped",
+        Some(text) => text,
+        // What does not look like a variable's name may be a token in the wrong place.
+        None if !is_conventional(variable) => {
+            return Err("the environment has no such variable".to_owned());
+        }
+        None => return Err(format!("the environment has no variable {variable}")),
     };
     let token = Token::parse(text.as_bytes(), &format!("environment {variable}"))
         .map_err(|error| error.to_string())?;
@@ -257,12 +268,18 @@ fn from_variable(variable: &str, sources: &Sources) -> Result<TokenSource, Strin
     })
 }
 
+/// Whether a name is written as those of environment variables are by convention.
+fn is_conventional(variable: &str) -> bool {
+    let is_usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    variable.len() <= NAME_CHARS_MAX && variable.chars().all(is_usual)
+}
+
 /// The set-up without a file: a file named by the environment goes before a token in it, which
 /// every child process would inherit.
 fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Option<Account> {
     let is_set = |variables: &EnvironmentAccount| {
         let set = |variable: &str| sources.environment.contains_key(variable);
-        set(variables.token_file) || set(variables.token)
+        sources.skip_tokens || set(variables.token_file) || set(variables.token)
     };
     let with_variables = Provider::ALL
         .into_iter()
@@ -280,12 +297,15 @@ fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> O
             variables.token_file,
             Err("is empty; it must be the path of a file".to_owned()),
         ),
+        Some(path) if !is_path(path) => (
+            variables.token_file,
+            Err(format!("= {}: must be the path of a file", shown(path))),
+        ),
         Some(path) => (variables.token_file, Ok(TokenSource::File(path.into()))),
         None => (variables.token, from_variable(variables.token, sources)),
     };
     let profile = provider.profile();
-    let checked = source.and_then(readable);
-    let token = checked
+    let token = checked(source, sources)
         .map_err(|why| root.general_problem(format!("{variable}: {why}")))
         .ok()?;
     let (name, value) = match &token {

@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::config::Account;
 use crate::config::assessment::NOTICE_RANGE;
+use crate::config::layers;
 use crate::config::problem::Problem;
 use crate::config::reader::Section;
 use crate::domain::glob::{self, Glob};
@@ -35,11 +36,11 @@ pub(super) fn read_file(
     accounts: Option<&[Account]>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Entry> {
-    let values = super::read_file(path).and_then(|text| super::of_file(&text, path));
-    let values = match values {
+    let text = super::read_file(path).map_err(|problem| vec![problem]);
+    let values = match text.and_then(|text| layers::parse(&text, path)) {
         Ok(values) => values,
-        Err(problem) => {
-            problems.push(problem);
+        Err(mut of_file) => {
+            problems.append(&mut of_file);
             return Vec::new();
         }
     };

@@ -1,14 +1,32 @@
 //! What is wrong with a configuration, in words that name the thing and what would be right. Pure.
 
 use std::fmt;
+use std::path::Path;
+
+use crate::domain::text;
+
+/// A place in a file; lines and columns count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The line.
+    pub line: usize,
+    /// The column, in characters.
+    pub column: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody said anything.
+    /// No layer sets it.
     Default,
-    /// The file, by name.
-    File(String),
+    /// The file, by name, and the place in it.
+    File(String, Place),
     /// An environment variable, by name.
     Environment(String),
     /// A flag, as it is spelled.
@@ -19,7 +37,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(name) => write!(f, "file {name}"),
+            Self::File(name, place) => write!(f, "file {name}:{place}"),
             Self::Environment(variable) => write!(f, "environment {variable}"),
             Self::Flag(spelling) => write!(f, "flag {spelling}"),
         }
@@ -36,7 +54,8 @@ impl Problem {
         Self(words)
     }
 
-    /// A value that cannot be used: `poll.interval = "1s" (file a.toml): must be 5s to 24h`.
+    /// A value that cannot be used:
+    /// `poll.interval = "1s" (file a.toml:2:12): must be 5s to 24h`.
     pub fn value(path: &str, given: Option<&str>, origin: &Origin, wanted: &str) -> Self {
         let given = given.map(|given| format!(" = {given}")).unwrap_or_default();
         // Nobody wrote a default, so nobody needs to be told where it stands.
@@ -55,16 +74,19 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A value as people may see it: what looks like a key, or like the user part of a URL, is blacked
-/// out.
+/// Whether `text` can be the path of a file, and is not a URL or a token in the wrong place, which
+/// errors about the file would show.
+pub(super) fn is_path(text: &str) -> bool {
+    !text.is_empty() && !text.contains("://") && text::redact_url(text) == text
+}
+
+/// A path as people may see it.
+pub(super) fn shown_path(path: &Path) -> String {
+    text::redact_url(&path.display().to_string())
+}
+
+/// A value as people may see it: without what looks like a key, and without user, password and
+/// query of a URL.
 pub(super) fn shown(text: &str) -> String {
-    let text = crate::domain::text::redact(text);
-    let shown = match text
-        .split_once("://")
-        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)))
-    {
-        Some((scheme, (_, host))) => format!("{scheme}://{}@{host}", crate::domain::text::REDACTED),
-        None => text.into_owned(),
-    };
-    format!("{shown:?}")
+    format!("{:?}", text::redact_url(text))
 }

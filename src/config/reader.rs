@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use config::{Map, Value};
 
-use crate::config::problem::{Origin, Problem, shown};
-use crate::config::{ENV_PREFIX, value};
+use crate::config::problem::{Origin, Place, Problem, is_path, shown, shown_path};
+use crate::config::value::Layer;
+use crate::config::{ENV_PREFIX, suggestion, value};
 use crate::domain::text;
 
 /// The least that a fraction may be.
@@ -44,6 +45,8 @@ pub(super) struct Section<'a> {
     /// As [`Effective::section`] and [`Effective::index`].
     header: (String, usize),
     file: Option<&'a Path>,
+    /// Where it begins in the file.
+    place: Option<Place>,
     known: Vec<&'static str>,
     problems: &'a mut Vec<Problem>,
     effective: &'a mut Vec<Effective>,
@@ -62,6 +65,7 @@ impl<'a> Section<'a> {
             path,
             header,
             file,
+            place: None,
             known: Vec::new(),
             problems,
             effective,
@@ -74,7 +78,9 @@ impl<'a> Section<'a> {
         name: &'static str,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> Option<T> {
-        let values = match self.take(name).map(value::table) {
+        let given = self.take(name);
+        let place = given.as_ref().and_then(value::place);
+        let values = match given.map(value::table) {
             None => Map::new(),
             Some(Ok(values)) => values,
             Some(Err(other)) => {
@@ -82,7 +88,8 @@ impl<'a> Section<'a> {
                 return None;
             }
         };
-        Some(self.child(values, self.path_of(name), (format!("[{name}]"), 0), read))
+        let header = (format!("[{name}]"), 0);
+        Some(self.child(values, place, self.path_of(name), header, read))
     }
 
     /// Reads each table of a list of tables.
@@ -102,11 +109,12 @@ impl<'a> Section<'a> {
         };
         let mut read_ones = Vec::new();
         for (index, table) in tables.into_iter().enumerate() {
+            let place = value::place(&table);
             match value::table(table) {
                 Ok(values) => {
-                    let (path, header) =
-                        (format!("{name}[{index}]"), (format!("[[{name}]]"), index));
-                    read_ones.push(self.child(values, path, header, &read));
+                    let path = path_of_element(name, index, &values);
+                    let header = (format!("[[{name}]]"), index);
+                    read_ones.push(self.child(values, place, path, header, &read));
                 }
                 Err(other) => self.wrong(name, &other, &wanted),
             }
@@ -125,8 +133,12 @@ impl<'a> Section<'a> {
                 empty if empty.is_empty() => "\"\"".to_owned(),
                 label => label,
             };
-            let (path, origin) = (self.path_of(&shown), self.origin(&name, &value));
-            let wanted = format!("unknown option; known here: {}", self.known.join(", "));
+            let (path, origin) = (self.path_of(&shown), self.origin_of_name(&name, &value));
+            let meant = self
+                .meant_by(&name)
+                .map_or_else(String::new, |meant| format!(" did you mean {meant}?"));
+            let known = self.known.join(", ");
+            let wanted = format!("unknown option;{meant} known here: {known}");
             self.problems
                 .push(Problem::value(&path, None, &origin, &wanted));
         }
@@ -230,7 +242,26 @@ impl<'a> Section<'a> {
         default: &str,
         choices: &[(&str, T)],
     ) -> T {
-        let find = |word: &str| choices.iter().find(|(name, _)| *name == word).cloned();
+        self.choice_or_alias(name, default, choices, &[])
+    }
+
+    /// As [`Section::choice`], with further words for some of the choices.
+    pub(super) fn choice_or_alias<T: Clone>(
+        &mut self,
+        name: &'static str,
+        default: &str,
+        choices: &[(&str, T)],
+        aliases: &[(&str, &str)],
+    ) -> T {
+        let find = |given: &str| {
+            let mut aliases = aliases.iter();
+            let alias = aliases.find(|(alias, _)| alias.eq_ignore_ascii_case(given));
+            let word = alias.map_or(given, |(_, word)| word);
+            let mut choices = choices.iter();
+            choices
+                .find(|(choice, _)| choice.eq_ignore_ascii_case(word))
+                .cloned()
+        };
         let words: Vec<String> = choices
             .iter()
             .map(|(word, _)| format!("{word:?}"))
@@ -238,7 +269,14 @@ impl<'a> Section<'a> {
         let wanted = format!("must be one of {}", words.join(", "));
         let show = |(word, _): &(&str, T)| format!("{word:?}");
         let chosen = self.read(name, find(default), show, |value| {
-            value::text(value).and_then(find).ok_or(wanted)
+            let given = value::text(value);
+            given.and_then(find).ok_or_else(|| {
+                let words = choices.iter().map(|(word, _)| *word);
+                match given.and_then(|given| suggestion::closest(given, words)) {
+                    Some(meant) => format!("{wanted}; did you mean {meant:?}?"),
+                    None => wanted,
+                }
+            })
         });
         let (_, chosen) = chosen
             .or_else(|| find(default))
@@ -298,7 +336,7 @@ impl<'a> Section<'a> {
             .map(Path::to_owned)
             .unwrap_or_default();
         self.optional_text(name, None, wanted, |text| {
-            (!text.is_empty()).then(|| folder.join(text))
+            is_path(text).then(|| folder.join(text))
         })
     }
 
@@ -362,12 +400,7 @@ impl<'a> Section<'a> {
 
     /// Notes a problem with an option of this section that was read before.
     pub(super) fn problem(&mut self, name: &str, given: Option<&str>, words: &str) {
-        let of_this = |option: &&Effective| {
-            option.name == name
-                && (&option.section, option.index) == (&self.header.0, self.header.1)
-        };
-        let option = self.effective.iter().rev().find(of_this);
-        let origin = option.map_or(Origin::Default, |option| option.origin.clone());
+        let origin = self.origin_in_force(name);
         let problem = Problem::value(
             &self.path_of(name),
             given.map(shown).as_deref(),
@@ -375,6 +408,21 @@ impl<'a> Section<'a> {
             words,
         );
         self.problems.push(problem);
+    }
+
+    /// Where the value in force of an option comes from that was read before.
+    pub(super) fn origin_in_force(&self, name: &str) -> Origin {
+        let of_this = |option: &&Effective| {
+            option.name == name
+                && (&option.section, option.index) == (&self.header.0, self.header.1)
+        };
+        let option = self.effective.iter().rev().find(of_this);
+        let origin = option.map_or(Origin::Default, |option| option.origin.clone());
+        // What is missing belongs below the section's header.
+        match (origin, self.place) {
+            (Origin::Default, Some(place)) => self.of_file(place),
+            (origin, _) => origin,
+        }
     }
 
     /// Notes that `name`, which no layer set, is what a variable of the system says.
@@ -405,6 +453,12 @@ impl<'a> Section<'a> {
     /// Notes a problem of no single option.
     pub(super) fn general_problem(&mut self, words: String) {
         self.problems.push(Problem::general(words));
+    }
+
+    /// Notes a problem with what came from `origin`.
+    pub(super) fn problem_at(&mut self, path: &str, origin: &Origin, words: &str) {
+        let problem = Problem::value(path, None, origin, words);
+        self.problems.push(problem);
     }
 
     /// The one way in which an option is read: taken, parsed, and either in force or wrong.
@@ -440,6 +494,7 @@ impl<'a> Section<'a> {
     fn child<T>(
         &mut self,
         values: Map<String, Value>,
+        place: Option<Place>,
         path: String,
         header: (String, usize),
         read: impl FnOnce(&mut Section<'_>) -> T,
@@ -451,6 +506,7 @@ impl<'a> Section<'a> {
             path,
             header,
             file: self.file,
+            place,
             known,
             problems,
             effective,
@@ -475,25 +531,75 @@ impl<'a> Section<'a> {
         ));
     }
 
+    /// Where the value is.
     fn origin(&self, name: &str, value: &Value) -> Origin {
-        let (below, origin) = value::origin(value);
-        match origin {
-            Some(value::ENVIRONMENT) => {
+        self.origin_at(name, value, |places| places.value)
+    }
+
+    /// Where the name is.
+    fn origin_of_name(&self, name: &str, value: &Value) -> Origin {
+        self.origin_at(name, value, |places| places.key)
+    }
+
+    fn origin_at(
+        &self,
+        name: &str,
+        value: &Value,
+        place: impl FnOnce(value::Places) -> Place,
+    ) -> Origin {
+        let (below, layer) = value::origin(value);
+        match layer {
+            Some(Layer::Environment) => {
                 let path = [self.path_of(name), below].concat();
                 let path = text::label(&path).replace('.', "__").to_uppercase();
                 Origin::Environment(format!("{ENV_PREFIX}__{path}"))
             }
-            Some(flag) => Origin::Flag(flag.to_owned()),
-            None => Origin::File(self.file.unwrap_or(Path::new("")).display().to_string()),
+            Some(Layer::Flag(flag)) => Origin::Flag(flag.to_owned()),
+            Some(Layer::File(places)) => self.of_file(place(places)),
+            None => Origin::Default,
         }
     }
 
+    fn of_file(&self, place: Place) -> Origin {
+        let path = self.file.unwrap_or(Path::new(""));
+        Origin::File(shown_path(path), place)
+    }
+
+    /// What an unknown option may have been meant to be: one of this section, or one of another,
+    /// which a header in the wrong line takes away from it.
+    fn meant_by(&self, name: &str) -> Option<String> {
+        let in_other_section = || {
+            let mut others = self.effective.iter();
+            let other =
+                others.find(|option| option.name == name && !option.section.starts_with("[["))?;
+            let section = other.section.trim_matches(['[', ']']);
+            let dot = if section.is_empty() { "" } else { "." };
+            Some(format!("{section}{dot}{name}"))
+        };
+        let close = suggestion::closest(name, self.known.iter().copied());
+        let close = close.map(str::to_owned);
+        close.or_else(in_other_section)
+    }
+
     fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
+        match self.path.as_str() {
+            "" => name.to_owned(),
+            path if path.ends_with('"') => format!("{path}: {name}"),
+            path => format!("{path}.{name}"),
         }
+    }
+}
+
+/// The path of one of several sections: by the name that people know an account by, else by its
+/// number.
+fn path_of_element(section: &str, index: usize, values: &Map<String, Value>) -> String {
+    let name = values.get("name").and_then(value::text);
+    let name = name.filter(|name| {
+        section == "accounts" && !name.trim().is_empty() && text::label(name) == **name
+    });
+    match name {
+        Some(name) => format!("{section} {name:?}"),
+        None => format!("{section}[{index}]"),
     }
 }
 

@@ -16,7 +16,8 @@ pub(in crate::config) fn load(
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     let sources = Sources {
-        file: Some("a.toml".into()),
+        // Without content there is no file.
+        file: (!text.is_empty()).then(|| "a.toml".into()),
         environment,
         ..Sources::default()
     };
@@ -28,8 +29,26 @@ fn load_from(text: &str, sources: &Sources) -> Result<Config, Vec<String>> {
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
+/// As [`placed_problems`], without line and column.
 pub(in crate::config) fn problems(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    let problems = placed_problems(text, environment);
+    problems.iter().map(|it| without_places(it)).collect()
+}
+
+/// Every problem, with its place in the file.
+pub(in crate::config) fn placed_problems(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
     load(text, environment).expect_err("the configuration should be refused")
+}
+
+/// Takes `:2:12` away after each name of a file.
+fn without_places(problem: &str) -> String {
+    let mut parts = problem.split(".toml:");
+    let mut words = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        words.push_str(".toml");
+        words.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':'));
+    }
+    words
 }
 
 #[test]
@@ -61,7 +80,8 @@ fn a_token_in_the_environment_is_a_whole_configuration() {
         config.log,
         Log {
             level: tracing::Level::INFO,
-            format: LogFormat::Json
+            format: LogFormat::Json,
+            has_priorities: false,
         }
     );
 }
@@ -196,7 +216,7 @@ fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
         "accounts[0].provider = \"other\" (file a.toml): must be one of \"bitgpt\"",
         "accounts[0].base_url = \"http://api.bitgpt.xyz\" (file a.toml): must be an https:// URL without user, \
          query or fragment (http:// only to a loopback address)",
-        "accounts[0].token_file: no token: set token_file (a path) or token_env (a variable's name)",
+        "accounts[0].token_file (file a.toml): no token: set token_file (a path) or token_env (a variable's name)",
         "telemetry (file a.toml): unknown option; known here: inventory_file, web, poll, \
          details, thresholds, policy, metrics, state, log, accounts, keys",
     ];
@@ -253,7 +273,7 @@ fn what_stands_in_the_place_of_a_section_is_a_problem() {
 #[test]
 fn unknown_variables_of_ours_are_problems_too() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"";
-    let expected = "poll.intervall (environment API_KEY_EXPORTER__POLL__INTERVALL): unknown option; known here: \
+    let expected = "poll.intervall (environment API_KEY_EXPORTER__POLL__INTERVALL): unknown option; did you mean interval? known here: \
                     interval, timeout, attempts, max_body_bytes, max_keys, shrink_confirmations, shrink_ratio";
     assert_eq!(
         problems(account, &[("API_KEY_EXPORTER__POLL__INTERVALL", "1m")]),
@@ -270,6 +290,7 @@ fn unknown_variables_of_ours_are_problems_too() {
 #[test]
 fn a_variable_that_makes_a_section_is_named_whole() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"";
+    let meant = "did you mean poll?";
     let known = "known here: inventory_file, web, poll, details, thresholds, policy, metrics, \
                  state, log, accounts, keys";
     for (variable, expected) in [
@@ -280,7 +301,9 @@ fn a_variable_that_makes_a_section_is_named_whole() {
         ),
         (
             "API_KEY_EXPORTER__POL__INTERVAL",
-            &format!("pol (environment API_KEY_EXPORTER__POL__INTERVAL): unknown option; {known}"),
+            &format!(
+                "pol (environment API_KEY_EXPORTER__POL__INTERVAL): unknown option; {meant} {known}"
+            ),
         ),
         (
             "API_KEY_EXPORTER__",
@@ -294,7 +317,7 @@ fn a_variable_that_makes_a_section_is_named_whole() {
         &format!("pol.timeout = 1\n{account}"),
         &[("API_KEY_EXPORTER__POL__INTERVAL", "x")],
     );
-    let expected = format!("pol (file a.toml): unknown option; {known}");
+    let expected = format!("pol (file a.toml): unknown option; {meant} {known}");
     assert_eq!(both, [expected]);
 }
 
@@ -307,10 +330,10 @@ fn a_folder_is_asked_for_where_one_is_wanted() {
 
 #[test]
 fn a_syntax_error_is_told_by_its_place_without_the_line() {
-    let problems = problems(&format!("[[accounts]]\ntoken_env = {TOKEN}\n"), &[]);
+    let problems = placed_problems(&format!("[[accounts]]\ntoken_env = {TOKEN}\n"), &[]);
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(
-        problems[0].starts_with("a.toml: TOML parse error at line 2, column "),
+        problems[0].starts_with("a.toml:2:13: TOML syntax error: "),
         "{problems:?}"
     );
 }
@@ -375,7 +398,8 @@ fn a_file_named_by_the_environment_goes_before_a_token_in_it() {
 #[test]
 fn accounts_need_names_of_their_own() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"\n";
-    let expected = "accounts: the name \"default\" stands there twice; give each its own";
+    let expected =
+        "accounts \"default\" (file a.toml): this name is used twice; names must be unique";
     assert_eq!(problems(&account.repeat(2), &[]), [expected]);
 }
 
@@ -393,14 +417,9 @@ fn accounts_cannot_come_from_the_environment() {
 #[test]
 fn one_wrong_token_option_is_one_problem_and_names_are_compared_all_the_same() {
     let account = "[[accounts]]\nname = \"a\"\ntoken_file = 12\n";
-    let wrong = |index| {
-        format!("accounts[{index}].token_file = 12 (file a.toml): must be the path of a file")
-    };
-    let twice = "accounts: the name \"a\" stands there twice; give each its own".to_owned();
-    assert_eq!(
-        problems(&account.repeat(2), &[]),
-        [wrong(0), wrong(1), twice]
-    );
+    let wrong = "accounts \"a\": token_file = 12 (file a.toml): must be the path of a file";
+    let twice = "accounts \"a\" (file a.toml): this name is used twice; names must be unique";
+    assert_eq!(problems(&account.repeat(2), &[]), [wrong, wrong, twice]);
 }
 
 #[test]

@@ -7,11 +7,73 @@
 use config::{Map, Value, ValueKind};
 
 use crate::config::Flag;
-use crate::config::problem::shown;
+use crate::config::problem::{Place, shown};
 
-/// What the config crate calls the origin of an environment value; a value from the file has no
-/// origin.
-pub(super) const ENVIRONMENT: &str = "the environment";
+/// What the config crate calls the origin of an environment value.
+const ENVIRONMENT: &str = "the environment";
+
+/// What the origin of a value from the file starts with; flags start with a dash.
+const FILE: &str = "file ";
+
+/// Where in the file an option is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Places {
+    /// Where its name is.
+    pub(super) key: Place,
+    /// Where its value is.
+    pub(super) value: Place,
+}
+
+impl Places {
+    /// As the config crate keeps it beside the value: text.
+    pub(super) fn to_origin(self) -> String {
+        format!("{FILE}{}:{}", self.key, self.value)
+    }
+
+    fn parse(origin: &str) -> Option<Self> {
+        let numbers = origin.strip_prefix(FILE)?.split(':');
+        let numbers: Result<Vec<usize>, _> = numbers.map(str::parse).collect();
+        match numbers.ok()?.as_slice() {
+            &[line, column, value_line, value_column] => Some(Self {
+                key: Place { line, column },
+                value: Place {
+                    line: value_line,
+                    column: value_column,
+                },
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// The layer that a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Layer<'a> {
+    /// The file comes first: it is where a person looks first.
+    File(Places),
+    Environment,
+    /// A flag, as it is spelled.
+    Flag(&'a str),
+}
+
+/// The layer that `value` itself comes from; `None` for a table that several layers make.
+fn layer(value: &Value) -> Option<Layer<'_>> {
+    let origin = value.origin()?;
+    let of_file = || Places::parse(origin).map(Layer::File);
+    match origin {
+        ENVIRONMENT => Some(Layer::Environment),
+        flag if flag.starts_with('-') => Some(Layer::Flag(flag)),
+        _ => of_file(),
+    }
+}
+
+/// Where in the file a table begins.
+pub(super) fn place(value: &Value) -> Option<Place> {
+    match layer(value)? {
+        Layer::File(places) => Some(places.key),
+        Layer::Environment | Layer::Flag(_) => None,
+    }
+}
 
 pub(super) fn is_set(value: &Value) -> bool {
     !matches!(value.kind, ValueKind::Nil)
@@ -69,7 +131,7 @@ pub(super) fn flag(value: &Value) -> Option<bool> {
 /// A list of texts; from the environment, one text with commas.
 pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     match &value.kind {
-        ValueKind::String(text) if value.origin() == Some(ENVIRONMENT) => Some(
+        ValueKind::String(text) if layer(value) == Some(Layer::Environment) => Some(
             text.split(',')
                 .map(|text| text.trim().to_owned())
                 .filter(|text| !text.is_empty())
@@ -83,22 +145,20 @@ pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// Where the value comes from, and the dotted path below it that says so: empty, but for a table
-/// that no file wrote, which comes from where its first entry does.
-pub(super) fn origin(value: &Value) -> (String, Option<&str>) {
+/// The layer that the value comes from, and the dotted path below it that says so: empty, but for a
+/// table that no file wrote, which comes from where its first entry does.
+pub(super) fn origin(value: &Value) -> (String, Option<Layer<'_>>) {
+    if let Some(layer) = layer(value) {
+        return (String::new(), Some(layer));
+    }
     let ValueKind::Table(table) = &value.kind else {
-        return (String::new(), value.origin());
+        return (String::new(), None);
     };
     let entries = table.iter().map(|(name, value)| {
-        let (below, origin) = origin(value);
-        (format!(".{name}{below}"), origin)
+        let (below, layer) = origin(value);
+        (format!(".{name}{below}"), layer)
     });
-    let entries: Vec<(String, Option<&str>)> = entries.collect();
-    let first = entries.iter().min();
-    match first.filter(|_| entries.iter().all(|(_, origin)| origin.is_some())) {
-        Some(first) => first.clone(),
-        None => (String::new(), None),
-    }
+    entries.min().unwrap_or_default()
 }
 
 /// The value as people may see it; lists and tables may hold anything and are not shown.
@@ -137,5 +197,5 @@ pub(super) fn lay_flag(values: &mut Map<String, Value>, flag: &Flag) {
 
 /// Whether the value comes from where everything is text, so that a number in text is meant as one.
 fn is_text_only(value: &Value) -> bool {
-    value.origin().is_some()
+    matches!(layer(value), Some(Layer::Environment | Layer::Flag(_)))
 }

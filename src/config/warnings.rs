@@ -1,14 +1,28 @@
 //! What a configuration may say and hardly means, in words for the log.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use chrono::{DateTime, Utc};
+
 use crate::config::{Account, Details, ENV_PREFIX, Effective, Origin, Poll, Sources};
+use crate::domain::inventory::Entry;
 use crate::domain::policy::Limits;
 use crate::domain::text;
 use crate::domain::text::join_truncated;
 use crate::provider::Provider;
 use crate::provider::profile::EnvironmentAccount;
 use crate::secret::TokenSource;
+
+/// What most programs read the URL of a proxy from.
+const PROXY_VARIABLES: [&str; 6] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
 
 /// All that is questionable.
 pub(super) fn of(
@@ -37,10 +51,72 @@ pub(super) fn of(
             humantime::format_duration(shortest)
         ));
     }
-    for account in accounts {
-        warnings.extend(of_token(account));
-    }
+    warnings.extend(accounts.iter().filter_map(listing_in_base_url));
     warnings
+}
+
+/// The exporter appends the path of the listing itself.
+fn listing_in_base_url(account: &Account) -> Option<String> {
+    let path = account.base_url.path().trim_end_matches('/');
+    let listing_path = &account.provider.profile().listing_path;
+    path.ends_with(&**listing_path).then(|| {
+        format!(
+            "base_url of account {:?} ends with {listing_path}, the path of the listing, which the \
+             exporter appends itself: remove it",
+            account.name
+        )
+    })
+}
+
+/// What the inventory has that no longer does anything, at `now`.
+pub(super) fn of_inventory(entries: &[Entry], now: DateTime<Utc>) -> Vec<String> {
+    let name = |entry: &Entry| format!("{:?}", entry.pattern.as_str());
+    let ended = entries.iter().filter_map(|entry| {
+        let until = entry.muted_until.filter(|_| !entry.is_muted(now))?;
+        Some(format!("{} ({})", name(entry), until.format("%Y-%m-%d")))
+    });
+    let ended: Vec<String> = ended.collect();
+    let ended = join_truncated(ended.iter().map(String::as_str)).map(|entries| {
+        format!("a mute in the inventory has ended and does nothing; remove it: {entries}")
+    });
+    let mut shadowed = Vec::new();
+    // The accounts whose keys all match an earlier entry; `None` is every account.
+    let mut covered: BTreeSet<Option<&str>> = BTreeSet::new();
+    for entry in entries {
+        let account = entry.account.as_deref();
+        if covered.contains(&None) || covered.contains(&account) {
+            shadowed.push(name(entry));
+        } else if entry.pattern.as_str().chars().all(|c| c == '*') {
+            covered.insert(account);
+        }
+    }
+    let shadowed = join_truncated(shadowed.iter().map(String::as_str)).map(|entries| {
+        format!(
+            "an earlier entry of the inventory with match = \"*\" takes all keys, so these never \
+             match; put it last: {entries}"
+        )
+    });
+    ended.into_iter().chain(shadowed).collect()
+}
+
+/// The usual variables for a proxy, which the exporter does not use: a token must not go where some
+/// profile script says.
+fn unused_proxy(sources: &Sources, accounts: &[Account]) -> Option<String> {
+    let is_set = |variable: &&str| {
+        let value = sources.variable(variable);
+        value.is_some_and(|value| !value.is_empty())
+    };
+    let set: Vec<&str> = PROXY_VARIABLES.into_iter().filter(is_set).collect();
+    let direct = accounts.iter().filter(|account| {
+        // http:// is for the loopback address only.
+        account.proxy_url.is_none() && account.base_url.scheme() == "https"
+    });
+    let direct = join_truncated(direct.map(|account| account.name.as_str()))?;
+    let variables = join_truncated(set)?;
+    Some(format!(
+        "{variables} in the environment: proxies of the environment are not used; set proxy_url if \
+         these accounts need one: {direct}"
+    ))
 }
 
 /// What in the environment looks as if it were in force, and is not.
@@ -55,6 +131,7 @@ pub(super) fn of_environment(
     variables
         .flat_map(|variables| unused_tokens(variables, sources, accounts, effective))
         .chain(misspelled(sources, effective))
+        .chain(unused_proxy(sources, accounts))
         .collect()
 }
 
@@ -141,17 +218,22 @@ fn is_of_kubernetes(end: &str) -> bool {
 }
 
 /// What is questionable about an account's token and the place where it lies.
-fn of_token(account: &Account) -> Vec<String> {
+pub(super) fn of_token(account: &Account) -> Vec<String> {
     let name = &account.name;
     let mut warnings = Vec::new();
     let profile = account.provider.profile();
     match (account.token.read(), profile.described_prefixes()) {
-        (Ok(token), Some(usual)) if !token.starts_with_any(profile.prefixes()) => {
-            warnings.push(format!(
-                "the token of account {name:?} does not start with {usual}, as API keys do"
-            ));
+        (Ok(token), usual) => {
+            if let Some(mistake) = token.paste_mistake() {
+                warnings.push(format!("the token of account {name:?} {mistake}"));
+            } else if let Some(usual) = usual
+                && !token.starts_with_any(profile.prefixes())
+            {
+                warnings.push(format!(
+                    "the token of account {name:?} does not start with {usual}, as API keys do"
+                ));
+            }
         }
-        (Ok(_), _) => {}
         (Err(error), _) => {
             let error = text::chain(&error);
             warnings.push(format!("polls of account {name:?} fail for now: {error}"));
@@ -228,6 +310,92 @@ mod tests {
         assert!(!same.iter().any(|it| it.contains("ignored")), "{same:?}");
         let alone = warnings("", &[both[1]]);
         assert!(!alone.iter().any(|it| it.contains("ignored")), "{alone:?}");
+    }
+
+    #[test]
+    fn mistakes_of_pasting_and_a_listing_in_the_url_are_warned_of() {
+        let text = r#"
+            [[accounts]]
+            name = "shop"
+            base_url = "http://localhost/developers/api_keys/"
+            token_env = "MASKED"
+            [[accounts]]
+            name = "office"
+            base_url = "http://localhost/developers"
+            token_env = "QUOTED"
+        "#;
+        let variables = [
+            ("MASKED", "sk_live_c2VjcmV0...ZXN0cw"),
+            ("QUOTED", "'sk_live_c2VjcmV0IGluIHRoZSB0ZXN0cw'"),
+        ];
+        let told = warnings(text, &variables);
+        let [listing, masked, quoted] = told.as_slice() else {
+            panic!("{told:?}")
+        };
+        let start = "base_url of account \"shop\" ends with /developers/api_keys, ";
+        assert!(listing.starts_with(start), "{listing}");
+        let start = "the token of account \"shop\" is masked";
+        assert!(masked.starts_with(start), "{masked}");
+        let start = "the token of account \"office\" is in quotes";
+        assert!(quoted.starts_with(start), "{quoted}");
+        assert!(!told.join("").contains("c2Vjc"), "{told:?}");
+    }
+
+    #[test]
+    fn an_ended_mute_and_a_shadowed_entry_are_warned_of() {
+        let entry = |words: &str| format!("[[keys]]\n{words}\n");
+        let text = [
+            format!("{LOOPBACK}name = \"shop\"\ntoken_env = \"TOKEN\"\n"),
+            entry("match = \"old\"\nmuted_until = 2020-02-03\nreason = \"moves\""),
+            entry("match = \"new\"\nmuted_until = 9999-02-03\nreason = \"moves\""),
+            entry("match = \"*\"\naccount = \"shop\""),
+            entry("match = \"behind\"\naccount = \"shop\""),
+            entry("match = \"any\""),
+            entry("match = \"**\""),
+            entry("match = \"last\""),
+        ];
+        let expected = [
+            "a mute in the inventory has ended and does nothing; remove it: \"old\" (2020-02-03)",
+            "an earlier entry of the inventory with match = \"*\" takes all keys, so these never \
+             match; put it last: \"behind\", \"last\"",
+        ];
+        assert_eq!(warnings(&text.concat(), &[]), expected);
+    }
+
+    #[test]
+    fn proxies_of_the_environment_are_warned_of_without_their_passwords() {
+        let account = |name: &str, url: &str, more: &str| {
+            format!(
+                "[[accounts]]\nname = {name:?}\nbase_url = {url:?}\ntoken_file = {:?}\n{more}",
+                "/proc/self/comm"
+            )
+        };
+        let text = [
+            account("direct", "https://api.example.com", ""),
+            account("local", "http://localhost", ""),
+            account(
+                "through",
+                "https://api.example.com",
+                "proxy_url = \"http://p:1\"\n",
+            ),
+        ];
+        let variables = [
+            ("https_proxy", "http://user:hunter2@proxy:3128"),
+            ("ALL_PROXY", "socks5://user:hunter2@proxy"),
+            ("HTTP_PROXY", ""),
+        ];
+        let told = warnings(&text.concat(), &variables);
+        let expected = "https_proxy, ALL_PROXY in the environment: proxies of the environment are \
+            not used; set proxy_url if these accounts need one: direct";
+        assert!(told.iter().any(|it| it == expected), "{told:#?}");
+        assert!(!told.join("").contains("hunter2"), "{told:#?}");
+        let only_through = account(
+            "a",
+            "https://api.example.com",
+            "proxy_url = \"http://p:1\"\n",
+        );
+        let told = warnings(&only_through, &variables);
+        assert!(!told.join("").contains("proxies"), "{told:#?}");
     }
 
     #[test]

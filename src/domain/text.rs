@@ -3,6 +3,7 @@
 //! Whatever the API says may hold line breaks, terminal escapes, text that reverses the reader's
 //! direction, or a secret. Nothing from outside is shown before it has passed through here.
 
+use std::borrow::Cow;
 use std::fmt;
 
 pub use crate::redaction::{REDACTED, redact};
@@ -74,6 +75,64 @@ pub fn label(text: &str) -> String {
         })
         .collect();
     cut(&redact(&shown), LABEL_CHARS_MAX)
+}
+
+/// `text`, which may be a URL, well-formed or not, without what is secret in one: user, password
+/// and query; and without anything that looks like a key.
+pub fn redact_url(text: &str) -> String {
+    let text = redact(text);
+    let (scheme, rest) = text
+        .split_once("//")
+        .map_or(("", &*text), |(scheme, rest)| {
+            text.split_at_checked(scheme.len() + 2)
+                .unwrap_or((scheme, rest))
+        });
+    let is_url = !scheme.is_empty();
+    let (rest, query) = match rest.find(['?', '#']) {
+        // The password may hold either, so only what follows the last `@` is a query.
+        Some(_) if rest.contains('@') => rest
+            .rsplit_once('@')
+            .and_then(|(before, after)| {
+                let at = before.len() + 1 + after.find(['?', '#'])?;
+                rest.split_at_checked(at)
+            })
+            .unwrap_or((rest, "")),
+        Some(at) => rest.split_at_checked(at).unwrap_or((rest, "")),
+        None => (rest, ""),
+    };
+    let has_query = is_url || query.contains('=');
+    let mut shown = scheme.to_owned();
+    match rest.rsplit_once('@') {
+        // `team@example.com` is no secret; `user:password@host` is one without a scheme too.
+        Some((before, host)) if is_url || before.contains(':') => {
+            shown.push_str(REDACTED);
+            shown.push('@');
+            shown.push_str(host);
+        }
+        _ => shown.push_str(&without_port_that_is_none(is_url, rest)),
+    }
+    match query.chars().next() {
+        Some(mark) if has_query => {
+            shown.push(mark);
+            shown.push_str(REDACTED);
+        }
+        _ => shown.push_str(query),
+    }
+    shown
+}
+
+/// `http://user:password`, where the host was forgotten.
+fn without_port_that_is_none(is_url: bool, rest: &str) -> Cow<'_, str> {
+    let authority = rest.split('/').next().unwrap_or_default();
+    let port = authority.rsplit_once(':').map(|(_, port)| port);
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    match port {
+        Some(port) if is_url && !authority.ends_with(']') && !is_port(port) => {
+            let host = authority.split(':').next().unwrap_or_default();
+            Cow::Owned(format!("{host}:{REDACTED}"))
+        }
+        _ => Cow::Borrowed(rest),
+    }
 }
 
 /// An error and its causes in one line, outermost first.
@@ -170,6 +229,45 @@ mod tests {
         let line = Line::clean(&"é".repeat(3_000_000));
         assert_eq!(line.as_str().chars().count(), LINE_CHARS_MAX);
         assert!(line.as_str().ends_with('…'));
+    }
+
+    #[test]
+    fn fault_j14_a_url_is_shown_without_user_password_and_query() {
+        for (text, expected) in [
+            ("https://api.example.com/v1", "https://api.example.com/v1"),
+            ("http://proxy:3128", "http://proxy:3128"),
+            ("http://[::1]:3128/a", "http://[::1]:3128/a"),
+            ("https://me@host/a", "https://[redacted]@host/a"),
+            ("http://me:pass@proxy:3128", "http://[redacted]@proxy:3128"),
+            ("socks5://me:pass@proxy", "socks5://[redacted]@proxy"),
+            ("http://me:p@ss@proxy", "http://[redacted]@proxy"),
+            ("http://me:p?a#s/s@proxy", "http://[redacted]@proxy"),
+            ("http://me:pa ss@proxy", "http://[redacted]@proxy"),
+            ("https://host/a?token=secret", "https://host/a?[redacted]"),
+            ("https://host/a?secret", "https://host/a?[redacted]"),
+            ("https://host/a#secret", "https://host/a#[redacted]"),
+            ("https://me:pass@host/?a=secret@b", "https://[redacted]@b"),
+            (
+                "https://me:pass@host/?a=secret",
+                "https://[redacted]@host/?[redacted]",
+            ),
+            ("//me:pass@host", "//[redacted]@host"),
+            ("me:pass@proxy:3128", "[redacted]@proxy:3128"),
+            ("http:me:pass@proxy", "[redacted]@proxy"),
+            ("host/a?token=secret", "host/a?[redacted]"),
+            ("http://me:pass", "http://me:[redacted]"),
+            ("http://me:pass:word/x", "http://me:[redacted]"),
+            // No URL, no secret.
+            ("team@example.com", "team@example.com"),
+            ("what now?", "what now?"),
+            ("a?b", "a?b"),
+            ("#1", "#1"),
+            ("127.0.0.1:10120", "127.0.0.1:10120"),
+            ("sk_live_abc", "[redacted]"),
+            ("", ""),
+        ] {
+            assert_eq!(redact_url(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -261,17 +261,19 @@ mod tests {
         let key = "account=a key_id=k name=Build team=platform expires_at=1970-01-02T00:00:00Z \
                    expires_in=\"1h 1m\" expires_in_seconds=3661";
         let expected = [
-            format!("INFO a key was added {key}"),
+            format!("level=INFO msg=\"a key was added\" {key}"),
             format!(
-                "WARN the scopes of a key were widened {key} change=scopes added=\"b, c\" removed=a"
+                "level=WARN msg=\"the scopes of a key were widened\" {key} change=scopes added=\"b, c\" removed=a"
             ),
-            format!("INFO a key changed {key} change=scopes removed=a"),
+            format!("level=INFO msg=\"a key changed\" {key} change=scopes removed=a"),
             format!(
-                "WARN the IP allow list of a key was widened {key} change=ip_allow_list \
+                "level=WARN msg=\"the IP allow list of a key was widened\" {key} change=ip_allow_list \
                  added=\"any address\" removed=10.0.0.1"
             ),
-            format!("INFO a key changed {key} change=expiry from=never to=unreadable"),
-            format!("INFO a key changed {key} change=name from=old"),
+            format!(
+                "level=INFO msg=\"a key changed\" {key} change=expiry from=never to=unreadable"
+            ),
+            format!("level=INFO msg=\"a key changed\" {key} change=name from=old"),
         ];
         assert_eq!(written(Level::INFO, &[(0, events)]), expected);
     }
@@ -282,10 +284,10 @@ mod tests {
         let shown = written(Level::DEBUG, &polls);
         let failure = "account=a reason=dns error=no attempts=0 retry_in=0s";
         let expected = [
-            format!("WARN listing keys failed {failure}"),
-            format!("DEBUG listing keys failed again {failure}"),
-            format!("DEBUG listing keys failed again {failure}"),
-            format!("WARN listing keys failed {failure} suppressed=2"),
+            format!("level=WARN msg=\"listing keys failed\" {failure}"),
+            format!("level=DEBUG msg=\"listing keys failed again\" {failure}"),
+            format!("level=DEBUG msg=\"listing keys failed again\" {failure}"),
+            format!("level=WARN msg=\"listing keys failed\" {failure} suppressed=2"),
         ];
         assert_eq!(shown, expected);
     }
@@ -307,10 +309,10 @@ mod tests {
         }
         polls.extend([(5, vec![good()]), (60, vec![good()]), (120, vec![good()])]);
         let shown = written(Level::INFO, &polls);
-        let works = "INFO listing keys works again account=a keys=3 failures=1";
+        let works = "level=INFO msg=\"listing keys works again\" account=a keys=3 failures=1";
         // Five lines at once; the sixth has to wait.
         assert_eq!(shown.len(), 6, "{shown:?}");
-        assert!(shown[4].starts_with("WARN"), "{shown:?}");
+        assert!(shown[4].starts_with("level=WARN "), "{shown:?}");
         assert_eq!(shown[5], works);
     }
 
@@ -328,10 +330,10 @@ mod tests {
         assert_eq!(
             shown[CHANGES_MAX + CROSSINGS_MAX..],
             [
-                "INFO more keys changed than were logged account=a suppressed=80",
-                "WARN more keys crossed a threshold account=a keys=950",
-                "INFO more keys changed than were logged account=a suppressed=100",
-                "WARN more keys crossed a threshold account=a keys=1000",
+                "level=INFO msg=\"more keys changed than were logged\" account=a suppressed=80",
+                "level=WARN msg=\"more keys crossed a threshold\" account=a keys=950",
+                "level=INFO msg=\"more keys changed than were logged\" account=a suppressed=100",
+                "level=WARN msg=\"more keys crossed a threshold\" account=a keys=1000",
             ]
         );
     }

@@ -27,6 +27,7 @@ const KEYS_PATH: &str = "/developers/api_keys";
 pub(super) static PROFILE: Profile = Profile {
     name: Cow::Borrowed(NAME),
     base_url: Cow::Borrowed("https://api.bitgpt.xyz"),
+    listing_path: Cow::Borrowed(KEYS_PATH),
     auth_header: Cow::Borrowed("authorization"),
     auth_prefix: Cow::Borrowed("Bearer "),
     environment: Some(EnvironmentAccount {

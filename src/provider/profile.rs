@@ -15,6 +15,8 @@ pub struct Profile {
     pub name: Text,
     /// Where its API is, unless an account says otherwise.
     pub base_url: Text,
+    /// The path below `base_url` that lists the keys.
+    pub listing_path: Text,
     /// The header that carries the token, in lower case.
     pub auth_header: Text,
     /// What stands before the token there.

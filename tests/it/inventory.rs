@@ -211,20 +211,20 @@ async fn the_log_tells_of_the_own_key_of_crossings_and_of_idle_entries() {
     assert_eq!(
         told("own key"),
         [
-            "INFO recognised the exporter's own key account=default key_id=own \
+            "level=INFO msg=\"recognised the exporter's own key\" account=default key_id=own \
              expires_at=2099-01-01T00:00:00Z expires_in="
                 .to_owned()
                 + told("recognised")[0].split_once("expires_in=").unwrap().1,
-            "WARN the exporter's own key holds more scopes than listing needs account=default \
-             key_id=own needed=api_keys.read scopes=users.deactivate"
+            "level=WARN msg=\"the exporter's own key holds more scopes than listing needs\" \
+             account=default key_id=own needed=api_keys.read scopes=users.deactivate"
                 .to_owned(),
         ]
     );
     assert_eq!(
         told("inventory"),
         [
-            "WARN entries of the inventory match no key, or none before another entry count=2 \
-          entries=\"gone, ci-build\""
+            "level=WARN msg=\"entries of the inventory match no key, or none before another entry\" \
+             count=2 entries=\"gone, ci-build\""
         ]
     );
     let expires_at = soon.format("%Y-%m-%dT%H:%M:%SZ");
@@ -238,7 +238,7 @@ async fn the_log_tells_of_the_own_key_of_crossings_and_of_idle_entries() {
         .zip(["entered its critical threshold", "expired"])
     {
         assert!(
-            line.starts_with(&format!("WARN a key {words} {who}")),
+            line.starts_with(&format!("level=WARN msg=\"a key {words}\" {who}")),
             "{line}"
         );
         assert!(line.ends_with("rotate_url=https://wiki/rotate"), "{line}");
@@ -274,15 +274,15 @@ async fn the_log_names_changed_keys_with_old_and_new_values() {
                expires_at=2099-02-03T00:00:00Z expires_in=";
     for (start, end) in [
         (
-            "WARN the scopes of a key were widened",
+            "level=WARN msg=\"the scopes of a key were widened\"",
             "change=scopes added=c removed=a",
         ),
         (
-            "WARN the IP allow list of a key was widened",
+            "level=WARN msg=\"the IP allow list of a key was widened\"",
             "change=ip_allow_list added=198.51.100.7",
         ),
         (
-            "INFO a key changed",
+            "level=INFO msg=\"a key changed\"",
             "change=expiry from=2098-01-01T00:00:00Z to=2099-02-03T00:00:00Z",
         ),
     ] {
@@ -348,7 +348,7 @@ async fn a_crossing_is_told_once_across_a_restart_where_state_is_saved() {
             binary(&["--config.file", &path, "--log.level", "debug"]),
             &folder,
         );
-        daemon.logs("listed keys account=default").await;
+        daemon.logs("msg=\"listed keys\" account=default").await;
         let start = std::time::Instant::now();
         // The poll is over and published, and so saved at the end.
         while !daemon

@@ -213,9 +213,10 @@ fn a_bad_configuration_is_told_word_for_word_and_exits_2() {
         .to_string();
     let expected = format!(
         "api-key-exporter: the configuration cannot be used:\n\
-         \x20 poll.interval = \"1s\" (file {path}): must be a duration from 5s to 24h, such as \"90s\"\n\
-         \x20 poll.intervall (file {path}): unknown option; known here: interval, timeout, \
-         attempts, max_body_bytes, max_keys, shrink_confirmations, shrink_ratio\n\
+         \x20 poll.interval = \"1s\" (file {path}:2:12): must be a duration from 5s to 24h, such as \"90s\"\n\
+         \x20 poll.intervall (file {path}:3:1): unknown option; did you mean interval? known here: \
+         interval, timeout, attempts, max_body_bytes, max_keys, shrink_confirmations, \
+         shrink_ratio\n\
          \x20 no account: set BITGPT_API_KEY_FILE or BITGPT_API_KEY in the environment, or write \
          [[accounts]] into the file named by --config.file\n"
     );
@@ -255,6 +256,145 @@ fn a_bad_command_line_exits_2_and_never_repeats_a_key() {
             "{}",
             text(&output.stderr)
         );
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_logged_as_json_where_the_log_is_json() {
+    let folder = Folder::new("bad-config-json");
+    let bad = "[poll]\ninterval = \"1s\"\nattempts = 0\n";
+    let in_file = |format: &str| format!("log.format = \"{format}\"\n{bad}");
+    let of_file = |text: &str| folder.file("bad.toml", text).display().to_string();
+    let problems = |output: &Output, level: &str, field: &str| {
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let words = text(&output.stderr);
+        let lines: Vec<serde_json::Value> = words
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{words}")))
+            .collect();
+        for line in &lines {
+            assert_eq!(line[level], "ERROR", "{words}");
+            assert_eq!(line[field], "the configuration cannot be used", "{words}");
+        }
+        let problems = lines
+            .iter()
+            .map(|line| line["problem"].as_str().unwrap().to_owned());
+        problems.collect::<Vec<String>>()
+    };
+    let path = of_file(bad);
+    let flags = ["--config.file", &path, "--log.format", "json"];
+    let flagged = problems(&run(&flags, &[]), "level", "msg");
+    assert_eq!(flagged.len(), 3, "{flagged:?}");
+    let variable = ("API_KEY_EXPORTER__LOG__FORMAT", "gcp");
+    let output = run(&["run", "--config.file", &path], &[variable]);
+    assert_eq!(problems(&output, "severity", "message"), flagged);
+    let path = of_file(&in_file("json"));
+    let filed = problems(&run(&["--config.file", &path], &[]), "level", "msg");
+    let start = format!("poll.interval = \"1s\" (file {path}:3:12): must be");
+    assert!(filed[0].starts_with(&start), "{filed:?}");
+    assert!(filed[2].starts_with("no account: "), "{filed:?}");
+    // A file that cannot be parsed leaves the flags.
+    let path = of_file("poll = [\n");
+    let flags = ["--config.file", &path, "--log.format=JSON"];
+    let broken = problems(&run(&flags, &[]), "level", "msg");
+    assert!(broken[0].contains("TOML syntax error"), "{broken:?}");
+    // Everybody else gets the list.
+    for (file, command) in [
+        (in_file("text"), &["run"][..]),
+        (in_file("json"), &["config", "check"]),
+        (in_file("json"), &["config", "show"]),
+    ] {
+        let path = of_file(&file);
+        let output = run(&[command, &["--config.file", &path]].concat(), &[]);
+        let words = text(&output.stderr);
+        let title = "api-key-exporter: the configuration cannot be used:\n  poll.interval";
+        assert!(words.starts_with(title), "{words}");
+        assert_eq!(words.lines().count(), 4, "{words}");
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+#[test]
+fn a_check_without_tokens_needs_none() {
+    let folder = Folder::new("skip-tokens");
+    let text_of_file = "[[accounts]]\nname = \"shop\"\ntoken_file = \"/nonexistent/token\"\n\
+                        [[accounts]]\nname = \"office\"\ntoken_env = \"NOWHERE\"\n\
+                        [[keys]]\nmatch = \"*\"\naccount = \"office\"\n";
+    let path = folder
+        .file("config.toml", text_of_file)
+        .display()
+        .to_string();
+    let check = ["config", "check", "--config.file", &path];
+    let output = run(&check, &[]);
+    let words = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    for problem in [
+        "accounts \"shop\": token_file (",
+        "accounts \"office\": token_env (",
+    ] {
+        assert!(words.contains(problem), "{words}");
+    }
+    let output = run(&[&check[..], &["--skip-tokens"]].concat(), &[]);
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(
+        text(&output.stdout),
+        "configuration is good: 2 account(s), tokens not checked\n"
+    );
+    assert_eq!(output.status.code(), Some(0));
+    let output = run(&["config", "check", "--skip-tokens"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    // Everything else is checked all the same.
+    folder.file("config.toml", &format!("{text_of_file}teem = \"a\"\n"));
+    let output = run(&[&check[..], &["--skip-tokens"]].concat(), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        text(&output.stderr).contains("did you mean team?"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn the_reason_of_a_failed_start_is_never_lost() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for command in [&["demo"][..], &["run"]] {
+        for format in ["text", "json", "gcp"] {
+            for _ in 0..10 {
+                let options = ["--web.listen-address", &address, "--log.format", format];
+                let output = run(&[command, &options].concat(), &[("BITGPT_API_KEY", TOKEN)]);
+                let words = text(&output.stderr);
+                assert!(
+                    words.contains("Address already in use"),
+                    "{command:?}: {words}"
+                );
+                assert_eq!(output.status.code(), Some(1));
+            }
+        }
+    }
+}
+
+#[test]
+fn lines_to_the_journal_start_with_their_priority() {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixStream;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for is_journal in [true, false] {
+        let (mut journal, stderr) = UnixStream::pair().unwrap();
+        let stderr = fs::File::from(OwnedFd::from(stderr));
+        let metadata = stderr.metadata().unwrap();
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        let stream = format!("{device}:{}", inode + u64::from(!is_journal));
+        let mut command = binary(&["demo", "--web.listen-address", &address]);
+        command.env("JOURNAL_STREAM", stream).stderr(stderr);
+        let status = command.status().unwrap();
+        drop(command);
+        assert_eq!(status.code(), Some(1));
+        let mut log = String::new();
+        journal.read_to_string(&mut log).unwrap();
+        let line = log.lines().find(|line| line.contains("exiting")).unwrap();
+        assert_eq!(line.starts_with("<3>"), is_journal, "{log}");
     }
 }
 
@@ -462,8 +602,8 @@ async fn fault_b1_the_log_tells_what_the_api_said() {
     let (told, retry_in) = told.rsplit_once(" retry_in=").unwrap();
     assert_eq!(
         told,
-        "WARN listing keys failed account=default reason=client_error http_status=400 api_status=400 \
-         error=\"Validation failed\" support_id=support_0197c0ec validator=\"{\\\"page\\\":\\\"must be positive\\\"}\" \
+        "level=WARN msg=\"listing keys failed\" account=default reason=client_error http_status=400 \
+         api_status=400 error=\"Validation failed\" support_id=support_0197c0ec validator=\"{\\\"page\\\":\\\"must be positive\\\"}\" \
          api_log=\"{\\\"request_id\\\":\\\"req_1\\\"}\" message=malformed attempts=1"
     );
     assert!(["4s", "5s"].contains(&retry_in), "{retry_in}");

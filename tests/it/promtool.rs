@@ -87,7 +87,10 @@ async fn the_demo_starts_at_once_shows_lively_keys_fails_now_and_then_and_satisf
     assert!(some("api_key_superseded{", 1.0) && some("api_key_ip_unrestricted{", 1.0));
     // The third poll fails, some 20 s after the start.
     let start = std::time::Instant::now();
-    while !daemon.log().contains("WARN listing keys failed") {
+    while !daemon
+        .log()
+        .contains("level=WARN msg=\"listing keys failed\"")
+    {
         assert!(
             start.elapsed() < Duration::from_secs(60),
             "{}",

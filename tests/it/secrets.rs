@@ -69,6 +69,63 @@ fn fault_g3_a_key_that_is_put_where_a_path_belongs_is_not_repeated() {
     }
 }
 
+#[test]
+fn fault_j14_no_value_of_an_option_shows_a_password() {
+    let folder = Folder::new("passwords");
+    let account = "[[accounts]]\nname = \"shop\"\ntoken_env = \"MY_TOKEN\"\n";
+    let urls = [
+        "https://user:hunter2@proxy:3128",
+        "https://user:hun ter2hunter2@proxy",
+        "socks5://user:hunter2@proxy",
+        "user:hunter2@proxy",
+        "http:user:hunter2@proxy",
+        "https://user:hunter2",
+        "https://proxy/?password=hunter2",
+        "https://proxy:none/?password=hunter2",
+        "http://user:p@hunter2@proxy/a?b#hunter2",
+    ];
+    for url in urls {
+        for option in [
+            "poll.interval = \"URL\"",
+            "web.listen_addresses = [\"URL\"]",
+            "web.telemetry_path = \"URL\"",
+            "log.level = \"URL\"",
+            "inventory_file = \"URL\"",
+            "proxy = \"URL\"",
+            "proxy = URL",
+            "proxy_url = \"URL",
+            "ACCOUNTproxy_url = \"URL\"",
+            "ACCOUNTbase_url = \"URL\"",
+            "ACCOUNTexpected_env = \"URL\"",
+            "ACCOUNTtoken_file = \"URL\"",
+            "ACCOUNT[[keys]]\nmatch = \"a\"\nrunbook_url = \"URL\"",
+        ] {
+            let text = option.replace("ACCOUNT", account).replace("URL", url);
+            let path = folder.file("config.toml", &text).display().to_string();
+            for command in ["check", "show"] {
+                let mut command = binary(&["config", command, "--config.file", &path]);
+                let output = command.env("MY_TOKEN", TOKEN).output().unwrap();
+                let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+                assert!(!said.is_empty());
+                assert!(!said.contains("hunter2"), "{text}: {said}");
+            }
+        }
+        for arguments in [
+            &[url][..],
+            &["config", url],
+            &["config", "show", "--proxy", url],
+            &["run", "--log.level", url],
+            &["demo", "--web.listen-address", url],
+            &["--config.file", "/nonexistent", "--log.format", url],
+        ] {
+            let output = binary(arguments).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+            let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert!(!said.contains("hunter2"), "{arguments:?}: {said}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_c14_f6_no_secret_is_ever_shown() {
     let body = TOKEN.strip_prefix("sk_live_").unwrap();

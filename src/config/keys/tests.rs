@@ -112,7 +112,7 @@ fn every_problem_of_an_inventory_is_named() {
     let pattern = "an id or a label of 1 to 255 characters, * for any run of them, ? for any one";
     let why = "is missing: say why the key is muted or exempt";
     let expected = [
-        format!("keys[0].match: is missing: {pattern}"),
+        format!("keys[0].match (file a.toml): is missing: {pattern}"),
         format!("keys[0].name = \"\" (file a.toml): {label}"),
         format!("keys[1].match = \"\" (file a.toml): must be {pattern}"),
         "keys[1].account = \"office\" (file a.toml): must be one of the accounts: shop".to_owned(),
@@ -133,9 +133,9 @@ fn every_problem_of_an_inventory_is_named() {
         "keys[1].owner (file a.toml): unknown option; known here: match, account, name, team, \
          rotate_url, runbook_url, warning, critical, muted_until, exempt, reason"
             .to_owned(),
-        format!("keys[2].reason: {why}"),
+        format!("keys[2].reason (file a.toml): {why}"),
         format!("keys[3].reason = \" \" (file a.toml): {label}"),
-        format!("keys[3].reason: {why}"),
+        format!("keys[3].reason (file a.toml): {why}"),
     ];
     assert_eq!(refused(text), expected);
 }
@@ -144,9 +144,10 @@ fn every_problem_of_an_inventory_is_named() {
 fn an_account_that_is_wrong_itself_is_no_second_problem_of_an_entry() {
     let entry = "[[keys]]\nmatch = \"a\"\naccount = \"shop\"\n";
     let wrong = "[[accounts]]\nname = \"shop\"\ntoken_env = \"NONE\"\n";
-    let expected = "accounts[0].token_env (file a.toml): the environment has no variable NONE";
+    let expected =
+        "accounts \"shop\": token_env (file a.toml): the environment has no variable NONE";
     assert_eq!(problems(&format!("{entry}{wrong}"), &[]), [expected]);
-    let second = "accounts[1].token_env (file a.toml): the environment has no variable NONE";
+    let second = "accounts \"shop\": token_env (file a.toml): the environment has no variable NONE";
     let office = "[[accounts]]\nname = \"office\"\ntoken_env = \"TOKEN\"\n";
     assert_eq!(problems(&format!("{entry}{office}{wrong}"), &[]), [second]);
     let tried = problems(entry, &[("API_KEY_EXPORTER__ACCOUNTS__NAME", "shop")]);

@@ -106,10 +106,10 @@ async fn fault_e4_two_hundred_connections_take_no_file_that_a_poll_needs() {
     let share = (cpu(&after) - cpu(&before)) / took;
     assert!(share < 0.2, "{share} of a core, unoptimised");
     let log = daemon.log();
-    let told = "WARN few files may be open (ulimit -n, LimitNOFILE=); connections give way to \
-                polls open_files_max=64 needed=283 connections_max=37";
+    let told = "level=WARN msg=\"few files may be open (ulimit -n, LimitNOFILE=); connections give way to \
+                polls\" open_files_max=64 needed=283 connections_max=37";
     assert_eq!(log.matches(told).count(), 1, "{log}");
-    assert_eq!(log.matches(" WARN ").count(), 1, "{log}");
+    assert_eq!(log.matches(" level=WARN ").count(), 1, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +119,7 @@ async fn fault_e4_a_soft_limit_is_raised_as_far_as_needed() {
     let daemon = daemon_under(&["prlimit", "--nofile=64:"], &folder, &api);
     let scrape = scrape(daemon.address().await).await;
     assert_eq!(scrape.get("process_max_fds"), Some(283.0));
-    assert!(!daemon.log().contains(" WARN "), "{}", daemon.log());
+    assert!(!daemon.log().contains(" level=WARN "), "{}", daemon.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +130,7 @@ async fn fault_e4_i6_without_any_file_left_it_waits_and_recovers() {
     let address = daemon.address().await;
     // Sixteen are enough to poll and to serve one at a time.
     daemon.logs("listed keys for the first time").await;
-    daemon.logs("WARN few files may be open").await;
+    daemon.logs("level=WARN msg=\"few files may be open").await;
     let before = scrape(address).await;
     assert_eq!(before.account("up"), Some(1.0));
     let limit = |soft: &str| {
@@ -298,7 +298,7 @@ async fn fault_i9_it_needs_neither_proc_nor_tmp_nor_a_home_nor_etc() {
     assert_eq!(scrape.key_ids(), ["a"]);
     assert_eq!(scrape.of("process_").len(), 0, "there is no /proc");
     assert!(scrape.get("api_key_exporter_http_connections") >= Some(1.0));
-    assert!(!daemon.log().contains(" WARN "), "{}", daemon.log());
+    assert!(!daemon.log().contains(" level=WARN "), "{}", daemon.log());
     daemon.signal("-TERM");
     assert_eq!(daemon.ended().0, Some(0));
 }

@@ -72,7 +72,8 @@ async fn accounts_come_go_and_change_without_costing_the_others_anything() {
         scrape.get(&up("first")) == Some(1.0) && scrape.get(&up("second")) == Some(1.0)
     };
     until(&daemon, "both are up", all_up).await;
-    let fewer = "WARN the new configuration has fewer accounts; was the file finished?";
+    let fewer =
+        "level=WARN msg=\"the new configuration has fewer accounts; was the file finished?\"";
 
     // Added in front, removed, and kept.
     let third = account(&folder, "third", &two.url(), "");
@@ -96,7 +97,7 @@ async fn accounts_come_go_and_change_without_costing_the_others_anything() {
     );
     assert_eq!(one.requests().len(), 1);
     daemon
-        .logs("reloaded the configuration accounts=2 added=third removed=second\n")
+        .logs("msg=\"reloaded the configuration\" accounts=2 added=third removed=second\n")
         .await;
     daemon.logs(&format!("{fewer} removed=second\n")).await;
 
@@ -124,8 +125,8 @@ async fn accounts_come_go_and_change_without_costing_the_others_anything() {
     .await;
     assert_eq!(after.key_ids(), ["b"]);
     for line in [
-        "reloaded the configuration accounts=2 changed=first\n",
-        "reloaded the configuration accounts=1 removed=third changed=first\n",
+        "msg=\"reloaded the configuration\" accounts=2 changed=first\n",
+        "msg=\"reloaded the configuration\" accounts=1 removed=third changed=first\n",
         &format!("{fewer} removed=third\n"),
     ] {
         daemon.logs(line).await;
@@ -169,7 +170,7 @@ async fn fault_g2_a_broken_file_leaves_the_old_configuration_in_force() {
         assert!(
             daemon
                 .log()
-                .contains("ERROR the configuration cannot be used")
+                .contains("level=ERROR msg=\"the configuration cannot be used")
         );
         folder.file("config.toml", &format!("{head}{good}"));
         daemon.signal("-HUP");

@@ -64,7 +64,9 @@ async fn fault_e5_accepts_that_fail_are_followed_by_others() {
         let expected = if warnings == 0 { 0.0..=0.0 } else { 3.0..=6.0 };
         assert!(expected.contains(&failed.unwrap()), "{error}: {failed:?}");
         let log = daemon.log();
-        let told = log.matches("WARN cannot accept connections").count();
+        let told = log
+            .matches("level=WARN msg=\"cannot accept connections")
+            .count();
         assert_eq!(told, warnings, "{error}: {log}");
         daemon.signal_all("-TERM");
         assert_eq!(daemon.ended().0, Some(0), "{error}");
@@ -225,7 +227,7 @@ async fn fault_e13_an_address_that_cannot_be_had_exits_1_and_is_named() {
         let output = wrapped(user, &daemon).output().unwrap();
         let words = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{name}: {words}");
-        let told = format!("ERROR exiting error=\"cannot listen on {address}: {why}\"");
+        let told = format!("level=ERROR msg=exiting error=\"cannot listen on {address}: {why}\"");
         assert!(words.contains(&told), "{name}: {words}");
     }
     assert_eq!(api.requests().len(), 0, "nothing was polled");

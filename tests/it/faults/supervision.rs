@@ -39,7 +39,13 @@ fn dying_daemon(file: &Path) -> i32 {
         config.accounts[0].interval = Duration::MAX;
         Ok(config)
     });
-    match app::serve(async || Ok(load), Unit::default(), false, &|_, _| {}) {
+    match app::serve(
+        async || Ok(load),
+        Unit::default(),
+        false,
+        &app::misconfigured,
+        &|_, _| {},
+    ) {
         Exit::Failed(_) => 1,
         other @ (Exit::Done(_) | Exit::Misconfigured(_)) => panic!("{other:?}"),
     }
@@ -71,14 +77,18 @@ fn fault_i3_a_poll_loop_that_keeps_dying_ends_the_process_with_1() {
         assert!((1.0..5.0).contains(&panics.unwrap()), "{panics:?}");
         assert!(daemon.get("/-/healthy").await.contains("is healthy"));
         // Fifteen seconds of pauses, and up to five before each of five polls.
-        let end = "ERROR a task keeps dying task=poller deaths=5";
+        let end = "level=ERROR msg=\"a task keeps dying\" task=poller deaths=5";
         daemon.logs_within(end, Duration::from_secs(60)).await;
         daemon
-            .logs("ERROR exiting error=\"the poller task ended\"")
+            .logs("level=ERROR msg=exiting error=\"the poller task ended\"")
             .await;
         let log = daemon.log();
         assert_eq!(daemon.ended().0, Some(1), "{log}");
-        assert_eq!(log.matches("ERROR a task panicked").count(), 5, "{log}");
+        assert_eq!(
+            log.matches("level=ERROR msg=\"a task panicked\"").count(),
+            5,
+            "{log}"
+        );
         // A death costs the API no more than a start does.
         assert_eq!(api.requests().len(), 5);
     });

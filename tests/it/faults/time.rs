@@ -183,7 +183,7 @@ async fn fault_d6_no_timezone_changes_a_word() {
             .map(str::to_owned)
             .collect();
         let log = daemon.log();
-        let times: Vec<String> = log.lines().map(|line| line[..24].to_owned()).collect();
+        let times: Vec<String> = log.lines().map(|line| line[5..29].to_owned()).collect();
         let crossing = log.lines().find(|line| line.contains("key_id=a")).unwrap();
         let crossing = crossing.to_owned();
         told.push((lines, times, crossing));
@@ -242,13 +242,13 @@ async fn fault_c13_d7_clocks_that_disagree_are_logged_once() {
     let found = lines("clock skew between the API and this machine; check time synchronization");
     assert_eq!(found.len(), 1, "{log}");
     assert!(
-        found[0].contains(" WARN ") && found[0].contains("skew_seconds=3"),
+        found[0].contains(" level=WARN ") && found[0].contains("skew_seconds=3"),
         "{log}"
     );
     let future = lines("keys were created in the future");
     assert_eq!(future.len(), 1, "{log}");
     for words in [
-        " WARN ",
+        " level=WARN ",
         "timezone",
         "key_id=new",
         "created_at=20",

@@ -1,0 +1,145 @@
+//! Command lines good and bad.
+
+use super::*;
+
+fn parse(line: &str) -> Result<Invocation, String> {
+    let arguments = std::iter::once(PROGRAM).chain(line.split_whitespace());
+    Invocation::parse(arguments).map_err(|error| words(&error))
+}
+
+#[test]
+fn options_may_precede_or_follow_the_command() {
+    for line in [
+        "--config.file a.toml --log.level debug config check --skip-tokens",
+        "config --config.file a.toml --log.level debug check --skip-tokens",
+        "config check --skip-tokens --config.file a.toml --log.level debug",
+        "--config.file b.toml --log.level info config check --skip-tokens --log.level=debug \
+         --config.file=a.toml",
+    ] {
+        let Invocation { task, options } = parse(line).unwrap();
+        assert_eq!(task, Task::ConfigCheck { skip_tokens: true }, "{line}");
+        let file = options.file.config_file;
+        assert_eq!(file, Some(PathBuf::from("a.toml")), "{line}");
+        assert_eq!(
+            options.settings.log_level.as_deref(),
+            Some("debug"),
+            "{line}"
+        );
+    }
+    let both = "--web.listen-address :1 run --web.listen-address :2 --web.systemd-socket";
+    let Invocation { task, options } = parse(both).unwrap();
+    assert_eq!(task, Task::Run);
+    assert_eq!(options.settings.listen_addresses, [":1", ":2"]);
+    assert!(options.socket.systemd_socket);
+}
+
+#[test]
+fn a_command_refuses_the_options_that_it_does_not_take() {
+    for (option, command) in [
+        ("--config.file=a.toml", "demo"),
+        ("--web.systemd-socket", "demo"),
+        ("--web.systemd-socket", "config show"),
+        ("--web.systemd-socket", "config check"),
+        ("--log.level=debug", "man"),
+        ("--config.file=a.toml", "completions bash"),
+        ("--skip-tokens", "config show"),
+        ("--skip-tokens", "run"),
+    ] {
+        let after = parse(&format!("{command} {option}")).unwrap_err();
+        assert!(after.starts_with("error: unexpected argument"), "{after}");
+        let before = parse(&format!("{option} {command}")).unwrap_err();
+        let (option, _) = option.split_once('=').unwrap_or((option, ""));
+        assert!(before.contains(option), "{before}");
+    }
+    let words = parse("--web.systemd-socket config show").unwrap_err();
+    let expected = "error: the option '--web.systemd-socket' cannot be used with 'show'";
+    assert!(words.starts_with(expected), "{words}");
+}
+
+#[test]
+fn an_error_repeats_a_misspelled_command_but_nothing_that_could_be_secret() {
+    let words = parse("chekc").unwrap_err();
+    assert!(words.contains("'chekc'"), "{words}");
+    let words = parse("config chekc").unwrap_err();
+    assert!(
+        words.contains("'chekc'") && words.contains("'check'"),
+        "{words}"
+    );
+    let words = parse("--log.levle debug").unwrap_err();
+    assert!(words.contains("--log.level"), "{words}");
+    for line in [
+        "hunter2",
+        "http://user:hunter2@proxy:3128",
+        "run https://host/?token=hunter2",
+        "--token hunter2",
+        "--token=hunter2",
+        "--hunter2",
+        "--web.systemd-socket=hunter2",
+        "completions hunter2",
+        "config hunter2",
+        "config check hunter2",
+        "sk_live_hunter2",
+    ] {
+        let words = parse(line).unwrap_err();
+        assert!(words.starts_with("error: "), "{words}");
+        assert!(!words.contains("hunter2"), "{line}: {words}");
+    }
+}
+
+#[test]
+fn help_teaches_and_shows_only_the_options_of_the_command() {
+    let help = |line: &str| parse(&format!("{line} --help")).unwrap_err();
+    let root = help("");
+    for taught in [
+        "Environment variables:",
+        "BITGPT_API_KEY_FILE",
+        "API_KEY_EXPORTER__POLL__INTERVAL=1m",
+        "Exit codes:",
+        "Examples:",
+        "--config.file",
+        "--web.systemd-socket",
+        "[default: 127.0.0.1:10120]",
+        "completions",
+    ] {
+        assert!(root.contains(taught), "{taught}:\n{root}");
+    }
+    let web = crate::config::Web::default();
+    let shown = format!("[default: {}]", web.listen_addresses[0]);
+    assert!(root.contains(&shown), "{root}");
+    assert!(root.contains(&format!("[default: {}]", web.telemetry_path)));
+    let show = help("config show");
+    assert!(
+        show.contains("--config.file") && show.contains("Exit codes:"),
+        "{show}"
+    );
+    assert!(
+        !show.contains("systemd-socket") && !show.contains("skip-tokens"),
+        "{show}"
+    );
+    let demo = help("demo");
+    assert!(demo.contains("--web.listen-address"), "{demo}");
+    assert!(!demo.contains("--config.file"), "{demo}");
+    for words in [root, show, demo, help("config check"), help("man")] {
+        let longest = words.lines().map(|line| line.chars().count()).max();
+        assert!(longest <= Some(120), "{longest:?}:\n{words}");
+    }
+}
+
+#[test]
+fn completions_and_the_manual_know_every_command() {
+    use clap::ValueEnum;
+    for shell in Shell::value_variants() {
+        let script = completions(*shell);
+        for word in ["completions", "log.format", "skip-tokens"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    let page = man();
+    for line in [".SH COMMANDS", ".SH \"EXIT CODES\"", ".SH EXAMPLES"] {
+        assert!(page.lines().any(|it| it == line), "{line}:\n{page}");
+    }
+    assert!(
+        page.contains("skip\\-tokens") && page.contains("BITGPT_API_KEY_FILE"),
+        "{page}"
+    );
+}

@@ -1,0 +1,47 @@
+//! What a misspelled word may have been meant to be. Pure.
+
+/// Options and choices are shorter; what is longer is not misspelled but something else.
+const CHARS_MAX: usize = 64;
+
+/// The one of `known` that is closest to `given`, if it is close enough to be what was meant: at
+/// most a third of the letters differ.
+pub(super) fn closest<'a>(
+    given: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    if given.len() > CHARS_MAX {
+        return None;
+    }
+    // Case, and dashes for underscores, are no difference.
+    let given = given.to_lowercase().replace('-', "_");
+    let letters = given.chars().count();
+    let distances = known
+        .into_iter()
+        .map(|word| (strsim::osa_distance(&given, word), word));
+    let (distance, word) = distances.min()?;
+    (distance <= (letters / 3).max(1) && letters > 1).then_some(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_close_word_is_suggested() {
+        let known = ["interval", "timeout", "token_file", "token_env"];
+        for (given, expected) in [
+            ("intervall", Some("interval")),
+            ("Interval", Some("interval")),
+            ("tiemout", Some("timeout")),
+            ("token-file", Some("token_file")),
+            ("tokenfile", Some("token_file")),
+            ("token", None),
+            ("x", None),
+            ("", None),
+            ("something_else", None),
+        ] {
+            assert_eq!(closest(given, known), expected, "{given}");
+        }
+        assert_eq!(closest(&"a".repeat(10_000), known), None);
+    }
+}
