@@ -2,7 +2,6 @@
 //! or a death; drains.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::cli::Options;
-use crate::config::{Config, Log, Problem, Sources, Web};
+use crate::config::{Config, Log, Problem, Sources};
 use crate::domain::text::chain;
 use crate::exposition::cache::ExpositionCache;
 use crate::inventory_watch;
@@ -27,12 +26,17 @@ use crate::os::{allocator, clock, rlimits, systemd, threads};
 use crate::pollers::Pollers;
 use crate::reload::{Load, Reloader, Reloads};
 use crate::server::Server;
-use crate::server::listen::{self, ListenError};
+use crate::server::listen::{self, ListenAddress, ListenError, Listener};
+use crate::server::routes::Paths;
+use crate::server::web_config::WebFile;
 use crate::telemetry::Telemetry;
 use crate::{logging, snapshot};
 
 /// Kept back from the grace period for the runtime to end in, name resolutions that hang included.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
+
+/// Most connections of the probe listener: a kubelet and a load balancer need one each.
+const PROBE_CONNECTIONS_MAX: usize = 8;
 
 /// How the program ends, and what it says then.
 #[derive(Debug)]
@@ -58,6 +62,9 @@ pub enum RunError {
     /// A listening socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The web configuration file, which was usable a moment before.
+    #[error("cannot use the web configuration file: {0}")]
+    WebConfig(String),
     /// The demo's API has no address to listen on.
     #[error("cannot start the embedded API")]
     Demo(#[source] std::io::Error),
@@ -75,7 +82,7 @@ pub enum RunError {
 /// Runs the daemon until a signal or a failure ends it. `prepare` makes the function that reads the
 /// configuration, now and at each reload. With `systemd_socket` it serves the sockets that systemd
 /// passed instead of its own. `misconfigured` reports a bad configuration. `bound` is called once
-/// it listens, with the addresses.
+/// it listens, with the URLs of its root.
 ///
 /// Everything that goes wrong before the log exists is in the returned [`Exit`]; afterwards it is
 /// in the log.
@@ -84,7 +91,7 @@ pub fn serve(
     unit: Unit,
     systemd_socket: bool,
     misconfigured: &dyn Fn(&[Problem]) -> Exit,
-    bound: &dyn Fn(&[SocketAddr], &Config),
+    bound: &dyn Fn(&[String], &Config),
 ) -> Exit {
     // Before anything is read: a SIGHUP from here on is a reload, and a SIGTERM a clean stop.
     let (runtime, mut signals) = match with_signals() {
@@ -120,9 +127,16 @@ pub fn serve(
         } else {
             listen::bind(&config.web.listen_addresses)?
         };
-        bound(&addresses(&listeners), &config);
+        let probes = config.web.probe_listen_address.as_ref();
+        let probes = probes.map(listen::bind_to).transpose()?;
+        let web_file = open_web_file(&config)?;
+        bound(&urls(&listeners, web_file.as_deref()), &config);
         let daemon = Daemon {
-            listeners,
+            sockets: Sockets {
+                listeners,
+                probes,
+                web_file,
+            },
             signals,
             logging: &logging,
             unit,
@@ -141,9 +155,28 @@ pub fn serve(
     }
 }
 
-fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
-    let addresses = listeners.iter().map(TcpListener::local_addr);
-    addresses.filter_map(Result::ok).collect()
+/// The URL of each listener's root, without the last `/`.
+fn urls(listeners: &[Listener], web_file: Option<&WebFile>) -> Vec<String> {
+    let is_encrypted = web_file.is_some_and(WebFile::is_encrypted);
+    let scheme = if is_encrypted { "https" } else { "http" };
+    let url = |address: ListenAddress| match address {
+        ListenAddress::Unix(_) => address.to_string(),
+        ListenAddress::EveryAddress(_) | ListenAddress::Tcp(_) => format!("{scheme}://{address}"),
+    };
+    listeners
+        .iter()
+        .filter_map(Listener::address)
+        .map(url)
+        .collect()
+}
+
+fn open_web_file(config: &Config) -> Result<Option<Arc<WebFile>>, RunError> {
+    let Some(path) = &config.web.config_file else {
+        return Ok(None);
+    };
+    let file = WebFile::open(path, clock::now);
+    let file = file.map_err(|problems| RunError::WebConfig(problems.join("; ")))?;
+    Ok(Some(Arc::new(file)))
 }
 
 /// What the configuration is made from, for these options.
@@ -179,17 +212,33 @@ fn failed_early(error: &RunError) -> Exit {
 
 /// All that a daemon needs besides its configuration.
 struct Daemon<'a> {
-    listeners: Vec<TcpListener>,
+    sockets: Sockets,
     signals: Signals,
     logging: &'a Logging,
     unit: Unit,
+}
+
+/// Where a daemon serves, and whom.
+struct Sockets {
+    listeners: Vec<Listener>,
+    probes: Option<Listener>,
+    web_file: Option<Arc<WebFile>>,
+}
+
+impl Sockets {
+    /// Open files that the probes need.
+    fn probe_files(&self) -> usize {
+        self.probes
+            .as_ref()
+            .map_or(0, |_| 1 + PROBE_CONNECTIONS_MAX)
+    }
 }
 
 impl Daemon<'_> {
     /// Polls and serves until a signal says stop, or a task dies.
     async fn run(self, config: &Config, load: Load) -> Result<(), RunError> {
         let Self {
-            listeners,
+            sockets,
             mut signals,
             logging,
             unit,
@@ -206,12 +255,12 @@ impl Daemon<'_> {
             unit,
             connections_max: rlimits::connections(
                 config.web.max_connections,
-                listeners.len(),
+                sockets.listeners.len() + sockets.probe_files(),
                 config.accounts.len(),
             ),
         };
         let mut tasks = tokio::select! {
-            tasks = start(config, listeners, parts, &stop) => tasks,
+            tasks = start(config, sockets, parts, &stop) => tasks,
             signal = signals.stop() => {
                 info!(signal, "stopped before the start was over");
                 return Ok(());
@@ -256,17 +305,22 @@ pub async fn spawn(
     config: &Config,
     listeners: Vec<TcpListener>,
     stop: &CancellationToken,
-) -> Result<JoinSet<&'static str>, prometheus::Error> {
+) -> Result<JoinSet<&'static str>, RunError> {
     let unchanged = config.clone();
     let (reloads, reloader) = Reloads::new(Arc::new(move || Ok(unchanged.clone())));
     let parts = Parts {
-        telemetry: Telemetry::new()?,
+        telemetry: Telemetry::new().map_err(RunError::Telemetry)?,
         reloads,
         reloader,
         unit: Unit::default(),
         connections_max: config.web.max_connections,
     };
-    Ok(start(config, listeners, parts, stop).await)
+    let sockets = Sockets {
+        listeners: listeners.into_iter().map(Listener::from).collect(),
+        probes: None,
+        web_file: open_web_file(config)?,
+    };
+    Ok(start(config, sockets, parts, stop).await)
 }
 
 /// What the tasks of a daemon share.
@@ -280,7 +334,7 @@ struct Parts {
 
 async fn start(
     config: &Config,
-    listeners: Vec<TcpListener>,
+    sockets: Sockets,
     parts: Parts,
     stop: &CancellationToken,
 ) -> JoinSet<&'static str> {
@@ -310,18 +364,38 @@ async fn start(
         trimming.await;
         "allocator"
     });
+    let Sockets {
+        listeners,
+        probes,
+        web_file,
+    } = sockets;
+    announce(config, &urls(&listeners, web_file.as_deref()));
+    let own = probes.as_ref().or(listeners.first());
+    let own = own.and_then(Listener::address);
+    let probe_server = Server {
+        store: pollers.store.clone(),
+        exposition: ExpositionCache::new(pollers.store.clone()),
+        telemetry: telemetry.clone(),
+        liveness: pollers.liveness.clone(),
+        paths: Paths::of_probes(),
+        probes_only: true,
+        web_file: None,
+        reloads: None,
+        places: Arc::new(Semaphore::new(PROBE_CONNECTIONS_MAX)),
+        now: clock::now,
+    };
     let server = Arc::new(Server {
         store: pollers.store.clone(),
         exposition: ExpositionCache::new(pollers.store.clone()),
         telemetry,
         liveness: pollers.liveness.clone(),
-        telemetry_path: config.web.telemetry_path.clone(),
+        paths: config.web.paths.clone(),
+        probes_only: false,
+        web_file,
         reloads: config.web.enable_lifecycle.then_some(parts.reloads),
         places: Arc::new(Semaphore::new(parts.connections_max)),
         now: clock::now,
     });
-    announce(config, &listeners);
-    let own = listeners.first().and_then(|first| first.local_addr().ok());
     let (store, liveness) = (pollers.store.clone(), pollers.liveness.clone());
     let reporting = systemd::report(parts.unit.clone(), store, liveness, own, stop.clone());
     tasks.spawn(async move {
@@ -329,8 +403,13 @@ async fn start(
         "systemd"
     });
     tasks.spawn(pollers.run(parts.reloader, parts.unit.notifier));
-    for listener in listeners {
-        let (server, stop) = (server.clone(), stop.clone());
+    let probe_server = Arc::new(probe_server);
+    let probes = probes.map(|listener| (listener, probe_server));
+    let listeners = listeners
+        .into_iter()
+        .map(|listener| (listener, server.clone()));
+    for (listener, server) in listeners.chain(probes) {
+        let stop = stop.clone();
         tasks.spawn(async move {
             server.run(listener, stop).await;
             "server"
@@ -339,11 +418,13 @@ async fn start(
     tasks
 }
 
-fn announce(config: &Config, listeners: &[TcpListener]) {
-    let Web { telemetry_path, .. } = &config.web;
-    let urls: Vec<String> = addresses(listeners)
+fn announce(config: &Config, urls: &[String]) {
+    let Paths {
+        prefix, telemetry, ..
+    } = &config.web.paths;
+    let urls: Vec<String> = urls
         .iter()
-        .map(|address| format!("http://{address}{telemetry_path}"))
+        .map(|url| format!("{url}{prefix}{telemetry}"))
         .collect();
     info!(
         version = env!("CARGO_PKG_VERSION"),

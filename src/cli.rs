@@ -69,6 +69,7 @@ pub struct Cli {
 }
 
 #[derive(Clone, Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and not for long")]
 enum Command {
     /// Run the daemon (the default)
     Run(Options),
@@ -145,6 +146,25 @@ pub struct Settings {
     /// Address to listen on, instead of those configured; repeatable [default: 127.0.0.1:10120]
     #[arg(long = "web.listen-address", value_name = "ADDRESS", value_hint = ValueHint::Hostname)]
     pub listen_addresses: Vec<String>,
+    /// Web configuration file (TLS, basic authentication and more), YAML as other exporters use it
+    /// [default: none]
+    #[arg(long = "web.config.file", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub web_config_file: Option<String>,
+    /// Address that serves /-/healthy and /-/ready without TLS and authentication, and nothing else
+    /// [default: none]
+    #[arg(
+        long = "web.probe-listen-address",
+        value_name = "ADDRESS",
+        value_hint = ValueHint::Hostname
+    )]
+    pub probe_listen_address: Option<String>,
+    /// URL under which users reach the exporter, for example through a reverse proxy; its path
+    /// prefixes all paths [default: none]
+    #[arg(long = "web.external-url", value_name = "URL", value_hint = ValueHint::Url)]
+    pub external_url: Option<String>,
+    /// Prefix of all paths [default: the path of --web.external-url]
+    #[arg(long = "web.route-prefix", value_name = "PATH")]
+    pub route_prefix: Option<String>,
     /// Path of the metrics [default: /metrics]
     #[arg(long = "web.telemetry-path", value_name = "PATH")]
     pub telemetry_path: Option<String>,
@@ -265,6 +285,12 @@ impl Options {
             },
             settings: Settings {
                 listen_addresses,
+                web_config_file: own.web_config_file.or(outer_settings.web_config_file),
+                probe_listen_address: own
+                    .probe_listen_address
+                    .or(outer_settings.probe_listen_address),
+                external_url: own.external_url.or(outer_settings.external_url),
+                route_prefix: own.route_prefix.or(outer_settings.route_prefix),
                 telemetry_path: own.telemetry_path.or(outer_settings.telemetry_path),
                 log_level: own.log_level.or(outer_settings.log_level),
                 log_format: own.log_format.or(outer_settings.log_format),
@@ -306,6 +332,30 @@ impl Settings {
                 "--web.listen-address",
                 addresses,
                 true,
+            ),
+            (
+                "web.config_file",
+                "--web.config.file",
+                one(&self.web_config_file),
+                false,
+            ),
+            (
+                "web.probe_listen_address",
+                "--web.probe-listen-address",
+                one(&self.probe_listen_address),
+                false,
+            ),
+            (
+                "web.external_url",
+                "--web.external-url",
+                one(&self.external_url),
+                false,
+            ),
+            (
+                "web.route_prefix",
+                "--web.route-prefix",
+                one(&self.route_prefix),
+                false,
             ),
             (
                 "web.telemetry_path",

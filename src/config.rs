@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,12 +33,17 @@ pub use reader::Effective;
 use reader::{Least, Section};
 use secrecy::zeroize::Zeroizing;
 
+use url::Url;
+
 use crate::domain::assessment::AssessmentRules;
 use crate::domain::changes::ShrinkGuard;
 use crate::domain::inventory::Inventory;
 use crate::exposition::Metrics;
 use crate::os::clock;
 use crate::os::files::{self, FileError};
+use crate::server::listen::ListenAddress;
+use crate::server::routes::Paths;
+use crate::server::web_config;
 
 /// What all environment variables of the exporter start with.
 const ENV_PREFIX: &str = "API_KEY_EXPORTER";
@@ -77,9 +81,13 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Web {
     /// Where it listens; at least one.
-    pub listen_addresses: Vec<SocketAddr>,
-    /// The path of the metrics.
-    pub telemetry_path: String,
+    pub listen_addresses: Vec<ListenAddress>,
+    /// Where it serves the probes alone, to everybody.
+    pub probe_listen_address: Option<ListenAddress>,
+    /// The web configuration file: TLS, users and more.
+    pub config_file: Option<PathBuf>,
+    /// Where everything is: `telemetry_path`, `external_url` and `route_prefix` together.
+    pub paths: Paths,
     /// Most connections at a time; one more is closed at once.
     pub max_connections: usize,
     /// Whether `/-/reload` works.
@@ -279,19 +287,39 @@ impl Web {
     const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
     fn read(section: &mut Section<'_>) -> Self {
+        let listen_addresses = section.distinct_list(
+            "listen_addresses",
+            &[Self::LISTEN_ADDRESS],
+            LISTEN_ADDRESS_WANTED,
+            |text| text.parse().ok(),
+        );
+        let probe_listen_address = section.optional_text(
+            "probe_listen_address",
+            None,
+            LISTEN_ADDRESS_WANTED,
+            |text| text.parse().ok(),
+        );
+        if probe_listen_address
+            .as_ref()
+            .is_some_and(|probe| listen_addresses.contains(probe))
+        {
+            let words = "must differ from web.listen_addresses";
+            section.problem("probe_listen_address", None, words);
+        }
+        let config_file = section.path("config_file");
+        if let Some(path) = &config_file
+            && let Err(problems) = web_config::check(path, clock::now)
+        {
+            for problem in problems {
+                let words = format!("{}: {problem}", path.display());
+                section.problem("config_file", None, &words);
+            }
+        }
         Self {
-            listen_addresses: section.distinct_list(
-                "listen_addresses",
-                &[Self::LISTEN_ADDRESS],
-                "an address and a port such as \"127.0.0.1:10120\", \":10120\" or \"[::1]:10120\"",
-                parse_listen_address,
-            ),
-            telemetry_path: section.text(
-                "telemetry_path",
-                Self::TELEMETRY_PATH,
-                "a path of its own such as \"/metrics\"",
-                parse_telemetry_path,
-            ),
+            listen_addresses,
+            probe_listen_address,
+            config_file,
+            paths: read_paths(section),
             max_connections: section.number("max_connections", Self::MAX_CONNECTIONS, 1..=100_000),
             enable_lifecycle: section.flag("enable_lifecycle", false),
             shutdown_grace: section.duration(
@@ -354,6 +382,41 @@ impl Metrics {
                 1..=10_000,
             ),
         }
+    }
+}
+
+/// What a listening address looks like.
+const LISTEN_ADDRESS_WANTED: &str = "an address and a port such as \"127.0.0.1:10120\", \
+    \":10120\" or \"[::1]:10120\", or a socket's path such as \"unix:/run/exporter.sock\"";
+
+/// As Prometheus: the prefix of all paths is the path of the external URL, unless a proxy removes
+/// it, which `route_prefix` then says.
+fn read_paths(section: &mut Section<'_>) -> Paths {
+    let telemetry = section.text(
+        "telemetry_path",
+        Web::TELEMETRY_PATH,
+        "a path of its own such as \"/metrics\"",
+        parse_telemetry_path,
+    );
+    let external = section.optional_text(
+        "external_url",
+        None,
+        "a URL or a path such as \"https://example.com/keys\" or \"/keys\"",
+        parse_external_url,
+    );
+    let prefix = section.optional_text(
+        "route_prefix",
+        None,
+        "a path such as \"/keys\", or \"/\"",
+        parse_prefix,
+    );
+    let (external_url, external_path) = external.unzip();
+    let prefix = prefix.or_else(|| external_path.clone()).unwrap_or_default();
+    Paths {
+        links: external_path.unwrap_or_else(|| prefix.clone()),
+        prefix,
+        telemetry,
+        external_url: external_url.flatten(),
     }
 }
 
@@ -424,29 +487,51 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>, Problem> {
     }
 }
 
-/// `:10120` means every address of the machine, as in all exporters; both families, where the
-/// system has both.
-fn parse_listen_address(text: &str) -> Option<SocketAddr> {
-    match text.strip_prefix(':') {
-        Some(port) => Some(SocketAddr::new(
-            std::net::Ipv6Addr::UNSPECIFIED.into(),
-            port.parse().ok()?,
-        )),
-        None => text.strip_prefix("localhost:").map_or_else(
-            || text.parse().ok(),
-            |port| Some(SocketAddr::from(([127, 0, 0, 1], port.parse().ok()?))),
-        ),
+/// A whole URL, or only its path; and the path as [`parse_prefix`] returns it.
+fn parse_external_url(text: &str) -> Option<(Option<Url>, String)> {
+    if text.starts_with('/') {
+        return Some((None, parse_prefix(text)?));
     }
+    let url = Url::parse(text).ok()?;
+    let is_plain = matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    let path = parse_prefix(url.path()).filter(|_| is_plain)?;
+    Some((Some(url), path))
+}
+
+/// A path that starts with one `/` and ends with none; empty for the root.
+fn parse_prefix(text: &str) -> Option<String> {
+    let inner = text.trim_matches('/');
+    if inner.is_empty() {
+        return Some(String::new());
+    }
+    let is_segment = |segment: &str| {
+        !matches!(segment, "" | "." | "..") && segment.bytes().all(is_plain_in_path)
+    };
+    inner
+        .split('/')
+        .all(is_segment)
+        .then(|| format!("/{inner}"))
+}
+
+/// Whether a path may hold it and nothing needs to escape it.
+fn is_plain_in_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'~')
 }
 
 /// A path that nothing else answers, written with characters that need no escaping.
 fn parse_telemetry_path(text: &str) -> Option<String> {
-    let is_plain =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'~');
     let is_free = text != "/"
         && text != "/calendar.ics"
         && !["/-/", "/api/"].iter().any(|taken| text.starts_with(taken));
-    (text.starts_with('/') && !text.starts_with("//") && text.bytes().all(is_plain) && is_free)
+    (text.starts_with('/')
+        && !text.starts_with("//")
+        && text.bytes().all(is_plain_in_path)
+        && is_free)
         .then(|| text.to_owned())
 }
 

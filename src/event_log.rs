@@ -6,10 +6,12 @@
 //! here, beside the line.
 
 mod account_log;
+mod config_log;
 mod lines;
 mod process_log;
 mod rate_limit;
 
 pub use account_log::{AccountLog, PollFacts};
+pub use config_log::{ReloadLog, Reloaded, WebFileLog};
 pub use lines::attempt_failed;
 pub use process_log::{AcceptLog, SnapshotLog, WatchdogLog};

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use crate::config::{Account, Config, Details, Effective};
 use crate::domain::account_state::{self, AccountState};
 use crate::domain::text::chain;
 use crate::domain::text::join_truncated;
 use crate::domain::view::ViewSettings;
+use crate::event_log::{ReloadLog, Reloaded};
 use crate::liveness::Liveness;
 use crate::os::systemd::Notifier;
 use crate::poller::details::{Ask, Reader};
@@ -42,6 +43,7 @@ pub struct Pollers {
     telemetry: Telemetry,
     /// Shared by all accounts.
     tls: Arc<TlsConfigs>,
+    log: ReloadLog,
     /// What is in force.
     config: Config,
     handles: Vec<PollerHandle>,
@@ -75,6 +77,7 @@ impl Pollers {
             directory: open_store(config).await,
             telemetry,
             tls: Arc::new(TlsConfigs::new(now)),
+            log: ReloadLog::default(),
             config: config.clone(),
             handles: Vec::new(),
             dead: CancellationToken::new(),
@@ -112,10 +115,7 @@ impl Pollers {
                 }
                 Err(problems) => {
                     self.telemetry.config_refused();
-                    error!(
-                        problems,
-                        "the configuration cannot be used; the old one stays in force"
-                    );
+                    self.log.refused(&problems);
                     Err(problems)
                 }
             };
@@ -190,7 +190,7 @@ impl Pollers {
                 removed.push(name);
             }
         }
-        warn_of_what_needs_a_restart(&self.config.effective, &config.effective);
+        let need_restart = what_needs_a_restart(&self.config.effective, &config.effective);
         self.store.replace_accounts(plan, view_settings(&config));
         self.config = config;
         self.handles = kept;
@@ -199,19 +199,14 @@ impl Pollers {
         let accounts = self.handles.len();
         let [added, removed, changed] =
             [added, removed, changed].map(|names| join_truncated(names.iter().map(String::as_str)));
-        info!(
+        self.log.reloaded(&Reloaded {
             accounts,
-            added, removed, changed, "reloaded the configuration"
-        );
-        if let Some(removed) = removed {
-            warn!(
-                removed,
-                "the new configuration has fewer accounts; was the file finished?"
-            );
-        }
-        for warning in &self.config.warnings {
-            warn!(warning, "questionable configuration");
-        }
+            added,
+            removed,
+            changed,
+            need_restart,
+            warnings: &self.config.warnings,
+        });
     }
 
     /// What is known of an account that is new: what is saved of it, or nothing.
@@ -332,8 +327,8 @@ async fn open_store(config: &Config) -> Option<Arc<SnapshotDirectory>> {
     Some(directory)
 }
 
-/// Names the options whose new value is not in force.
-fn warn_of_what_needs_a_restart(before: &[Effective], now: &[Effective]) {
+/// The options whose new value is not in force.
+fn what_needs_a_restart(before: &[Effective], now: &[Effective]) -> Option<String> {
     let fixed = |all: &[Effective]| -> BTreeSet<(String, Option<String>)> {
         let fixed = all
             .iter()
@@ -350,10 +345,7 @@ fn warn_of_what_needs_a_restart(before: &[Effective], now: &[Effective]) {
         .difference(&before)
         .map(|(name, _)| name.as_str())
         .collect();
-    if !differing.is_empty() {
-        let options = differing.join(", ");
-        warn!(options, "changed options need a restart to be in force");
-    }
+    (!differing.is_empty()).then(|| differing.join(", "))
 }
 
 /// Whether the details of the account's keys are read.

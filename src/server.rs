@@ -1,56 +1,39 @@
 //! Accepts connections, limits them, answers from memory, and drains at the end.
 
 mod accept_backoff;
+mod connection;
 mod lifecycle;
 pub mod listen;
 pub mod negotiate;
+mod request;
 pub mod routes;
 mod segments;
+pub mod web_config;
 
-use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Datelike, Utc};
+use http::StatusCode;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, DATE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use hyper::header::{CONNECTION, DATE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Request, Response, Version};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::debug;
 
 use crate::event_log::AcceptLog;
 use crate::exposition::cache::ExpositionCache;
 use crate::liveness::Liveness;
 use crate::reload::Reloads;
 use crate::server::accept_backoff::AcceptBackoff;
-use crate::server::routes::{Asked, View};
+use crate::server::listen::{Listener, Stream};
+use crate::server::routes::{Asked, Paths, View};
 use crate::server::segments::Segments;
+use crate::server::web_config::{InForce, Refusal, WebFile};
 use crate::state_store::StateStore;
 use crate::telemetry::{Rejected, Task, Telemetry};
-
-/// How long a request's head may take. Prometheus sends it in one packet.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a connection may be used before it is asked to end, and then how long its last answer
-/// may take. Together 30 s: a reader that reads nothing holds its place no longer.
-const CONNECTION_LIFE: Duration = Duration::from_secs(20);
-const LAST_ANSWER: Duration = Duration::from_secs(10);
-
-/// How long a connection may last after a stop. An answer under way is with a reader that reads in
-/// milliseconds; a request that is not whole by then, nobody needs answered.
-const DRAIN: Duration = Duration::from_secs(3);
-
-/// Largest request head. Prometheus' has some 500 bytes; hyper's least is 8 KiB.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// What every connection shares.
 #[derive(Debug)]
@@ -63,8 +46,12 @@ pub struct Server {
     pub telemetry: Telemetry,
     /// Whether the poll loops live.
     pub liveness: Liveness,
-    /// The path of the metrics.
-    pub telemetry_path: String,
+    /// Where everything is.
+    pub paths: Paths,
+    /// Whether it serves nothing but the probes.
+    pub probes_only: bool,
+    /// TLS, users and more; `None` serves everybody plain HTTP.
+    pub web_file: Option<Arc<WebFile>>,
     /// Where a reload is asked for; `None` where `web.enable_lifecycle` is off.
     pub reloads: Option<Reloads>,
     /// Places for connections.
@@ -75,13 +62,13 @@ pub struct Server {
 
 impl Server {
     /// Serves `listener` until `stop`, then finishes the answers under way.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let mut log = AcceptLog::new(self.telemetry.http_rejected(Rejected::AcceptFailed));
         let mut backoff = AcceptBackoff::default();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let error = match accepted {
-                Ok((stream, _peer)) => {
+                Ok(stream) => {
                     backoff.is_over();
                     self.admit(stream, &connections, &stop);
                     continue;
@@ -103,7 +90,7 @@ impl Server {
     /// none.
     fn admit(
         self: &Arc<Self>,
-        stream: TcpStream,
+        stream: Stream,
         connections: &TaskTracker,
         stop: &CancellationToken,
     ) {
@@ -115,61 +102,70 @@ impl Server {
         connections.spawn(async move {
             let _counted = server.telemetry.panic_guard(Task::Connection);
             server.telemetry.http_connections.inc();
-            server.connection(stream, stop).await;
+            connection::serve(&server, stream, stop).await;
             server.telemetry.http_connections.dec();
             drop(place);
         });
     }
 
-    async fn connection(&self, stream: TcpStream, stop: CancellationToken) {
-        // Answers are written whole; waiting to fill a packet would only delay their last one.
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(error = error.to_string(), "cannot set TCP_NODELAY");
-        }
-        let answer = service_fn(async |request: Request<Incoming>| {
-            Ok::<_, Infallible>(self.answer(request).await)
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            // hyper's own panics before 1970 and after 9999; `answer` writes one.
-            .auto_date_header(false)
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), answer);
-        let mut connection = pin!(connection);
-        let left = tokio::select! {
-            ended = connection.as_mut() => return note(ended),
-            () = stop.cancelled() => DRAIN,
-            () = sleep(CONNECTION_LIFE) => LAST_ANSWER,
-        };
-        connection.as_mut().graceful_shutdown();
-        if let Ok(ended) = timeout(left, connection).await {
-            note(ended);
-        }
-    }
-
-    async fn answer(&self, request: Request<Incoming>) -> Response<Segments> {
+    /// Answers a request that came over a connection with or without TLS.
+    async fn answer(&self, request: Request<Incoming>, is_encrypted: bool) -> Response<Segments> {
         let has_body = !request.body().is_end_stream();
         // A body is not read: a client that asks before it sends one is not told to.
         let (request, _) = request.into_parts();
         let now = (self.now)();
-        let mut response = if request.uri.path() == lifecycle::PATH {
-            let response = lifecycle::reload(&request.method, self.reloads.as_ref()).await;
+        let mut response = self.admitted(&request, has_body, is_encrypted, now).await;
+        let headers = response.headers_mut();
+        if request.version == Version::HTTP_2 {
+            // It has no such header; a stream ends by itself.
+            headers.remove(CONNECTION);
+        } else if has_body {
+            // Where the next request would start, nobody knows.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(date) = http_date(now) {
+            headers.insert(DATE, date);
+        }
+        response.map(Segments::new)
+    }
+
+    /// Answers what is well-formed and what the web configuration file lets in.
+    async fn admitted(
+        &self,
+        request: &http::request::Parts,
+        has_body: bool,
+        is_encrypted: bool,
+        now: DateTime<Utc>,
+    ) -> Response<Vec<Bytes>> {
+        if !request::is_valid(request.version, &request.uri, &request.headers) {
+            self.telemetry.count_request("other", 400);
+            return routes::refusal(StatusCode::BAD_REQUEST, "Bad Request\n".into());
+        }
+        let in_force = match &self.web_file {
+            None => None,
+            Some(file) => match file.admit(&request.headers, is_encrypted).await {
+                Ok(in_force) => Some(in_force),
+                Err((refusal, in_force)) => {
+                    let mut response = refused(refusal);
+                    add_headers(&mut response, in_force.as_deref());
+                    let code = response.status().as_u16();
+                    self.telemetry.count_request("other", code);
+                    return response;
+                }
+            },
+        };
+        let path = request.uri.path().strip_prefix(self.paths.prefix.as_str());
+        let mut response = if path == Some(lifecycle::PATH) && !self.probes_only {
+            let external = self.paths.external_url.as_ref();
+            let response = lifecycle::reload(request, self.reloads.as_ref(), external).await;
             let code = response.status().as_u16();
             self.telemetry.count_request(lifecycle::PATH, code);
             response
         } else {
-            self.look_up(&request, has_body, now).await
+            self.look_up(request, has_body, now).await
         };
-        if has_body {
-            // Where the next request would start, nobody knows.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
-        }
-        if let Some(date) = http_date(now) {
-            response.headers_mut().insert(DATE, date);
-        }
-        response.map(Segments::new)
+        add_headers(&mut response, in_force.as_deref());
+        response
     }
 
     /// Answers from memory.
@@ -182,10 +178,11 @@ impl Server {
         let view = View {
             is_ready: self.store.is_ready(),
             is_alive: self.liveness.is_alive(),
-            telemetry_path: &self.telemetry_path,
+            paths: &self.paths,
+            probes_only: self.probes_only,
         };
         // Nothing else needs it rendered.
-        let exposition = if request.uri.path() == self.telemetry_path {
+        let exposition = if self.paths.is_metrics(request.uri.path()) && !self.probes_only {
             Some(self.exposition.read(now).await)
         } else {
             None
@@ -214,9 +211,19 @@ fn http_date(now: DateTime<Utc>) -> Option<HeaderValue> {
     HeaderValue::from_str(&date).ok()
 }
 
-/// What ends a connection is the peer's affair; it is worth no more than a line for whoever debugs.
-fn note(ended: Result<(), hyper::Error>) {
-    if let Err(error) = ended {
-        debug!(error = error.to_string(), "a connection ended badly");
+/// The response to a request that the web configuration file does not let in.
+fn refused(refusal: Refusal) -> Response<Vec<Bytes>> {
+    let mut response = routes::refusal(refusal.status(), refusal.words().into());
+    if refusal == Refusal::Unauthorized {
+        let basic = HeaderValue::from_static("Basic");
+        response.headers_mut().insert(WWW_AUTHENTICATE, basic);
+    }
+    response
+}
+
+/// What the web configuration file adds to responses wins over our own.
+fn add_headers(response: &mut Response<Vec<Bytes>>, in_force: Option<&InForce>) {
+    for (name, value) in in_force.map_or(&[][..], InForce::headers) {
+        response.headers_mut().insert(name, value.clone());
     }
 }

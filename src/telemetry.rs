@@ -81,15 +81,18 @@ pub enum Rejected {
     /// The system could not hand it over: too many open files, no memory. Each failure counts; the
     /// connection may wait and be accepted later.
     AcceptFailed,
+    /// Its TLS handshake failed: no common version, no accepted client certificate, or too slow.
+    TlsHandshake,
 }
 
 impl Rejected {
-    const ALL: [Self; 2] = [Self::ConnLimit, Self::AcceptFailed];
+    const ALL: [Self; 3] = [Self::ConnLimit, Self::AcceptFailed, Self::TlsHandshake];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::ConnLimit => "conn_limit",
             Self::AcceptFailed => "accept_failed",
+            Self::TlsHandshake => "tls_handshake",
         }
     }
 }

@@ -106,7 +106,7 @@ fn help_teaches_and_shows_only_the_options_of_the_command() {
     let web = crate::config::Web::default();
     let shown = format!("[default: {}]", web.listen_addresses[0]);
     assert!(root.contains(&shown), "{root}");
-    assert!(root.contains(&format!("[default: {}]", web.telemetry_path)));
+    assert!(root.contains(&format!("[default: {}]", web.paths.telemetry)));
     let show = help("config show");
     assert!(
         show.contains("--config.file") && show.contains("Exit codes:"),

@@ -13,6 +13,7 @@ use crate::fake_api::FakeApi;
 use crate::os::clock;
 use crate::os::systemd::Unit;
 use crate::reload::Load;
+use crate::server::routes::Paths;
 
 /// Where the fake API listens: on a free port that only this machine reaches.
 const API_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -36,7 +37,7 @@ pub(super) fn demo(options: &Options, print: &dyn Fn(&str)) -> Exit {
         Unit::default(),
         false,
         &|problems| app::misconfigured_daemon(&of_problems, problems),
-        &|addresses, config| print(&welcome(addresses, &config.web.telemetry_path)),
+        &|urls, config| print(&welcome(urls, &config.web.paths)),
     )
 }
 
@@ -128,11 +129,12 @@ fn sources(given: &Sources) -> Sources {
 }
 
 /// What people read first.
-fn welcome(addresses: &[SocketAddr], telemetry_path: &str) -> String {
-    let pages = |address: &SocketAddr| {
-        format!("  start page  http://{address}/\n  metrics     http://{address}{telemetry_path}\n")
+fn welcome(urls: &[String], paths: &Paths) -> String {
+    let (prefix, telemetry) = (&paths.prefix, &paths.telemetry);
+    let pages = |url: &String| {
+        format!("  start page  {url}{prefix}/\n  metrics     {url}{prefix}{telemetry}\n")
     };
-    let pages: String = addresses.iter().map(pages).collect();
+    let pages: String = urls.iter().map(pages).collect();
     format!(
         "api-key-exporter demo: an embedded fake BitGPT API, polled every 10 s. About every third poll\n\
          fails in another way, and the log below says how. Nothing leaves this machine.\n\n\

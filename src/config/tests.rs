@@ -161,7 +161,7 @@ fn the_environment_goes_before_the_file_and_flags_before_both() {
         config.web.listen_addresses,
         ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]
     );
-    assert_eq!(config.web.telemetry_path, "/flag");
+    assert_eq!(config.web.paths.telemetry, "/flag");
     let origin = |name: &str| {
         let option = config
             .effective
@@ -202,11 +202,14 @@ fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
     "#;
     let expected = [
         "web.listen_addresses = \"nowhere\" (file a.toml): must be an address and a port such as \
-         \"127.0.0.1:10120\", \":10120\" or \"[::1]:10120\"",
+         \"127.0.0.1:10120\", \":10120\" or \"[::1]:10120\", or a socket's path such as \
+         \"unix:/run/exporter.sock\"",
         "web.telemetry_path = \"metrics\" (file a.toml): must be a path of its own such as \"/metrics\"",
         "web.max_connections = 0 (file a.toml): must be a whole number from 1 to 100000",
-        "web.port (file a.toml): unknown option; known here: listen_addresses, telemetry_path, \
-         max_connections, enable_lifecycle, shutdown_grace",
+        "web.port (file a.toml): unknown option; known here: listen_addresses, \
+         probe_listen_address, config_file, telemetry_path, external_url, route_prefix, \
+         max_connections, \
+         enable_lifecycle, shutdown_grace",
         "poll.interval = \"1s\" (file a.toml): must be a duration from 5s to 24h, such as \"90s\"",
         "poll.timeout = 15 (file a.toml): has no unit; write \"15s\"",
         "poll.attempts = \"3\" (file a.toml): must be a whole number from 1 to 10",
@@ -535,25 +538,39 @@ fn a_timeout_as_long_as_the_interval_is_warned_of() {
 }
 
 #[test]
-fn listen_addresses_come_in_all_the_usual_forms() {
-    for (text, expected) in [
-        ("127.0.0.1:10120", Some("127.0.0.1:10120")),
-        (":10120", Some("[::]:10120")),
-        ("[::1]:10120", Some("[::1]:10120")),
-        ("localhost:10120", Some("127.0.0.1:10120")),
-        ("0.0.0.0:0", Some("0.0.0.0:0")),
-        ("10120", None),
-        ("127.0.0.1", None),
-        ("127.0.0.1:99999", None),
-        ("example.com:80", None),
+fn the_prefix_is_that_of_the_external_url_unless_a_proxy_removes_it() {
+    for (external, prefix, expected) in [
+        (None, None, ("", "")),
+        (None, Some("/"), ("", "")),
+        (None, Some("keys/"), ("/keys", "/keys")),
+        (Some("https://example.com"), None, ("", "")),
+        (Some("https://example.com/"), None, ("", "")),
+        (Some("https://example.com/keys/"), None, ("/keys", "/keys")),
+        (Some("https://example.com/keys"), Some("/"), ("", "/keys")),
+        (Some("/a/b/"), None, ("/a/b", "/a/b")),
+        (Some("/a"), Some("/b"), ("/b", "/a")),
     ] {
-        assert_eq!(
-            parse_listen_address(text)
-                .map(|address| address.to_string())
-                .as_deref(),
-            expected,
-            "{text}"
-        );
+        let option = |name, value: Option<&str>| {
+            value.map_or(String::new(), |value| format!("web.{name} = \"{value}\"\n"))
+        };
+        let text = option("external_url", external) + &option("route_prefix", prefix);
+        let config = load(&format!("{text}[[accounts]]\ntoken_env = \"TOKEN\""), &[]).unwrap();
+        let paths = &config.web.paths;
+        assert_eq!((&*paths.prefix, &*paths.links), expected, "{text}");
+    }
+    for bad in [
+        "ftp://example.com/",
+        "https://user:word@example.com/",
+        "https://example.com/?query",
+        "https://example.com/a b",
+        "example.com",
+        "/a//b",
+        "/<script>",
+    ] {
+        assert!(parse_external_url(bad).is_none(), "{bad}");
+    }
+    for bad in ["/a b", "/../a", "/a//b", "/a?b", "/\"a"] {
+        assert!(parse_prefix(bad).is_none(), "{bad}");
     }
 }
 

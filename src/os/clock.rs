@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 
 /// The present. Saturates at 1970: chrono panics on an earlier clock, which a machine without a
 /// battery has at boot.
@@ -22,4 +24,28 @@ pub fn now() -> DateTime<Utc> {
 /// `duration` as chrono's type; saturates at its end, 292 million years.
 pub fn delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+/// A clock by which rustls judges certificates; its own panics before 1970.
+#[derive(Debug)]
+pub struct TlsClock(pub fn() -> DateTime<Utc>);
+
+impl TimeProvider for TlsClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from((self.0)().timestamp()).unwrap_or(0);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_d2_a_clock_before_1970_is_1970_to_tls() {
+        let before = TlsClock(|| DateTime::from_timestamp(-1, 0).unwrap());
+        let after = TlsClock(|| DateTime::from_timestamp(7, 0).unwrap());
+        let seconds = |clock: TlsClock| clock.current_time().unwrap().as_secs();
+        assert_eq!((seconds(before), seconds(after)), (0, 7));
+    }
 }

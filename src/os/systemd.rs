@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -19,6 +19,7 @@ use tracing::debug;
 use crate::config::Sources;
 use crate::event_log::WatchdogLog;
 use crate::liveness::Liveness;
+use crate::server::listen::ListenAddress;
 use crate::state_store::{StateStore, Totals};
 
 /// How long our own server may take to answer itself.
@@ -114,7 +115,7 @@ pub async fn report(
     unit: Unit,
     store: Arc<StateStore>,
     liveness: Liveness,
-    own: Option<SocketAddr>,
+    own: Option<ListenAddress>,
     stop: CancellationToken,
 ) {
     if unit.notifier.0.is_none() {
@@ -136,7 +137,7 @@ pub async fn report(
             continue;
         }
         let loops_live = liveness.is_alive();
-        let answers = match own {
+        let answers = match &own {
             Some(own) if loops_live => timeout(SELF_CONNECT_TIMEOUT.min(period), answers(own))
                 .await
                 .unwrap_or(false),
@@ -153,12 +154,25 @@ pub async fn report(
 
 /// Whether our own server takes connections. One that it turns away because it is full is as good
 /// as an answer: whoever fills it should not get it killed too.
-async fn answers(own: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect(reachable(own)).await else {
+async fn answers(own: &ListenAddress) -> bool {
+    match own {
+        ListenAddress::EveryAddress(port) => {
+            let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port);
+            ask(TcpStream::connect(address).await).await
+        }
+        ListenAddress::Tcp(address) => ask(TcpStream::connect(reachable(*address)).await).await,
+        ListenAddress::Unix(path) => ask(UnixStream::connect(path).await).await,
+    }
+}
+
+/// Without a `Host`, so that the answer is 400 whatever the web configuration file says, and takes
+/// nothing from its rate limit.
+async fn ask(connected: std::io::Result<impl AsyncRead + AsyncWrite + Unpin>) -> bool {
+    let Ok(mut stream) = connected else {
         return false;
     };
     // What cannot be written or read was turned away.
-    let request = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let request = b"GET /-/healthy HTTP/1.1\r\nConnection: close\r\n\r\n";
     if stream.write_all(request).await.is_ok() {
         drop(stream.read(&mut [0; 64]).await);
     }

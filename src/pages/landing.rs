@@ -1,7 +1,8 @@
 //! The page at `/`: says what this is and links to what there is. Pure.
 
-/// The page as HTML. `telemetry_path` holds no character that HTML would need escaped.
-pub fn page(telemetry_path: &str) -> String {
+/// The page as HTML. `prefix` is what all paths start with, and `telemetry_path` follows it; they
+/// hold no character that HTML would need escaped.
+pub fn page(prefix: &str, telemetry_path: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(
         "<!DOCTYPE html>\n\
@@ -11,9 +12,9 @@ pub fn page(telemetry_path: &str) -> String {
          <h1>api-key-exporter</h1>\n\
          <p>Prometheus exporter that knows when your API keys expire. Version {version}.</p>\n\
          <ul>\n\
-         <li><a href=\"{telemetry_path}\">Metrics</a></li>\n\
-         <li><a href=\"/-/healthy\">Health</a></li>\n\
-         <li><a href=\"/-/ready\">Readiness</a></li>\n\
+         <li><a href=\"{prefix}{telemetry_path}\">Metrics</a></li>\n\
+         <li><a href=\"{prefix}/-/healthy\">Health</a></li>\n\
+         <li><a href=\"{prefix}/-/ready\">Readiness</a></li>\n\
          </ul>\n\
          </body>\n\
          </html>\n"

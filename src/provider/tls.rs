@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_native_certs::load_native_certs;
 use tokio::time::Instant;
 
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::chain;
+use crate::os::clock::TlsClock;
 use crate::os::files::{self, FileError};
 use crate::os::rlimits::is_lack_of_files;
 use crate::provider::connection::no_files;
@@ -225,21 +225,10 @@ fn of(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
 /// TLS that trusts these authorities and judges certificates as of `now`.
 fn config(trusted: RootCertStore, now: fn() -> DateTime<Utc>) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_details(provider, Arc::new(Clock(now)))
+    let config = ClientConfig::builder_with_details(provider, Arc::new(TlsClock(now)))
         .with_safe_default_protocol_versions()
         .map_err(|error| Failure::new(Reason::Tls, &error.to_string()))?;
     Ok(config.with_root_certificates(trusted).with_no_client_auth())
-}
-
-/// The exporter's clock for rustls, whose own panics before 1970.
-#[derive(Debug)]
-struct Clock(fn() -> DateTime<Utc>);
-
-impl TimeProvider for Clock {
-    fn current_time(&self) -> Option<UnixTime> {
-        let seconds = u64::try_from((self.0)().timestamp()).unwrap_or(0);
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
-    }
 }
 
 /// rustls reports through an `io::Error`, and that through another; their `source` skips what they
@@ -287,13 +276,5 @@ mod tests {
         // What cannot be read as a certificate is as good as none.
         let junk = CertificateDer::from_slice(b"junk");
         assert_eq!(of_system(vec![junk]).len(), brought);
-    }
-
-    #[test]
-    fn fault_d2_a_clock_before_1970_is_1970_to_tls() {
-        let before = Clock(|| DateTime::from_timestamp(-1, 0).unwrap());
-        let after = Clock(|| DateTime::from_timestamp(7, 0).unwrap());
-        let seconds = |clock: Clock| clock.current_time().unwrap().as_secs();
-        assert_eq!((seconds(before), seconds(after)), (0, 7));
     }
 }

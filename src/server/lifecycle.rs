@@ -2,17 +2,24 @@
 //! those of Prometheus.
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Method, Response, StatusCode};
+use url::Url;
 
 use crate::reload::Reloads;
-use crate::server::routes;
+use crate::server::{request, routes};
 
 /// The path, which is also the handler's name for counting.
 pub(super) const PATH: &str = "/-/reload";
 
-/// Reloads and waits for the outcome; `reloads` is `None` where `web.enable_lifecycle` is off.
-pub(super) async fn reload(method: &Method, reloads: Option<&Reloads>) -> Response<Vec<Bytes>> {
-    if !matches!(*method, Method::POST | Method::PUT) {
+/// Reloads and waits for the outcome; `reloads` is `None` where `web.enable_lifecycle` is off. A
+/// page of another site cannot make the browser of somebody who may reload do it.
+pub(super) async fn reload(
+    request: &Parts,
+    reloads: Option<&Reloads>,
+    external: Option<&Url>,
+) -> Response<Vec<Bytes>> {
+    if !matches!(request.method, Method::POST | Method::PUT) {
         return routes::only("POST, PUT", "Only POST or PUT requests allowed\n");
     }
     let Some(reloads) = reloads else {
@@ -21,6 +28,10 @@ pub(super) async fn reload(method: &Method, reloads: Option<&Reloads>) -> Respon
             "Lifecycle API is not enabled.\n".into(),
         );
     };
+    if request::is_cross_site(&request.uri, &request.headers, external) {
+        let words = "Cross-site requests are not allowed.\n";
+        return routes::refusal(StatusCode::FORBIDDEN, words.into());
+    }
     match reloads.request().await {
         Ok(()) => routes::text(StatusCode::OK, "reloaded\n"),
         Err(why) => {

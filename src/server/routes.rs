@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
+    HeaderValue, LOCATION, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use url::Url;
@@ -36,8 +36,40 @@ pub struct View<'a> {
     pub is_ready: bool,
     /// Whether the poll loops live.
     pub is_alive: bool,
-    /// The path of the metrics.
-    pub telemetry_path: &'a str,
+    /// Where everything is.
+    pub paths: &'a Paths,
+    /// Whether nothing but the probes is there.
+    pub probes_only: bool,
+}
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// What all paths start with, without the last `/`; empty where they start with nothing more.
+    pub prefix: String,
+    /// The path of the metrics, after the prefix.
+    pub telemetry: String,
+    /// What the prefix is to people, which a proxy may change.
+    pub links: String,
+    /// Where people reach the exporter, where that is known.
+    pub external_url: Option<Url>,
+}
+
+impl Paths {
+    /// Whether the metrics are at this path.
+    pub fn is_metrics(&self, path: &str) -> bool {
+        path.strip_prefix(self.prefix.as_str()) == Some(self.telemetry.as_str())
+    }
+
+    /// The probes alone, which are at the same paths whatever the prefix is.
+    pub fn of_probes() -> Self {
+        Self {
+            prefix: String::new(),
+            telemetry: String::new(),
+            links: String::new(),
+            external_url: None,
+        }
+    }
 }
 
 /// Something that can be asked for.
@@ -45,6 +77,8 @@ pub struct View<'a> {
 enum Route {
     Metrics,
     Landing,
+    /// Where the landing page would be without the prefix, or without the last `/`.
+    Start,
     Healthy,
     Ready,
 }
@@ -62,17 +96,8 @@ pub fn respond(
         headers,
         has_body,
     } = asked;
-    // Proxies ask for whole URLs; `http` takes some for one that are none.
-    if uri.scheme().is_some() && Url::parse(&uri.to_string()).is_err() {
-        return ("other", text(StatusCode::BAD_REQUEST, "Bad Request\n"));
-    }
-    let path = uri.path();
-    let route = match path {
-        _ if path == view.telemetry_path => Route::Metrics,
-        "/" => Route::Landing,
-        "/-/healthy" => Route::Healthy,
-        "/-/ready" => Route::Ready,
-        _ => return ("other", text(StatusCode::NOT_FOUND, "Not Found\n")),
+    let Some(route) = route(uri.path(), view) else {
+        return ("other", text(StatusCode::NOT_FOUND, "Not Found\n"));
     };
     if !matches!(*method, Method::GET | Method::HEAD) {
         return (route.handler(), method_not_allowed());
@@ -88,7 +113,7 @@ pub fn respond(
     let response = match route {
         Route::Metrics => exposition(headers, metrics),
         Route::Landing => {
-            let page = landing::page(view.telemetry_path);
+            let page = landing::page(&view.paths.links, &view.paths.telemetry);
             let mut response = response(StatusCode::OK, HTML, vec![page.into()]);
             let nothing = HeaderValue::from_static("default-src 'none'");
             response
@@ -96,6 +121,7 @@ pub fn respond(
                 .insert(CONTENT_SECURITY_POLICY, nothing);
             response
         }
+        Route::Start => to_landing(&view.paths.links),
         Route::Healthy if view.is_alive => text(StatusCode::OK, "api-key-exporter is healthy.\n"),
         Route::Healthy => text(StatusCode::SERVICE_UNAVAILABLE, "A poll loop is stuck.\n"),
         Route::Ready if view.is_ready => text(StatusCode::OK, "api-key-exporter is ready.\n"),
@@ -107,16 +133,40 @@ pub fn respond(
     (route.handler(), response)
 }
 
+/// What is at a path; `None` where nothing is.
+fn route(whole: &str, view: View<'_>) -> Option<Route> {
+    let prefix = view.paths.prefix.as_str();
+    let path = whole.strip_prefix(prefix);
+    match path {
+        Some("/-/healthy") => Some(Route::Healthy),
+        Some("/-/ready") => Some(Route::Ready),
+        _ if view.probes_only => None,
+        Some(path) if path == view.paths.telemetry => Some(Route::Metrics),
+        Some("/") => Some(Route::Landing),
+        _ if !prefix.is_empty() && (path == Some("") || whole == "/") => Some(Route::Start),
+        _ => None,
+    }
+}
+
 impl Route {
     /// The label value; a telemetry path of the user's own counts as `/metrics` too.
     fn handler(self) -> &'static str {
         match self {
             Self::Metrics => "/metrics",
-            Self::Landing => "/",
+            Self::Landing | Self::Start => "/",
             Self::Healthy => "/-/healthy",
             Self::Ready => "/-/ready",
         }
     }
+}
+
+/// 302, as Prometheus sends it.
+fn to_landing(links: &str) -> Response<Vec<Bytes>> {
+    let mut response = text(StatusCode::FOUND, "Found\n");
+    if let Ok(location) = HeaderValue::try_from(format!("{links}/")) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
 }
 
 fn exposition(

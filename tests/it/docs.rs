@@ -135,7 +135,7 @@ fn whole_example() -> String {
 }
 
 /// Options that name a file that has to exist.
-const FILES: [&str; 3] = ["token_file", "ca_file", "inventory_file"];
+const FILES: [&str; 4] = ["token_file", "ca_file", "inventory_file", "config_file"];
 
 #[test]
 fn the_example_shows_every_option_at_its_default() {

@@ -239,6 +239,154 @@ async fn fault_e6_garbage_gets_an_error_or_a_closed_connection() {
     }
 }
 
+/// The first line of the answer to what is written here.
+async fn status(exporter: &Exporter, request: &str) -> String {
+    let mut stream = TcpStream::connect(exporter.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn fault_j22_a_request_without_exactly_one_host_or_with_no_real_target_is_refused() {
+    let api = Api::start(listing(&["a"])).await;
+    let exporter = Exporter::with(&config(&api.url(), "web.enable_lifecycle = true", "")).await;
+    let close = "Connection: close\r\n\r\n";
+    for (head, expected) in [
+        ("GET /metrics HTTP/1.1\r\nHost: a\r\n", "HTTP/1.1 200 OK"),
+        ("GET /metrics HTTP/1.1\r\nHost:\r\n", "HTTP/1.1 200 OK"),
+        (
+            "GET http://a/metrics HTTP/1.1\r\nHost: a\r\n",
+            "HTTP/1.1 200 OK",
+        ),
+        ("GET /metrics HTTP/1.0\r\n", "HTTP/1.0 200 OK"),
+        ("GET /metrics HTTP/1.1\r\n", "HTTP/1.1 400 Bad Request"),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: a\r\nHost: a\r\n",
+            "HTTP/1.1 400 Bad Request",
+        ),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: a b\r\n",
+            "HTTP/1.1 400 Bad Request",
+        ),
+        (
+            "GET /metrics HTTP/1.1\r\nHost: a/b\r\n",
+            "HTTP/1.1 400 Bad Request",
+        ),
+        (
+            "GET http://[::::]/metrics HTTP/1.1\r\nHost: a\r\n",
+            "HTTP/1.1 400 Bad Request",
+        ),
+        (
+            "POST http://[::::]/-/reload HTTP/1.1\r\nHost: a\r\n",
+            "HTTP/1.1 400 Bad Request",
+        ),
+        (
+            "POST http://u@a/-/reload HTTP/1.1\r\nHost: a\r\n",
+            "HTTP/1.1 400 Bad Request",
+        ),
+        ("POST /-/reload HTTP/1.1\r\n", "HTTP/1.1 400 Bad Request"),
+        ("POST /-/reload HTTP/1.1\r\nHost: a\r\n", "HTTP/1.1 200 OK"),
+    ] {
+        let got = status(&exporter, &format!("{head}{close}")).await;
+        assert_eq!(got, expected, "{head:?}");
+    }
+}
+
+#[tokio::test]
+async fn fault_j17_a_page_of_another_site_cannot_reload() {
+    let api = Api::start(listing(&["a"])).await;
+    let lines = "web.enable_lifecycle = true\nweb.external_url = \"https://keys.example.com/\"";
+    let exporter = Exporter::with(&config(&api.url(), lines, "")).await;
+    let url = format!("http://{}/-/reload", exporter.address);
+    let own = format!("http://{}", exporter.address);
+    for (name, value, expected) in [
+        ("Origin", own.as_str(), 200),
+        ("Origin", "https://keys.example.com", 200),
+        ("Origin", "https://evil.example.com", 403),
+        ("Origin", "http://127.0.0.1", 403),
+        ("Origin", "null", 403),
+        ("Sec-Fetch-Site", "same-origin", 200),
+        ("Sec-Fetch-Site", "none", 200),
+        ("Sec-Fetch-Site", "same-site", 403),
+        ("Sec-Fetch-Site", "cross-site", 403),
+    ] {
+        for method in [Method::POST, Method::PUT] {
+            let request = client().request(method.clone(), &url).header(name, value);
+            let status = request.send().await.unwrap().status();
+            assert_eq!(status, expected, "{method} {name}: {value}");
+        }
+    }
+    // Reading is for every page that can.
+    let request = client().get(format!("http://{}/metrics", exporter.address));
+    let request = request.header("Origin", "https://evil.example.com");
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn everything_is_below_the_prefix_and_links_are_those_of_the_proxy() {
+    let api = Api::start(listing(&["a"])).await;
+    for (lines, prefix, links) in [
+        ("web.route_prefix = \"/keys\"", "/keys", "/keys"),
+        (
+            "web.external_url = \"https://example.com/a/b/\"",
+            "/a/b",
+            "/a/b",
+        ),
+        (
+            "web.external_url = \"/a\"\nweb.route_prefix = \"/\"",
+            "",
+            "/a",
+        ),
+        (
+            "web.external_url = \"/a\"\nweb.route_prefix = \"/b\"",
+            "/b",
+            "/a",
+        ),
+    ] {
+        let exporter = Exporter::with(&config(&api.url(), lines, "")).await;
+        for path in ["/metrics", "/-/healthy", "/-/reload", "/"] {
+            let expected = if path == "/-/reload" { 405 } else { 200 };
+            assert_eq!(
+                exporter.get(&format!("{prefix}{path}")).await.0,
+                expected,
+                "{lines}"
+            );
+        }
+        let (_, page) = exporter.get(&format!("{prefix}/")).await;
+        for link in ["/metrics", "/-/healthy", "/-/ready"] {
+            assert!(
+                page.contains(&format!("href=\"{links}{link}\"")),
+                "{lines}: {page}"
+            );
+        }
+        if prefix.is_empty() {
+            continue;
+        }
+        for path in [
+            "/metrics",
+            "/-/healthy",
+            &format!("{prefix}{prefix}"),
+            &format!("{prefix}x"),
+        ] {
+            assert_eq!(exporter.get(path).await.0, 404, "{lines}: {path}");
+        }
+        for path in ["/", prefix] {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            let mut stream = TcpStream::connect(exporter.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 302 Found\r\n"), "{answer}");
+            assert!(
+                answer.contains(&format!("\r\nlocation: {links}/\r\n")),
+                "{answer}"
+            );
+        }
+    }
+}
+
 /// A connection that sends nothing, accepted for sure: a second one would be refused before it
 /// otherwise.
 async fn idle(exporter: &Exporter) -> TcpStream {

@@ -32,3 +32,4 @@ mod swaps;
 mod tidy;
 mod tls;
 mod tools;
+mod web_config;

@@ -66,6 +66,11 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Whether it has ended already.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -18,10 +18,11 @@ const CHART: &str = "deploy/helm/api-key-exporter";
 const RULES: &str = "deploy/prometheus/rules.yml";
 
 /// Every overlay that people start from.
-const KUSTOMIZATIONS: [&str; 3] = [
+const KUSTOMIZATIONS: [&str; 4] = [
     "base",
     "overlays/prometheus-operator",
     "overlays/several-accounts",
+    "overlays/web-config",
 ];
 
 /// The chart's sets of values, besides its defaults.
@@ -235,7 +236,9 @@ fn ports_probes_paths_and_limits_are_the_programs() {
             ("readinessProbe", "/-/ready"),
         ] {
             assert_eq!(container[probe]["httpGet"]["path"], path, "{what}");
-            assert_eq!(&container[probe]["httpGet"]["port"], name, "{what}");
+            let is_web = arguments_start(container, "--web.config.file=").is_some();
+            let port = if is_web { &"probes".into() } else { name };
+            assert_eq!(&container[probe]["httpGet"]["port"], port, "{what}");
         }
         let listen = format!("--web.listen-address=:{}", port());
         let arguments = container["args"].as_array().unwrap();
@@ -247,7 +250,7 @@ fn ports_probes_paths_and_limits_are_the_programs() {
             .any(|object| object["kind"] == "ServiceMonitor")
         {
             let endpoint = one(&objects, "ServiceMonitor")["spec"]["endpoints"][0].clone();
-            assert_eq!(endpoint["path"], config.web.telemetry_path, "{what}");
+            assert_eq!(endpoint["path"], config.web.paths.telemetry, "{what}");
             assert_eq!(
                 endpoint["port"], service["spec"]["ports"][0]["name"],
                 "{what}"
@@ -271,6 +274,57 @@ fn ports_probes_paths_and_limits_are_the_programs() {
         "image: api-key-exporter:",
         env!("CARGO_PKG_VERSION")
     )));
+}
+
+/// What stands behind `start` in the arguments of a container.
+fn arguments_start<'a>(container: &'a Value, start: &str) -> Option<&'a str> {
+    let arguments = container["args"].as_array().unwrap().iter();
+    let mut texts = arguments.filter_map(Value::as_str);
+    texts.find_map(|text| text.strip_prefix(start))
+}
+
+#[test]
+fn a_web_configuration_file_is_mounted_and_probed_at_its_own_port() {
+    let mut found = 0;
+    for (what, yaml) in all() {
+        let objects = documents(&yaml);
+        let pod = &one(&objects, "Deployment")["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let Some(file) = arguments_start(container, "--web.config.file=") else {
+            continue;
+        };
+        found += 1;
+        let (folder, _) = file.rsplit_once('/').unwrap();
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mount = mounts
+            .iter()
+            .find(|mount| mount["mountPath"] == folder)
+            .unwrap();
+        let volumes = pod["volumes"].as_array().unwrap();
+        let volume = volumes
+            .iter()
+            .find(|volume| volume["name"] == mount["name"])
+            .unwrap();
+        assert!(
+            volume["secret"]["secretName"].is_string(),
+            "{what}: {volume}"
+        );
+        let probes = &container["ports"][1];
+        assert_eq!(probes["name"], "probes", "{what}");
+        let listen = arguments_start(container, "--web.probe-listen-address=:");
+        assert_eq!(
+            listen.unwrap(),
+            probes["containerPort"].to_string(),
+            "{what}"
+        );
+        // Prometheus comes over TLS, and nobody reaches the probes through the service.
+        let endpoint = &one(&objects, "ServiceMonitor")["spec"]["endpoints"][0];
+        assert_eq!(endpoint["scheme"], "https", "{what}");
+        assert!(endpoint["tlsConfig"]["ca"].is_object(), "{what}");
+        let ports = one(&objects, "Service")["spec"]["ports"].clone();
+        assert_eq!(ports.as_array().unwrap().len(), 1, "{what}");
+    }
+    assert_eq!(found, 2);
 }
 
 #[test]
@@ -311,7 +365,7 @@ fn the_program_accepts_the_rendered_configuration() {
         let mut tokens = 0;
         for mount in pod["containers"][0]["volumeMounts"].as_array().unwrap() {
             let path = mount["mountPath"].as_str().unwrap();
-            if path.starts_with("/run/secrets/") {
+            if path.starts_with("/run/secrets/bitgpt/") {
                 let ours = folder.0.join(path.trim_start_matches('/'));
                 fs::create_dir_all(&ours).unwrap();
                 fs::write(ours.join("token"), TOKEN).unwrap();

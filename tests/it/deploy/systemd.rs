@@ -81,7 +81,7 @@ fn the_units_say_what_the_program_does() {
     let files: usize = option(SERVICE, "LimitNOFILE").parse().unwrap();
     assert!(files > 2 * config.web.max_connections, "{files}");
     let readme = read("deploy/systemd/README.md");
-    let address = format!("http://{listen}{}", config.web.telemetry_path);
+    let address = format!("http://{listen}{}", config.web.paths.telemetry);
     assert!(readme.contains(&address), "{address}");
     for path in [PROGRAM, "/etc/api-key-exporter/bitgpt", SERVICE, SOCKET] {
         assert!(readme.contains(path), "{path}");

@@ -1,6 +1,7 @@
 //! Configuration and reload (section G), with the real binary.
 
 use std::fs;
+use std::process::Stdio;
 use std::time::Duration;
 
 use api_key_exporter::fake_api::Reply;
@@ -8,6 +9,7 @@ use reqwest::Method;
 
 use crate::process::{Daemon, binary, config_file, wrapped};
 use crate::support::{Api, Folder, Scrape, TOKEN, client, listing};
+use crate::tools::debian;
 
 /// One account's section, polled slowly enough that a second poll within the test is a reload's.
 fn account(folder: &Folder, name: &str, url: &str, lines: &str) -> String {
@@ -352,4 +354,57 @@ async fn fault_g6_a_rotated_token_is_used_by_the_next_poll_however_it_was_put_th
     .await;
     assert_eq!(torn.failures("credential"), 1.0);
     assert_eq!(torn.key_ids(), ["a"]);
+}
+
+#[tokio::test]
+async fn fault_j17_a_thousand_reloads_over_http_are_a_few_lines_and_no_requests() {
+    let api = Api::start(listing(&["a"])).await;
+    let folder = Folder::new("reload-storm");
+    let config = config_file(&folder, &api.url());
+    let mut command = binary(&["--config.file", &config]);
+    command.env("API_KEY_EXPORTER__WEB__ENABLE_LIFECYCLE", "true");
+    command.env("API_KEY_EXPORTER__POLL__INTERVAL", "1h");
+    let daemon = Daemon::start(command, &folder);
+    daemon.logs("listed keys for the first time").await;
+    let url = format!("http://{}/-/reload?[1-250]", daemon.address().await);
+    let storm = |expected: &str| {
+        let arguments = [
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code} ",
+            "-X",
+            "POST",
+            &url,
+        ];
+        let curls: Vec<_> = (0..4)
+            .map(|_| {
+                debian("curl")
+                    .args(arguments)
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        for curl in curls {
+            let output = curl.wait_with_output().unwrap();
+            let codes = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(codes.matches(expected).count(), 250, "{codes}");
+        }
+    };
+    let lines = daemon.log().lines().count();
+    storm("200 ");
+    assert_eq!(api.requests().len(), 1);
+    let good = fs::read_to_string(&config).unwrap();
+    folder.file("config.toml", &format!("nonsense = 1\n{good}"));
+    storm("500 ");
+    let log = daemon.log();
+    let refused = log
+        .matches("ERROR the configuration cannot be used")
+        .count();
+    assert!((1..=20).contains(&refused), "{log}");
+    let written = log.lines().count() - lines;
+    assert!(written <= 40, "{written} lines:\n{log}");
+    assert_eq!(api.requests().len(), 1);
 }

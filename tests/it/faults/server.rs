@@ -2,6 +2,7 @@
 //! with the real binary where the system is part of it.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use api_key_exporter::fake_api::Reply;
@@ -13,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::faults::limits::{for_anybody, nobody};
 use crate::process::{Daemon, binary, config_file, wrapped};
 use crate::support::{Api, Exporter, Folder, Scrape, TOKEN, client, key, listing};
+use crate::tools::{ask, debian};
 
 /// Sends `request`, and `body` until nobody takes any more of it: the answer, and how much was
 /// taken.
@@ -252,6 +254,103 @@ async fn fault_e13_it_listens_on_the_loopback_address_and_on_ipv6_alone() {
             .await
             .contains("api_key_account_info")
     );
+}
+
+/// What both families get of a daemon that listens on `:PORT`, in network namespaces of its own
+/// that `prepare` makes.
+async fn families(name: &str, prepare: &str) -> [String; 2] {
+    let folder = Folder::new(name);
+    let config = config_file(&folder, "http://127.0.0.1:9");
+    let daemon = binary(&["--config.file", &config, "--web.listen-address", ":10120"]);
+    let script = format!("ip link set lo up && {prepare} && exec \"$@\"");
+    let daemon = wrapped(&["unshare", "-n", "sh", "-c", &script, "sh"], &daemon);
+    let daemon = Daemon::start(daemon, &folder);
+    daemon.logs("INFO started").await;
+    let pid = daemon.pid().to_string();
+    ["127.0.0.1", "[::1]"].map(|ip| {
+        let url = format!("http://{ip}:10120/-/healthy");
+        let curl = [
+            "-n",
+            "-t",
+            &pid,
+            "curl",
+            "-s",
+            "-g",
+            "-w",
+            "%{http_code}",
+            "-o",
+            "/dev/null",
+        ];
+        ask(debian("nsenter").args(curl).arg(url)).stdout
+    })
+}
+
+#[tokio::test]
+async fn a_port_alone_is_both_families_where_there_are_both_and_else_ipv4() {
+    for (name, prepare, expected) in [
+        ("both", "true", ["200", "200"]),
+        (
+            "only-v6",
+            "echo 1 >/proc/sys/net/ipv6/bindv6only",
+            ["200", "200"],
+        ),
+        (
+            "disabled",
+            "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6",
+            ["200", "000"],
+        ),
+    ] {
+        assert_eq!(families(name, prepare).await, expected, "{name}");
+    }
+    // A kernel without IPv6 refuses the socket, which is the first that the daemon opens.
+    let folder = Folder::new("no-ipv6");
+    let config = config_file(&folder, "http://127.0.0.1:9");
+    let daemon = binary(&["--config.file", &config, "--web.listen-address", ":0"]);
+    let inject = "inject=socket:error=EAFNOSUPPORT:when=1";
+    let daemon = wrapped(
+        &["strace", "-f", "-qq", "-o", "/dev/null", "-e", inject],
+        &daemon,
+    );
+    let daemon = Daemon::start(daemon, &folder);
+    assert!(daemon.address().await.is_ipv4(), "{}", daemon.log());
+    daemon.signal_all("-TERM");
+    assert_eq!(daemon.ended().0, Some(0));
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_served_replaced_after_a_kill_and_removed_at_the_end() {
+    let folder = Folder::new("unix");
+    let socket = folder.0.join("web.sock").display().to_string();
+    let start = || {
+        let config = config_file(&folder, "http://127.0.0.1:9");
+        let address = format!("unix:{socket}");
+        Daemon::start(
+            binary(&["--config.file", &config, "--web.listen-address", &address]),
+            &folder,
+        )
+    };
+    let healthy = || {
+        let arguments = ["-s", "--unix-socket", &socket, "http://localhost/-/healthy"];
+        ask(debian("curl").args(arguments)).stdout
+    };
+    let daemon = start();
+    daemon.logs(&format!("metrics=unix:{socket}")).await;
+    assert_eq!(healthy(), "api-key-exporter is healthy.\n");
+    // A second one leaves the first alone.
+    let words = format!("cannot listen on unix:{socket}: Address already in use");
+    let second = start();
+    second.logs(&words).await;
+    assert_eq!(second.ended().0, Some(1));
+    assert_eq!(healthy(), "api-key-exporter is healthy.\n");
+    daemon.signal("-KILL");
+    assert_eq!(daemon.ended().0, None);
+    assert!(Path::new(&socket).exists());
+    let daemon = start();
+    daemon.logs("INFO started").await;
+    assert_eq!(healthy(), "api-key-exporter is healthy.\n");
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ended().0, Some(0));
+    assert!(!Path::new(&socket).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

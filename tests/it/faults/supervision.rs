@@ -17,7 +17,8 @@ use api_key_exporter::os::systemd::{self, Notifier, Unit};
 use api_key_exporter::poller::Poller;
 use api_key_exporter::reload::Load;
 use api_key_exporter::server::Server;
-use api_key_exporter::server::listen;
+use api_key_exporter::server::listen::{self, ListenAddress};
+use api_key_exporter::server::routes::Paths;
 use api_key_exporter::state_store::{AccountUpdate, StateStore};
 use api_key_exporter::telemetry::Telemetry;
 use tokio::net::UnixDatagram;
@@ -145,7 +146,12 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
         exposition: ExpositionCache::new(store.clone()),
         telemetry,
         liveness: liveness.clone(),
-        telemetry_path: "/metrics".to_owned(),
+        paths: Paths {
+            telemetry: "/metrics".to_owned(),
+            ..Paths::of_probes()
+        },
+        probes_only: false,
+        web_file: None,
         reloads: None,
         places: Arc::new(Semaphore::new(10)),
         now: clock::now,
@@ -157,8 +163,9 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
     let stop = CancellationToken::new();
     let _ending = stop.clone().drop_guard();
     tokio::spawn(poller.run(stop.clone()));
-    tokio::spawn(server.run(listener, stop.clone()));
-    tokio::spawn(systemd::report(unit, store, liveness, Some(own), stop));
+    tokio::spawn(server.run(listener.into(), stop.clone()));
+    let address = ListenAddress::Tcp(own);
+    tokio::spawn(systemd::report(unit, store, liveness, Some(address), stop));
     let healthy = async || {
         let url = format!("http://{own}/-/healthy");
         let response = client().get(url).send().await.unwrap();

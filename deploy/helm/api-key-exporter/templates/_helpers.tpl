@@ -57,3 +57,8 @@ expected_env = {{ . | toJson }}
 {{- end }}
 {{- end }}
 {{ end -}}
+
+{{/* The port that the kubelet probes. */}}
+{{- define "exporter.probePort" -}}
+{{- if .Values.webConfig.existingSecret }}probes{{ else }}metrics{{ end }}
+{{- end }}

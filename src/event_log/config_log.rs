@@ -1,0 +1,137 @@
+//! The log lines of configurations: reloads, which anybody may ask for who reaches the server, and
+//! the web configuration file, which is read for every connection.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::event_log::rate_limit::{LogDecision, RateLimit};
+
+/// Ten reloads in any minute; people do not reload more often.
+const BURST: u32 = 5;
+const PERIOD: Duration = Duration::from_secs(12);
+
+/// Reloads of the configuration.
+#[derive(Debug)]
+pub struct ReloadLog {
+    start: Instant,
+    reloaded: RateLimit,
+    /// Apart, so that good reloads do not hide that one was refused.
+    refused: RateLimit,
+}
+
+/// A configuration that took effect.
+#[derive(Debug)]
+pub struct Reloaded<'a> {
+    /// How many accounts there are now.
+    pub accounts: usize,
+    /// The names of the accounts that are new; `None` for none, here and below.
+    pub added: Option<String>,
+    /// Those that are gone.
+    pub removed: Option<String>,
+    /// Those that changed.
+    pub changed: Option<String>,
+    /// Changed options that are not in force.
+    pub need_restart: Option<String>,
+    /// What is allowed and probably not meant.
+    pub warnings: &'a [String],
+}
+
+impl Default for ReloadLog {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            reloaded: RateLimit::new(BURST, PERIOD),
+            refused: RateLimit::new(BURST, PERIOD),
+        }
+    }
+}
+
+impl ReloadLog {
+    /// A configuration took effect. Lost accounts are always worth their lines.
+    pub fn reloaded(&mut self, reloaded: &Reloaded<'_>) {
+        let suppressed = match self.reloaded.event(self.start.elapsed()) {
+            LogDecision::Log { suppressed } => suppressed,
+            LogDecision::Suppress if reloaded.removed.is_none() => return,
+            LogDecision::Suppress => None,
+        };
+        let Reloaded {
+            accounts,
+            added,
+            removed,
+            changed,
+            need_restart,
+            warnings,
+        } = reloaded;
+        if let Some(options) = need_restart {
+            warn!(options, "changed options need a restart to be in force");
+        }
+        info!(
+            accounts,
+            added, removed, changed, suppressed, "reloaded the configuration"
+        );
+        if let Some(removed) = removed {
+            warn!(
+                removed,
+                "the new configuration has fewer accounts; was the file finished?"
+            );
+        }
+        for warning in *warnings {
+            warn!(warning, "questionable configuration");
+        }
+    }
+
+    /// A configuration was refused.
+    pub fn refused(&mut self, problems: &str) {
+        if let LogDecision::Log { suppressed } = self.refused.event(self.start.elapsed()) {
+            error!(
+                problems,
+                suppressed, "the configuration cannot be used; the old one stays in force"
+            );
+        }
+    }
+}
+
+/// A web configuration file.
+#[derive(Debug)]
+pub struct WebFileLog {
+    start: Instant,
+    limit: RateLimit<String>,
+}
+
+impl Default for WebFileLog {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            limit: RateLimit::new(BURST, PERIOD),
+        }
+    }
+}
+
+impl WebFileLog {
+    /// It was read and can be used; `is_new` where it differs from before.
+    pub fn usable(&mut self, path: &Path, is_new: bool) {
+        let path = path.display();
+        if is_new {
+            info!(%path, "web configuration file changed");
+        }
+        if self.limit.resolved(self.start.elapsed()) {
+            info!(%path, "web configuration file is usable again");
+        }
+    }
+
+    /// It cannot be used.
+    pub fn unusable(&mut self, path: &Path, error: &str) {
+        let decision = self.limit.problem(error.to_owned(), self.start.elapsed());
+        if let LogDecision::Log { suppressed } = decision {
+            warn!(
+                path = %path.display(),
+                error,
+                suppressed,
+                "cannot use the web configuration file; refusing all requests"
+            );
+        }
+    }
+}

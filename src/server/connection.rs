@@ -1,0 +1,207 @@
+//! One connection: its TLS, its version of HTTP, and how long it may last.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::server::Server;
+use crate::server::listen::Stream;
+use crate::server::segments::Segments;
+use crate::server::web_config;
+use crate::telemetry::{Rejected, Task};
+
+/// How long a request's head may take, and everything before the first one, such as a TLS
+/// handshake. Prometheus sends a head in one packet.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may be used before it is asked to end, and then how long its last answer
+/// may take. Together 30 s: a reader that reads nothing holds its place no longer.
+const CONNECTION_LIFE: Duration = Duration::from_secs(20);
+const LAST_ANSWER: Duration = Duration::from_secs(10);
+
+/// How long a connection may last after a stop. An answer under way is with a reader that reads in
+/// milliseconds; a request that is not whole by then, nobody needs answered.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// Largest request head. Prometheus' has some 500 bytes; hyper's least is 8 KiB.
+const HEAD_BYTES_MAX: u32 = 16 * 1024;
+
+/// Most requests at a time of one connection of HTTP/2. Prometheus sends one after the other.
+const STREAMS_MAX: u32 = 16;
+
+/// Most bytes of a response of HTTP/2 that wait to be sent.
+const SEND_BYTES_MAX: usize = 64 * 1024;
+
+/// The first byte of a TLS handshake.
+const HANDSHAKE: u8 = 0x16;
+
+/// More than the request of a browser or of Prometheus.
+const REQUEST_BYTES: usize = 4 * 1024;
+
+/// What a client that speaks plain HTTP to a TLS server gets; the words of Go's server.
+const NOT_TLS: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+
+/// When a connection ends.
+struct Life {
+    until: Instant,
+    stop: CancellationToken,
+}
+
+/// A connection over which HTTP is spoken.
+enum Opened {
+    Plain(Stream),
+    Encrypted(Box<TlsStream<Stream>>),
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(server: &Arc<Server>, stream: Stream, stop: CancellationToken) {
+    let until = Instant::now() + CONNECTION_LIFE;
+    let opening = timeout(HEAD_TIMEOUT, open(server, stream));
+    let opened = match stop.run_until_cancelled(opening).await {
+        Some(Ok(Some(opened))) => opened,
+        Some(Ok(None)) | None => return,
+        Some(Err(_elapsed)) => {
+            return server.telemetry.http_rejected(Rejected::TlsHandshake).inc();
+        }
+    };
+    let life = Life { until, stop };
+    match opened {
+        Opened::Plain(stream) => serve_http1(server, stream, false, life).await,
+        Opened::Encrypted(stream) if web_config::is_http2(stream.get_ref().1.alpn_protocol()) => {
+            serve_http2(server, stream, life).await;
+        }
+        Opened::Encrypted(stream) => serve_http1(server, stream, true, life).await,
+    }
+}
+
+/// Does what comes before HTTP; `None` where nothing comes after it.
+async fn open(server: &Server, stream: Stream) -> Option<Opened> {
+    if let Stream::Left(stream) = &stream {
+        // Answers are written whole; waiting to fill a packet would only delay their last one.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(error = error.to_string(), "cannot set TCP_NODELAY");
+        }
+    }
+    let Some(file) = &server.web_file else {
+        return Some(Opened::Plain(stream));
+    };
+    // Without a certificate there is nothing to be said; why there is none has been logged.
+    let Some(tls) = file.tls().await.ok()? else {
+        return Some(Opened::Plain(stream));
+    };
+    if let Stream::Left(stream) = &stream
+        && !starts_tls(stream).await
+    {
+        refuse(stream).await;
+        return None;
+    }
+    match TlsAcceptor::from(tls).accept(stream).await {
+        Ok(stream) => Some(Opened::Encrypted(Box::new(stream))),
+        Err(error) => {
+            debug!(error = error.to_string(), "TLS handshake failed");
+            server.telemetry.http_rejected(Rejected::TlsHandshake).inc();
+            None
+        }
+    }
+}
+
+/// Whoever does not read it needs no answer.
+async fn refuse(stream: &TcpStream) {
+    // What was not read when it is closed would make the kernel take the answer back.
+    drop(stream.try_read(&mut [0; REQUEST_BYTES]));
+    if stream.writable().await.is_ok() {
+        drop(stream.try_write(NOT_TLS));
+    }
+}
+
+/// Whether the first byte is that of a handshake. What cannot be read is for the handshake to find.
+async fn starts_tls(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(1) => first == [HANDSHAKE],
+        Ok(_) | Err(_) => true,
+    }
+}
+
+async fn serve_http1(
+    server: &Arc<Server>,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    is_encrypted: bool,
+    Life { until, stop }: Life,
+) {
+    let answer = service_fn(async |request: Request<Incoming>| {
+        Ok::<_, Infallible>(server.answer(request, is_encrypted).await)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // hyper's own panics before 1970 and after 9999; `answer` writes one.
+        .auto_date_header(false)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX as usize)
+        .serve_connection(TokioIo::new(stream), answer);
+    let mut connection = pin!(connection);
+    let left = tokio::select! {
+        ended = connection.as_mut() => return note(ended),
+        () = stop.cancelled() => DRAIN,
+        () = sleep_until(until) => LAST_ANSWER,
+    };
+    connection.as_mut().graceful_shutdown();
+    if let Ok(ended) = timeout(left, connection).await {
+        note(ended);
+    }
+}
+
+async fn serve_http2(
+    server: &Arc<Server>,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    Life { until, stop }: Life,
+) {
+    let server = server.clone();
+    // Each request is a task of its own.
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let server = server.clone();
+        async move {
+            let _counted = server.telemetry.panic_guard(Task::Connection);
+            Ok::<Response<Segments>, Infallible>(server.answer(request, true).await)
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .max_send_buf_size(SEND_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), answer);
+    let mut connection = pin!(connection);
+    let left = tokio::select! {
+        ended = connection.as_mut() => return note(ended),
+        () = stop.cancelled() => DRAIN,
+        () = sleep_until(until) => LAST_ANSWER,
+    };
+    connection.as_mut().graceful_shutdown();
+    if let Ok(ended) = timeout(left, connection).await {
+        note(ended);
+    }
+}
+
+/// What ends a connection is the peer's affair; it is worth no more than a line for whoever debugs.
+fn note(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        debug!(error = error.to_string(), "a connection ended badly");
+    }
+}

@@ -1,0 +1,167 @@
+//! Whether a request is well-formed, and whether a page of another site made it. Pure.
+
+use http::header::{HOST, ORIGIN};
+use http::{HeaderMap, HeaderValue, Uri, Version};
+use url::Url;
+
+/// Whether the request has the `Host` header that it must have (RFC 9112, 3.2) and a valid target.
+pub(super) fn is_valid(version: Version, uri: &Uri, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    let is_needed = version == Version::HTTP_11;
+    let is_host_valid = host.map_or(!is_needed, is_valid_host) && hosts.next().is_none();
+    is_host_valid && is_valid_target(uri)
+}
+
+/// An empty one is valid: the target has no authority.
+fn is_valid_host(value: &HeaderValue) -> bool {
+    let host = value.as_bytes();
+    host.is_empty() || std::str::from_utf8(host).is_ok_and(is_authority)
+}
+
+/// Proxies ask for whole URLs; `http` takes some for one that are none.
+fn is_valid_target(uri: &Uri) -> bool {
+    match (uri.scheme_str(), uri.authority()) {
+        (None, None) => true,
+        (Some("http" | "https"), Some(authority)) => is_authority(authority.as_str()),
+        _ => false,
+    }
+}
+
+/// A host and perhaps a port, without a user.
+fn is_authority(text: &str) -> bool {
+    host_and_port("http", text).is_some()
+}
+
+/// Whether the page of another site sent the request. Programs say nothing of sites, browsers do.
+/// `external` is where people reach the exporter through a proxy.
+pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap, external: Option<&Url>) -> bool {
+    let sites = headers.get_all("sec-fetch-site");
+    let is_own_site = |site: &HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
+    if !sites.iter().all(is_own_site) {
+        return true;
+    }
+    let is_own_origin = |origin: &HeaderValue| {
+        let origin = origin.to_str().ok()?;
+        let (scheme, rest) = origin.split_once("://")?;
+        let origin = host_and_port(scheme, rest)?;
+        let authority = uri.authority().map(http::uri::Authority::as_str);
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let own = authority
+            .or(host)
+            .and_then(|own| host_and_port(scheme, own));
+        let external = external
+            .and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default())));
+        Some(own.as_ref() == Some(&origin) || external.as_ref() == Some(&origin))
+    };
+    let mut origins = headers.get_all(ORIGIN).iter();
+    !origins.all(|origin| is_own_origin(origin) == Some(true))
+}
+
+/// The host in its one spelling, and the port or that of the scheme; `None` where it is more than
+/// a host and a port.
+fn host_and_port(scheme: &str, authority: &str) -> Option<(String, Option<u16>)> {
+    let is_delimiter = |c: char| matches!(c, '@' | '/' | '?' | '#' | '\\') || c.is_whitespace();
+    if authority.contains(is_delimiter) {
+        return None;
+    }
+    let url = Url::parse(&format!("{scheme}://{authority}/")).ok()?;
+    let host = url.host_str().filter(|host| !host.is_empty())?;
+    Some((host.to_owned(), url.port_or_known_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_request_has_one_host_and_a_target_that_means_something() {
+        let eleven = Version::HTTP_11;
+        for (version, target, hosts, expected) in [
+            (eleven, "/", &["a"][..], true),
+            (eleven, "/", &["a:80"], true),
+            (eleven, "/", &["[::1]:80"], true),
+            (eleven, "/", &[""], true),
+            (eleven, "/", &[], false),
+            (eleven, "/", &["a", "a"], false),
+            (eleven, "/", &["a", "b"], false),
+            (eleven, "/", &["a b"], false),
+            (eleven, "/", &["a/b"], false),
+            (eleven, "/", &["u@a"], false),
+            (eleven, "/", &["a:port"], false),
+            (eleven, "/", &["a:99999"], false),
+            (eleven, "/", &["[::::]"], false),
+            (eleven, "http://a/", &["a"], true),
+            (eleven, "http://a:1/", &["b"], true),
+            (eleven, "http://[::::]/", &["a"], false),
+            (eleven, "http://u:p@a/", &["a"], false),
+            (eleven, "http://a:99999/", &["a"], false),
+            (eleven, "ftp://a/", &["a"], false),
+            (eleven, "a:443", &["a"], false),
+            (eleven, "*", &["a"], true),
+            (Version::HTTP_10, "/", &[], true),
+            (Version::HTTP_10, "/", &["a", "a"], false),
+            (Version::HTTP_2, "https://a/", &[], true),
+        ] {
+            let pairs: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            let uri: Uri = match target.parse() {
+                Ok(uri) => uri,
+                // hyper refuses it before us.
+                Err(_) if !expected => continue,
+                Err(error) => panic!("{target}: {error}"),
+            };
+            let is_valid = is_valid(version, &uri, &headers(&pairs));
+            assert_eq!(is_valid, expected, "{version:?} {target} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn only_browsers_on_another_site_are_cross_site() {
+        let external = Url::parse("https://keys.example.com/exporter/").unwrap();
+        for (pairs, expected) in [
+            (&[][..], false),
+            (&[("origin", "http://own:1")], false),
+            (&[("origin", "http://OWN:1")], false),
+            (&[("origin", "https://keys.example.com")], false),
+            (&[("origin", "https://keys.example.com:443")], false),
+            (&[("origin", "http://keys.example.com")], true),
+            (&[("origin", "http://own")], true),
+            (&[("origin", "http://own:2")], true),
+            (&[("origin", "http://own.evil:1")], true),
+            (&[("origin", "http://evil@own:1/")], true),
+            (&[("origin", "null")], true),
+            (&[("origin", "")], true),
+            (
+                &[("origin", "http://own:1"), ("origin", "http://evil")],
+                true,
+            ),
+            (&[("sec-fetch-site", "same-origin")], false),
+            (&[("sec-fetch-site", "none")], false),
+            (&[("sec-fetch-site", "same-site")], true),
+            (&[("sec-fetch-site", "cross-site")], true),
+            (&[("sec-fetch-site", "nonsense")], true),
+            (
+                &[("sec-fetch-site", "cross-site"), ("origin", "http://own:1")],
+                true,
+            ),
+        ] {
+            let mut headers = headers(pairs);
+            headers.insert(HOST, "own:1".parse().unwrap());
+            let uri = Uri::from_static("/-/reload");
+            let is_cross_site = is_cross_site(&uri, &headers, Some(&external));
+            assert_eq!(is_cross_site, expected, "{pairs:?}");
+        }
+        // A proxy that sends whole URLs.
+        let uri = Uri::from_static("http://own:1/-/reload");
+        let origin = headers(&[("origin", "http://own:1"), ("host", "other")]);
+        assert!(!is_cross_site(&uri, &origin, None));
+    }
+}
