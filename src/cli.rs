@@ -146,20 +146,17 @@ pub struct Settings {
     /// Address to listen on, instead of those configured; repeatable [default: 127.0.0.1:10120]
     #[arg(long = "web.listen-address", value_name = "ADDRESS", value_hint = ValueHint::Hostname)]
     pub listen_addresses: Vec<String>,
-    /// Web configuration file (TLS, basic authentication and more), YAML as other exporters use it
-    /// [default: none]
+    /// Web configuration file, YAML: TLS and authentication [default: none]
     #[arg(long = "web.config.file", value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub web_config_file: Option<String>,
-    /// Address that serves /-/healthy and /-/ready without TLS and authentication, and nothing else
-    /// [default: none]
+    /// Address for probes only, without TLS and authentication [default: none]
     #[arg(
         long = "web.probe-listen-address",
         value_name = "ADDRESS",
         value_hint = ValueHint::Hostname
     )]
     pub probe_listen_address: Option<String>,
-    /// URL under which users reach the exporter, for example through a reverse proxy; its path
-    /// prefixes all paths [default: none]
+    /// URL under which users reach the exporter [default: none]
     #[arg(long = "web.external-url", value_name = "URL", value_hint = ValueHint::Url)]
     pub external_url: Option<String>,
     /// Prefix of all paths [default: the path of --web.external-url]

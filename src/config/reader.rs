@@ -331,10 +331,9 @@ impl<'a> Section<'a> {
 
     fn path_of_a(&mut self, name: &'static str, wanted: &str) -> Option<PathBuf> {
         // Variables and flags are relative to the working directory, as everywhere.
-        let is_in_file = |value: &Value| value.origin().is_none();
         let folder = self
             .file
-            .filter(|_| self.values.get(name).is_some_and(is_in_file))
+            .filter(|_| self.values.get(name).is_some_and(value::is_in_file))
             .and_then(Path::parent)
             .map(Path::to_owned)
             .unwrap_or_default();

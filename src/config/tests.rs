@@ -591,3 +591,46 @@ fn telemetry_paths_are_plain_and_free() {
         assert_eq!(parse_telemetry_path(text).is_some(), is_good, "{text}");
     }
 }
+
+#[test]
+fn relative_paths_start_at_the_file_that_has_them_or_at_the_working_directory() {
+    let sources = |flags: Vec<Flag>, environment: &[(&str, &str)]| Sources {
+        file: Some("/nowhere/a.toml".into()),
+        environment: [("TOKEN", TOKEN)]
+            .iter()
+            .chain(environment)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        flags: Flags(flags),
+        ..Sources::default()
+    };
+    let flag = Flag {
+        path: "web.config_file",
+        spelling: "--web.config.file",
+        values: vec!["web.yml".to_owned()],
+        is_list: false,
+    };
+    let variable = [("API_KEY_EXPORTER__WEB__CONFIG_FILE", "web.yml")];
+    let account = "[[accounts]]\ntoken_env = \"TOKEN\"\n";
+    let in_file = format!("web.config_file = \"web.yml\"\n{account}");
+    for (text, sources, expected) in [
+        (
+            in_file.as_str(),
+            sources(vec![], &[]),
+            "/nowhere/web.yml: cannot read it",
+        ),
+        (
+            account,
+            sources(vec![flag], &[]),
+            " web.yml: cannot read it",
+        ),
+        (
+            account,
+            sources(vec![], &variable),
+            " web.yml: cannot read it",
+        ),
+    ] {
+        let problems = load_from(text, &sources).unwrap_err().join("\n");
+        assert!(problems.contains(expected), "{problems}");
+    }
+}

@@ -67,6 +67,11 @@ fn layer(value: &Value) -> Option<Layer<'_>> {
     }
 }
 
+/// Whether the file says so, and not the environment or a flag.
+pub(super) fn is_in_file(value: &Value) -> bool {
+    matches!(layer(value), Some(Layer::File(_)))
+}
+
 /// Where in the file a table begins.
 pub(super) fn place(value: &Value) -> Option<Place> {
     match layer(value)? {
