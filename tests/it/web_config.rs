@@ -159,7 +159,7 @@ impl Server {
             .args(["--web.config.file", &material.path(file)])
             .args(arguments);
         prepare(&mut command);
-        Self::start(command, folder, address, "INFO started")
+        Self::start(command, folder, address, "level=INFO msg=started")
     }
 
     /// The reference with it.

@@ -401,7 +401,7 @@ async fn fault_j17_a_thousand_reloads_over_http_are_a_few_lines_and_no_requests(
     storm("500 ");
     let log = daemon.log();
     let refused = log
-        .matches("ERROR the configuration cannot be used")
+        .matches("level=ERROR msg=\"the configuration cannot be used")
         .count();
     assert!((1..=20).contains(&refused), "{log}");
     let written = log.lines().count() - lines;

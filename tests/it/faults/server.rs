@@ -265,7 +265,7 @@ async fn families(name: &str, prepare: &str) -> [String; 2] {
     let script = format!("ip link set lo up && {prepare} && exec \"$@\"");
     let daemon = wrapped(&["unshare", "-n", "sh", "-c", &script, "sh"], &daemon);
     let daemon = Daemon::start(daemon, &folder);
-    daemon.logs("INFO started").await;
+    daemon.logs("level=INFO msg=started").await;
     let pid = daemon.pid().to_string();
     ["127.0.0.1", "[::1]"].map(|ip| {
         let url = format!("http://{ip}:10120/-/healthy");
@@ -346,7 +346,7 @@ async fn a_unix_socket_is_served_replaced_after_a_kill_and_removed_at_the_end() 
     assert_eq!(daemon.ended().0, None);
     assert!(Path::new(&socket).exists());
     let daemon = start();
-    daemon.logs("INFO started").await;
+    daemon.logs("level=INFO msg=started").await;
     assert_eq!(healthy(), "api-key-exporter is healthy.\n");
     daemon.signal("-TERM");
     assert_eq!(daemon.ended().0, Some(0));
