@@ -1,5 +1,8 @@
 //! The systemd units, judged by systemd's own tools, and sockets handed over as systemd does.
 
+mod container;
+mod lifecycle;
+
 use std::net::TcpListener;
 use std::process::Command;
 
