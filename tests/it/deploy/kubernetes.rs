@@ -21,12 +21,13 @@ const CHART: &str = "deploy/helm/api-key-exporter";
 const RULES: &str = "deploy/prometheus/rules.yml";
 
 /// Every overlay that people start from.
-const KUSTOMIZATIONS: [&str; 5] = [
+const KUSTOMIZATIONS: [&str; 6] = [
     "base",
     "overlays/openshift",
     "overlays/prometheus-operator",
     "overlays/several-accounts",
     "overlays/victoria-metrics",
+    "overlays/web-config",
 ];
 
 /// The chart's sets of values, besides its defaults.
@@ -265,20 +266,20 @@ fn ports_probes_paths_and_limits_are_the_programs() {
         let objects = documents(&yaml);
         let pod = &one(&objects, "Deployment")["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
-        let metrics = &container["ports"][0];
-        assert_eq!(metrics["containerPort"], port(), "{what}");
-        let name = &metrics["name"];
-        let flags: Vec<&str> = container["args"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|flag| flag.as_str().unwrap())
-            .collect();
-        let value = |flag: &str| flags.iter().find_map(|text| text.strip_prefix(flag));
+        let ports = container["ports"].as_array().unwrap();
+        let port_named = |name| ports.iter().find(|port| port["name"] == name);
+        let name = &Value::from("metrics");
+        assert_eq!(
+            port_named("metrics").unwrap()["containerPort"],
+            port(),
+            "{what}"
+        );
+        let value = |flag: &str| arguments_start(container, flag);
         // With authentication, the probes have a listener of their own.
         let probes = value("--web.probe-listen-address=:").map(|port| {
-            assert_eq!(container["ports"][1]["containerPort"].to_string(), port);
-            &container["ports"][1]["name"]
+            let probes = port_named("probes").unwrap();
+            assert_eq!(probes["containerPort"].to_string(), port, "{what}");
+            &probes["name"]
         });
         assert_eq!(
             probes.is_some(),

@@ -180,7 +180,7 @@ interval = {{ . | toJson }}
 {{- end }}
 {{ end -}}
 
-{{/* The port that the kubelet probes. */}}
+{{- /* The port that the kubelet probes. */ -}}
 {{- define "exporter.probePort" -}}
-{{- if .Values.webConfig.existingSecret }}probes{{ else }}metrics{{ end }}
-{{- end }}
+{{- if .Values.webConfig.existingSecret }}probes{{ else }}metrics{{ end -}}
+{{- end -}}

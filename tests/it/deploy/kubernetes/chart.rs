@@ -182,7 +182,7 @@ fn bad_values_of_accounts_and_listeners_are_refused() {
         ("listenAddress=localhost:10120", "listenAddress"),
         ("telemetryPath=metrics", "telemetryPath"),
         ("webConfig.scheme=tls", "value must be one of"),
-        ("webConfig.probeListenAddress=8081", "probeListenAddress"),
+        ("webConfig.probeListenAddress=10121", "probeListenAddress"),
         ("webConfig.secret=a", "'secret' not allowed"),
         ("inventory.key=a/b", "does not match pattern"),
         ("extraEnv[0].value=a", "missing property 'name'"),

@@ -64,7 +64,7 @@ fn the_program_accepts_the_rendered_configuration() {
                 .find(|volume| volume["name"] == mount["name"])
                 .unwrap_or_else(|| panic!("{what}: no volume for {path}"));
             fill(&ours, volume, &objects);
-            tokens += usize::from(path.starts_with("/run/secrets/"));
+            tokens += usize::from(path.starts_with("/run/secrets/bitgpt/"));
             paths.push((format!("{path}/"), format!("{}/", ours.display())));
         }
         // Paths of the container as paths below the folder, longest first: one may start another.
