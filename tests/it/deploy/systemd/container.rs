@@ -243,15 +243,21 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         self.carrying.abort();
-        if self.leader != 0 {
-            drop(self.command("systemctl poweroff --force").output());
-        }
+        // Not waited for: the manager stops all processes before it kills them, this one included.
+        let poweroff = (self.leader != 0).then(|| {
+            let mut command = self.command("systemctl poweroff --force");
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+        });
         let start = Instant::now();
         while matches!(self.nspawn.try_wait(), Ok(None)) {
             if start.elapsed() > Duration::from_secs(20) {
                 drop(self.nspawn.kill());
             }
             std::thread::sleep(Duration::from_millis(50));
+        }
+        if let Some(Ok(mut poweroff)) = poweroff {
+            drop(poweroff.kill());
+            drop(poweroff.wait());
         }
         if let Some(group) = &self.memory_v1 {
             let mut command = as_root("find");
