@@ -302,7 +302,7 @@ fn ports_probes_paths_and_limits_are_the_programs() {
         );
         let service = one(&objects, "Service");
         assert_eq!(&service["spec"]["ports"][0]["targetPort"], name, "{what}");
-        let path = value("--web.telemetry-path=").unwrap_or(&config.web.telemetry_path);
+        let path = value("--web.telemetry-path=").unwrap_or(&config.web.paths.telemetry);
         for object in &objects {
             let (endpoint, scraped) = match object["kind"].as_str().unwrap() {
                 "ServiceMonitor" | "VMServiceScrape" => (
