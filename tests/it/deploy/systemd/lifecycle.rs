@@ -202,6 +202,19 @@ fn no_secret_in_the_journal(container: &Container) {
         assert!(!text.contains(TOKEN) && !text.contains(secret), "{text}");
         assert!(entry["PRIORITY"].is_string(), "{text}");
     }
+    // The exporter's own lines have the priorities of their levels, which journald takes off them.
+    let own = |priority: &str| {
+        let unit = "api-key-exporter.service";
+        journal.iter().any(|entry| {
+            let message = entry["MESSAGE"].as_str().unwrap();
+            assert!(!message.starts_with('<'), "{message}");
+            entry["_SYSTEMD_UNIT"] == unit && entry["PRIORITY"] == priority
+        })
+    };
+    // err: the broken reload; warning: the failed poll; info: the start.
+    for priority in ["3", "4", "6"] {
+        assert!(own(priority), "no line of priority {priority}");
+    }
     let pid = container.show("MainPID");
     let process = container.demand(&format!(
         "tr '\\0' '\\n' </proc/{pid}/environ; tr '\\0' '\\n' </proc/{pid}/cmdline"
