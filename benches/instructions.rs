@@ -117,12 +117,14 @@ fn run(case: &str, keys: usize) {
         result: Ok(parse::answer(200, body, &rules).unwrap().listing),
         clock_skew: None,
         age: None,
+        token: None,
     };
     let account = Account {
         name: "default".into(),
         provider: "bitgpt".into(),
         base_url: "https://api.bitgpt.xyz/".into(),
         shrink: ShrinkGuard::default(),
+        expired_retention: TimeDelta::days(7),
         listing_scope: None,
         interval: Duration::from_secs(300),
     };

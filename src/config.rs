@@ -111,6 +111,8 @@ pub struct Poll {
     pub max_keys: usize,
     /// When a listing that lost many keys is believed.
     pub shrink: ShrinkGuard,
+    /// How long an expired key that the API no longer lists is kept; zero is not at all.
+    pub expired_retention: Duration,
 }
 
 /// `[state]`: what outlives the process.
@@ -343,6 +345,8 @@ impl Poll {
     /// A key takes some 400 bytes, so that 20,000 keys fit.
     const MAX_BODY_BYTES: u64 = 8 * 1024 * 1024;
     const MAX_KEYS: u64 = 20_000;
+    /// A week has working days in it, whatever the day that the key expires on.
+    const EXPIRED_RETENTION: Duration = Duration::from_hours(24 * 7);
 
     fn read(section: &mut Section<'_>) -> Self {
         let shrink = ShrinkGuard::default();
@@ -364,6 +368,11 @@ impl Poll {
                 ),
                 ratio: section.fraction("shrink_ratio", shrink.ratio, Least::Zero),
             },
+            expired_retention: section.duration(
+                "expired_retention",
+                Self::EXPIRED_RETENTION,
+                Duration::ZERO..=Duration::from_hours(24 * 365),
+            ),
         }
     }
 }

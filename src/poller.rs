@@ -160,6 +160,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                     result,
                     clock_skew,
                     age,
+                    token,
                 },
             attempts,
         } = poll;
@@ -171,16 +172,16 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         let held = self.state.held.as_deref();
         let result = result.map(|parsed| {
             facts.support_id = parsed.support_id;
-            let listing = parsed.listing.keeping(held);
             match &mut self.details {
-                Some(reader) => reader.enrich(listing, held),
-                None => listing,
+                Some(reader) => reader.enrich(parsed.listing, held),
+                None => parsed.listing,
             }
         });
         let outcome = Outcome {
             result,
             clock_skew,
             age,
+            token,
         };
         let rules = self.store.rules();
         let (next, events) = self.state.after(outcome, &rules, (self.now)());

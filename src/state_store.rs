@@ -417,6 +417,7 @@ mod tests {
             result: Err(Failure::new(Reason::Dns, "")),
             clock_skew: None,
             age: None,
+            token: None,
         };
         store.publish(all[0], Arc::new(good.clone()));
         assert!(!store.is_ready());

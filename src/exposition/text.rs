@@ -9,6 +9,7 @@ use prometheus::proto::MetricFamily;
 
 use crate::domain::account_state::AccountState;
 use crate::domain::assessment::Assessment;
+use crate::domain::successors::superseded;
 use crate::domain::view::ViewSettings;
 use crate::exposition::account_text::{self, AccountText, Validity};
 use crate::exposition::chunk::{Chunk, ChunkList, StoredChunk};
@@ -388,8 +389,7 @@ fn key_facts<'a>(
         return (Vec::new(), ListingFacts { unmatched: None });
     };
     let assessed = || listing.keys().iter().zip(assessments);
-    let names: Vec<Option<&str>> = assessed().map(|(key, it)| it.name(key)).collect();
-    let superseded = listing.superseded(&names);
+    let superseded = superseded(listing.keys(), assessments);
     let facts = assessed()
         .zip(superseded)
         .map(|((key, assessment), is_superseded)| KeyFacts {

@@ -119,6 +119,7 @@ async fn run_with(
                 result,
                 clock_skew: None,
                 age: None,
+                token: None,
             }
         },
         details: None,

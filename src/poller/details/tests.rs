@@ -37,6 +37,7 @@ fn state(listing: Listing) -> AccountState {
         result: Ok(listing),
         clock_skew: None,
         age: None,
+        token: None,
     };
     polled_every(Duration::from_secs(300), "a").polled(outcome, now())
 }
@@ -112,6 +113,7 @@ async fn a_label_from_the_details_is_no_change_at_the_next_poll() {
             result: Ok(reader.enrich(listing(&["a"]), state.held.as_deref())),
             clock_skew: None,
             age: None,
+            token: None,
         };
         let (next, events) = state.after(outcome, &AssessmentRules::default(), now());
         let is_change = |event: &Event| matches!(event, Event::KeyChanged(_));
@@ -206,6 +208,7 @@ async fn an_account_whose_listing_fails_is_left_alone() {
         result: Err(Failure::new(Reason::RateLimited, "")),
         clock_skew: None,
         age: None,
+        token: None,
     };
     let mut state = state(listing(&["a"])).polled(outage, now());
     read_for(&mut reader, 300, &mut state).await;
