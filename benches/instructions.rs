@@ -118,6 +118,7 @@ fn run(case: &str, keys: usize) {
         clock_skew: None,
         age: None,
         token: None,
+        asked_at: None,
     };
     let account = Account {
         name: "default".into(),

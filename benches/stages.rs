@@ -66,6 +66,7 @@ fn stages(count: usize) {
         clock_skew: None,
         age: None,
         token: None,
+        asked_at: None,
     };
     let (state, _) = empty.after(listed(), &rules, now);
     let settings = ViewSettings {

@@ -418,6 +418,7 @@ mod tests {
             clock_skew: None,
             age: None,
             token: None,
+            asked_at: None,
         };
         store.publish(all[0], Arc::new(good.clone()));
         assert!(!store.is_ready());

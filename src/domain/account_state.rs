@@ -22,6 +22,10 @@ use crate::domain::unlisted;
 /// all the time.
 const SET_BACK_MIN: TimeDelta = TimeDelta::minutes(1);
 
+/// An API's clock that is less behind than this is not: its time has whole seconds, and an answer
+/// takes a while.
+const BEHIND_MIN: TimeDelta = TimeDelta::seconds(-2);
+
 /// How often urgent keys are summed up.
 const SUMMARY_PERIOD: TimeDelta = TimeDelta::days(1);
 
@@ -55,6 +59,8 @@ pub struct Outcome {
     pub age: Option<Duration>,
     /// Which token the request was made with, where that is known.
     pub token: Option<TokenMark>,
+    /// When the request was made, where that is known.
+    pub asked_at: Option<DateTime<Utc>>,
 }
 
 /// What outlives the process: what is known of an account's keys.
@@ -150,8 +156,11 @@ enum OwnKey {
 struct Listed {
     listing: Listing,
     token: Option<TokenMark>,
-    /// When the API made it.
+    /// When the API had made it.
     at: DateTime<Utc>,
+    /// When the API cannot have made it yet, by its clock or by ours. What it lists with an end
+    /// before that is listed as expired for certain.
+    not_before: DateTime<Utc>,
 }
 
 impl AccountState {
@@ -257,10 +266,16 @@ impl AccountState {
         match outcome.result {
             Ok(listing) => {
                 let age = outcome.age.unwrap_or_default();
+                let at = listed_at(now, age, self.last_success_at);
+                let behind = outcome.clock_skew.filter(|skew| *skew <= BEHIND_MIN);
+                let asked_at = outcome.asked_at.map_or(at, |asked_at| asked_at.min(at));
                 let listed = Listed {
                     listing,
                     token: outcome.token,
-                    at: listed_at(now, age, self.last_success_at),
+                    at,
+                    not_before: asked_at
+                        .checked_add_signed(behind.unwrap_or_default())
+                        .unwrap_or(DateTime::<Utc>::MIN_UTC),
                 };
                 next.succeed(self, listed, rules, now, &mut events);
             }
@@ -362,7 +377,7 @@ impl AccountState {
             needed: self.account.shrink.confirmations,
         });
         // That the API still lists an expired key is true all the same.
-        if let Some(held) = held.seen_in(&listed.listing, listed.at) {
+        if let Some(held) = held.seen_in(&listed.listing, listed.not_before) {
             self.held = Some(Arc::new(held));
         }
     }
@@ -419,11 +434,11 @@ impl AccountState {
     }
 
     /// Takes a listing into use.
-    fn hold(&mut self, Listed { listing, token, at }: Listed) {
-        let listing = listing.taken_at(at);
+    fn hold(&mut self, listed: Listed) {
+        let listing = listed.listing.taken_at(listed.not_before);
         self.shrunk_listings = 0;
-        self.last_success_at = Some(at);
-        self.token = token.or(self.token);
+        self.last_success_at = Some(listed.at);
+        self.token = listed.token.or(self.token);
         // Most polls bring nothing new. What was made from the old listing then still holds.
         if self.held.as_deref() != Some(&listing) {
             self.held = Some(Arc::new(listing));
@@ -642,6 +657,7 @@ pub(crate) mod tests {
             clock_skew: None,
             age: None,
             token: None,
+            asked_at: None,
         }
     }
 
@@ -663,6 +679,7 @@ pub(crate) mod tests {
             clock_skew: Some(TimeDelta::seconds(3)),
             age: None,
             token: None,
+            asked_at: None,
         }
     }
 

@@ -51,6 +51,7 @@ fn exposition(count: usize, now: DateTime<Utc>) -> Exposition {
         clock_skew: None,
         age: None,
         token: None,
+        asked_at: None,
     };
     let settings = ViewSettings {
         rules: Arc::default(),

@@ -99,6 +99,7 @@ fn states() -> [AccountState; 2] {
         clock_skew,
         age: None,
         token: None,
+        asked_at: None,
     };
     let failure = Failure {
         support_id: Line::support_id("support_1"),
@@ -109,6 +110,7 @@ fn states() -> [AccountState; 2] {
         clock_skew,
         age: None,
         token: None,
+        asked_at: None,
     };
     let mut main = account("main");
     main.details_failures = Some([0; Reason::COUNT]);

@@ -76,6 +76,7 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
                 clock_skew: None,
                 age: None,
                 token: None,
+                asked_at: None,
             };
             empty.after(outcome, &AssessmentRules::default(), now(0)).0
         })

@@ -27,6 +27,7 @@ pub(super) fn failed(reason: Reason) -> Outcome {
         clock_skew: None,
         age: None,
         token: None,
+        asked_at: None,
     }
 }
 
@@ -49,6 +50,7 @@ fn rejecting(ids: &[&str], shape: u32) -> Outcome {
         clock_skew: None,
         age: None,
         token: None,
+        asked_at: None,
     }
 }
 

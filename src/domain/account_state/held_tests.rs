@@ -169,6 +169,49 @@ fn fault_j4_a_listing_that_is_held_back_shows_which_keys_are_still_listed() {
 }
 
 #[test]
+fn fault_j4_a_listing_on_its_way_or_of_a_slow_clock_is_from_before_the_end() {
+    let rules = AssessmentRules::default();
+    let with = |asked_at: i64, skew: i64| Outcome {
+        asked_at: Some(at(asked_at)),
+        clock_skew: Some(TimeDelta::seconds(skew)),
+        ..listed(vec![key("a"), ending("short", 1)])
+    };
+    for (name, second, outcome, expected) in [
+        (
+            "asked before its end",
+            DAY + 1,
+            with(DAY - 1, 0),
+            "a short*",
+        ),
+        ("asked at its end", DAY + 1, with(DAY, 0), "a"),
+        (
+            "the API's clock is behind",
+            DAY + 9,
+            with(DAY + 9, -10),
+            "a short*",
+        ),
+        (
+            "it is not that far behind",
+            DAY + 10,
+            with(DAY + 10, -10),
+            "a",
+        ),
+        ("it is ahead", DAY + 1, with(DAY, 10), "a"),
+        ("whole seconds", DAY + 1, with(DAY, -1), "a"),
+        (
+            "the clock was set back meanwhile",
+            DAY,
+            with(DAY + 99, 0),
+            "a",
+        ),
+    ] {
+        let state = account().after(outcome, &rules, at(second)).0;
+        let state = state.after(keys(&["a"]), &rules, at(DAY + 300)).0;
+        assert_eq!(ids(&state), expected, "{name}");
+    }
+}
+
+#[test]
 fn fault_j4_a_successor_or_a_mute_ends_it() {
     let labelled = |id: &str, created: i64, day| Key {
         label: Some("ci".into()),

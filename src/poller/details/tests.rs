@@ -38,6 +38,7 @@ fn state(listing: Listing) -> AccountState {
         clock_skew: None,
         age: None,
         token: None,
+        asked_at: None,
     };
     polled_every(Duration::from_secs(300), "a").polled(outcome, now())
 }
@@ -114,6 +115,7 @@ async fn a_label_from_the_details_is_no_change_at_the_next_poll() {
             clock_skew: None,
             age: None,
             token: None,
+            asked_at: None,
         };
         let (next, events) = state.after(outcome, &AssessmentRules::default(), now());
         let is_change = |event: &Event| matches!(event, Event::KeyChanged(_));
@@ -209,6 +211,7 @@ async fn an_account_whose_listing_fails_is_left_alone() {
         clock_skew: None,
         age: None,
         token: None,
+        asked_at: None,
     };
     let mut state = state(listing(&["a"])).polled(outage, now());
     read_for(&mut reader, 300, &mut state).await;
