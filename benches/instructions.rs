@@ -133,6 +133,7 @@ fn run(case: &str, keys: usize) {
         relative: true,
         scope_info: true,
         max_scopes_per_key: 64,
+        max_bytes_per_account: 64 << 20,
     };
     let at = |second| -> DateTime<Utc> {
         let start: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();

@@ -34,6 +34,7 @@ const METRICS: Metrics = Metrics {
     relative: true,
     scope_info: true,
     max_scopes_per_key: 64,
+    max_bytes_per_account: 64 << 20,
 };
 
 /// Runs of a stage; the median is told.

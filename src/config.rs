@@ -377,6 +377,11 @@ impl Poll {
     }
 }
 
+/// Enough for everything but the scopes of the 20,000 keys that the default limits admit. The old
+/// and the new text exist together for a moment, each with its compressed form, beside two listings
+/// and a response: 64 MiB keeps that below 256 MiB, the memory limit of the unit and of the chart.
+const MAX_BYTES_PER_ACCOUNT: u64 = 64 << 20;
+
 /// Providers document some 30 scopes: a key with all of them shows all of them.
 const MAX_SCOPES_PER_KEY: u64 = 64;
 
@@ -389,6 +394,11 @@ impl Metrics {
                 "max_scopes_per_key",
                 MAX_SCOPES_PER_KEY,
                 1..=10_000,
+            ),
+            max_bytes_per_account: section.number(
+                "max_bytes_per_account",
+                MAX_BYTES_PER_ACCOUNT,
+                64 << 10..=16 << 30,
             ),
         }
     }

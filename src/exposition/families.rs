@@ -75,9 +75,12 @@ pub(super) struct KeyFacts<'a> {
 }
 
 /// A listing as a whole.
+#[derive(Default)]
 pub(super) struct ListingFacts {
     /// Keys that no entry of the inventory matches; `None` where there is no inventory.
     pub(super) unmatched: Option<usize>,
+    /// Families that are left out.
+    pub(super) dropped: Box<[&'static str]>,
 }
 
 const fn key(
@@ -421,6 +424,16 @@ pub(super) const FAMILIES: &[Family] = &[
             }
         },
     ),
+    Family {
+        name: "api_key_account_families_dropped",
+        kind: Kind::Gauge,
+        help: "Present while a family about keys is left out because the account's text would exceed its memory budget; always 1.",
+        source: Source::Listing(|facts, mut samples| {
+            for family in &facts.dropped {
+                samples.labelled(&[("family", family)], Value::Count(1));
+            }
+        }),
+    },
     account(
         "api_key_account_shrink_held",
         "Whether a listing that lost suspiciously many keys is held back until it is confirmed.",

@@ -31,6 +31,7 @@ pub(crate) const EVERYTHING: Metrics = Metrics {
     relative: true,
     scope_info: true,
     max_scopes_per_key: 64,
+    max_bytes_per_account: 64 << 20,
 };
 
 fn at(text: &str) -> DateTime<Utc> {
@@ -200,6 +201,7 @@ fn families_can_be_turned_off_and_capped() {
         relative: false,
         scope_info: false,
         max_scopes_per_key: 64,
+        max_bytes_per_account: 64 << 20,
     });
     let lines = |text: &str, name: &str| text.lines().filter(|line| line.contains(name)).count();
     for name in ["api_key_expires_in_seconds", "api_key_scope_info"] {

@@ -85,6 +85,7 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
         relative: true,
         scope_info: true,
         max_scopes_per_key: 64,
+        max_bytes_per_account: 64 << 20,
     };
     let settings = ViewSettings {
         rules: Arc::default(),
