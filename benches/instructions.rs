@@ -117,12 +117,15 @@ fn run(case: &str, keys: usize) {
         result: Ok(parse::answer(200, body, &rules).unwrap().listing),
         clock_skew: None,
         age: None,
+        token: None,
+        asked_at: None,
     };
     let account = Account {
         name: "default".into(),
         provider: "bitgpt".into(),
         base_url: "https://api.bitgpt.xyz/".into(),
         shrink: ShrinkGuard::default(),
+        expired_retention: TimeDelta::days(7),
         listing_scope: None,
         interval: Duration::from_secs(300),
     };
@@ -130,6 +133,7 @@ fn run(case: &str, keys: usize) {
         relative: true,
         scope_info: true,
         max_scopes_per_key: 64,
+        max_bytes_per_account: 64 << 20,
     };
     let at = |second| -> DateTime<Utc> {
         let start: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();

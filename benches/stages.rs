@@ -34,6 +34,7 @@ const METRICS: Metrics = Metrics {
     relative: true,
     scope_info: true,
     max_scopes_per_key: 64,
+    max_bytes_per_account: 64 << 20,
 };
 
 /// Runs of a stage; the median is told.
@@ -54,6 +55,7 @@ fn stages(count: usize) {
         provider: "bitgpt".into(),
         base_url: "https://api.bitgpt.xyz/".into(),
         shrink: ShrinkGuard::default(),
+        expired_retention: TimeDelta::days(7),
         listing_scope: None,
         interval: Duration::from_secs(300),
     };
@@ -64,6 +66,8 @@ fn stages(count: usize) {
         result: Ok(read()),
         clock_skew: None,
         age: None,
+        token: None,
+        asked_at: None,
     };
     let (state, _) = empty.after(listed(), &rules, now);
     let settings = ViewSettings {
@@ -163,7 +167,7 @@ fn many_patterns() {
         for (number, key) in keys.iter_mut().enumerate() {
             // Half of them match none.
             let label = format!("x-team-{:04}-{}", number % 2_000, "service ".repeat(28));
-            key.label = Some(label.into());
+            key.label = Some((&*label).into());
         }
         let now: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
         let took = median(|| {

@@ -111,6 +111,8 @@ pub struct Poll {
     pub max_keys: usize,
     /// When a listing that lost many keys is believed.
     pub shrink: ShrinkGuard,
+    /// How long an expired key that the API no longer lists is kept; zero is not at all.
+    pub expired_retention: Duration,
 }
 
 /// `[state]`: what outlives the process.
@@ -343,6 +345,8 @@ impl Poll {
     /// A key takes some 400 bytes, so that 20,000 keys fit.
     const MAX_BODY_BYTES: u64 = 8 * 1024 * 1024;
     const MAX_KEYS: u64 = 20_000;
+    /// A week has working days in it, whatever the day that the key expires on.
+    const EXPIRED_RETENTION: Duration = Duration::from_hours(24 * 7);
 
     fn read(section: &mut Section<'_>) -> Self {
         let shrink = ShrinkGuard::default();
@@ -364,9 +368,19 @@ impl Poll {
                 ),
                 ratio: section.fraction("shrink_ratio", shrink.ratio, Least::Zero),
             },
+            expired_retention: section.duration(
+                "expired_retention",
+                Self::EXPIRED_RETENTION,
+                Duration::ZERO..=Duration::from_hours(24 * 365),
+            ),
         }
     }
 }
+
+/// Enough for everything but the scopes of the 20,000 keys that the default limits admit. The old
+/// and the new text exist together for a moment, each with its compressed form, beside two listings
+/// and a response: 64 MiB keeps that below 256 MiB, the memory limit of the unit and of the chart.
+const MAX_BYTES_PER_ACCOUNT: u64 = 64 << 20;
 
 /// Providers document some 30 scopes: a key with all of them shows all of them.
 const MAX_SCOPES_PER_KEY: u64 = 64;
@@ -380,6 +394,11 @@ impl Metrics {
                 "max_scopes_per_key",
                 MAX_SCOPES_PER_KEY,
                 1..=10_000,
+            ),
+            max_bytes_per_account: section.number(
+                "max_bytes_per_account",
+                MAX_BYTES_PER_ACCOUNT,
+                64 << 10..=16 << 30,
             ),
         }
     }

@@ -14,4 +14,4 @@ mod rate_limit;
 pub use account_log::{AccountLog, PollFacts};
 pub use config_log::{ReloadLog, Reloaded, WebFileLog};
 pub use lines::attempt_failed;
-pub use process_log::{AcceptLog, SnapshotLog, WatchdogLog};
+pub use process_log::{AcceptLog, ExpositionLog, SnapshotLog, WatchdogLog};

@@ -8,6 +8,7 @@
 //! ([`clock_text`]) and the process' own metrics, and copies nothing else.
 
 mod account_text;
+mod budget;
 pub mod cache;
 mod chunk;
 mod clock_text;

@@ -163,6 +163,7 @@ mod tests {
                 relative: true,
                 scope_info: true,
                 max_scopes_per_key: 64,
+                max_bytes_per_account: 64 << 20,
             },
         }
     }

@@ -76,6 +76,8 @@ impl Default for PollerCarryover {
 struct Poll {
     answer: Answer,
     attempts: u32,
+    /// When the last attempt began.
+    asked_at: DateTime<Utc>,
 }
 
 impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
@@ -130,10 +132,15 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         let mut attempts = 1;
         loop {
             let time_left = ends.saturating_duration_since(Instant::now());
+            let asked_at = (self.now)();
             let answer = (self.attempt)(time_left).await;
             let Err(failure) = &answer.result else {
                 self.carryover().budget.earn();
-                return Poll { answer, attempts };
+                return Poll {
+                    answer,
+                    attempts,
+                    asked_at,
+                };
             };
             let situation = Situation {
                 attempts,
@@ -143,7 +150,11 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             };
             let wait = situation.next_attempt(failure, &mut self.carryover().budget);
             let Some(wait) = wait else {
-                return Poll { answer, attempts };
+                return Poll {
+                    answer,
+                    attempts,
+                    asked_at,
+                };
             };
             let account = &*self.state.account.name;
             event_log::attempt_failed(account, failure, wait);
@@ -160,8 +171,10 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                     result,
                     clock_skew,
                     age,
+                    token,
                 },
             attempts,
+            asked_at,
         } = poll;
         let mut facts = PollFacts {
             attempts,
@@ -171,16 +184,17 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         let held = self.state.held.as_deref();
         let result = result.map(|parsed| {
             facts.support_id = parsed.support_id;
-            let listing = parsed.listing.keeping(held);
             match &mut self.details {
-                Some(reader) => reader.enrich(listing, held),
-                None => listing,
+                Some(reader) => reader.enrich(parsed.listing, held),
+                None => parsed.listing,
             }
         });
         let outcome = Outcome {
             result,
             clock_skew,
             age,
+            token,
+            asked_at: Some(asked_at),
         };
         let rules = self.store.rules();
         let (next, events) = self.state.after(outcome, &rules, (self.now)());

@@ -16,6 +16,7 @@ use crate::domain::text::join_truncated;
 use crate::domain::view::ViewSettings;
 use crate::event_log::{ReloadLog, Reloaded};
 use crate::liveness::Liveness;
+use crate::os::clock::delta;
 use crate::os::systemd::Notifier;
 use crate::poller::details::{Ask, Reader};
 use crate::poller::{Poller, PollerCarryover, retry};
@@ -23,6 +24,7 @@ use crate::provider::http::Target;
 use crate::provider::lister::{Lister, ListerSettings};
 use crate::provider::tls::TlsConfigs;
 use crate::reload::Reloader;
+use crate::secret;
 use crate::snapshot::{self, SnapshotDirectory};
 use crate::state_store::{AccountId, AccountUpdate, StateStore};
 use crate::supervisor::{Ended, supervise};
@@ -220,7 +222,7 @@ impl Pollers {
             None => None,
         };
         match saved {
-            Some(snapshot) => state.with_snapshot(snapshot.listing, snapshot.listed_at),
+            Some(saved) => state.with_saved(saved, (self.now)()),
             None => state,
         }
     }
@@ -259,15 +261,17 @@ impl Pollers {
         let start = {
             let stop = stop.clone();
             move || {
+                // As it was left, where an earlier life was cut short.
+                let state = store.state(id);
+                let state = state.map_or_else(|| first_state.clone(), Arc::unwrap_or_clone);
+                let mark_key = state.token().map(|mark| mark.key);
                 let lister = Arc::new(Lister::new(
                     token.clone(),
                     settings.clone(),
                     tls.clone(),
+                    mark_key.or_else(secret::random_mark_key),
                     now,
                 ));
-                // As it was left, where an earlier life was cut short.
-                let state = store.state(id);
-                let state = state.map_or_else(|| first_state.clone(), Arc::unwrap_or_clone);
                 let poller = Poller {
                     details: has_details.then(|| reader(lister.clone(), details, now)),
                     attempt: async move |deadline| lister.attempt(deadline).await,
@@ -387,6 +391,7 @@ fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
         base_url: account.base_url.as_str().into(),
         interval: account.interval,
         shrink: config.poll.shrink,
+        expired_retention: delta(config.poll.expired_retention),
     })
 }
 

@@ -24,6 +24,7 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId};
 use crate::domain::listing::Listing;
 use crate::domain::text::Line;
+use crate::domain::token_mark::TokenMark;
 use crate::provider::http::Session;
 use crate::provider::profile::Profile;
 use crate::secret::Token;
@@ -48,6 +49,21 @@ pub struct Listed {
     pub support_id: Option<Line>,
 }
 
+impl Listed {
+    /// The same, or a failure where it has entries and none of them can be used: an API that
+    /// changed its form must not look like an account without keys.
+    fn usable(self) -> Result<Self, Failure> {
+        if !self.listing.is_unusable() {
+            return Ok(self);
+        }
+        let why = "the list has entries, and none of them can be used";
+        Err(Failure {
+            support_id: self.support_id,
+            ..Failure::new(Reason::Schema, why)
+        })
+    }
+}
+
 /// The end of one attempt.
 #[derive(Debug)]
 pub struct Answer<T = Listed> {
@@ -58,6 +74,8 @@ pub struct Answer<T = Listed> {
     /// How old the answer already was: a cache between the API and us had kept it. `None` where no
     /// cache says so.
     pub age: Option<Duration>,
+    /// Which token the request was made with.
+    pub token: Option<TokenMark>,
 }
 
 impl<T> Answer<T> {
@@ -67,6 +85,7 @@ impl<T> Answer<T> {
             result: Err(failure),
             clock_skew: None,
             age: None,
+            token: None,
         }
     }
 }
@@ -104,9 +123,10 @@ impl Provider {
 
     /// Lists all keys, in as many requests of `session` as that takes: all of them or none.
     async fn list(&self, session: &mut Session, rules: &Rules<'_>) -> Result<Listed, Failure> {
-        match self {
+        let listed = match self {
             Self::BitGpt => bitgpt::list(session, rules).await,
-        }
+        };
+        listed?.usable()
     }
 
     /// Reads what only a key's own page tells.

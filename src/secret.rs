@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderValue;
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::domain::token_mark::{self, MarkKey, TokenMark};
 use crate::os::files::{self, FileError};
 use crate::redaction::{REDACTED, without_prefix};
 
@@ -118,7 +121,23 @@ impl TokenSource {
     }
 }
 
+/// A new key for the marks of an account's tokens; `None` where the system has no random numbers.
+pub fn random_mark_key() -> Option<MarkKey> {
+    let mut key = MarkKey::default();
+    SystemRandom::new().fill(&mut key).ok()?;
+    Some(key)
+}
+
 impl Token {
+    /// A mark of this token under `key`.
+    pub fn mark(&self, key: MarkKey) -> TokenMark {
+        let hmac_key = hmac::Key::new(hmac::HMAC_SHA256, &key);
+        let tag = hmac::sign(&hmac_key, self.0.expose_secret().as_bytes());
+        let mut digest = [0; token_mark::BYTES];
+        digest.copy_from_slice(tag.as_ref());
+        TokenMark { key, digest }
+    }
+
     /// Takes `text` without the white space around it. `source` is for the error.
     pub fn parse(text: &[u8], source: &str) -> Result<Self, TokenError> {
         let text = text.trim_ascii();
@@ -248,6 +267,20 @@ mod tests {
 
     fn token() -> Token {
         Token::parse(b"sk_live_MDE5N2MwZWMtYTE5Ny03MTlmLTg0YTk.GdwdA", "test").unwrap()
+    }
+
+    #[test]
+    fn fault_j15_a_mark_tells_tokens_apart_and_nothing_else_of_them() {
+        let token = |text: &str| Token::parse(text.as_bytes(), "test").unwrap();
+        let (key, other_key) = (random_mark_key().unwrap(), random_mark_key().unwrap());
+        let (one, two) = (token("sk_live_one"), token("sk_live_two"));
+        assert_eq!(one.mark(key), token("sk_live_one\n").mark(key));
+        assert!(one.mark(key).differs(&two.mark(key)));
+        assert!(!one.mark(key).differs(&one.mark(key)));
+        // Under another key it cannot be said.
+        assert!(!one.mark(key).differs(&two.mark(other_key)));
+        assert_ne!(one.mark(key).digest, one.mark(other_key).digest);
+        assert_eq!(format!("{:?}", one.mark(key)), "TokenMark(…)");
     }
 
     #[test]

@@ -12,17 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 pub use saver::save_all;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::domain::account_state::AccountState;
-use crate::domain::listing::Listing;
+use crate::domain::account_state::{AccountState, SavedState};
 use crate::domain::text::chain;
 use crate::os::files::{self, FileError, Links};
-use crate::snapshot::format::{BadSnapshot, Identity, Snapshot};
+use crate::snapshot::format::{BadSnapshot, Identity};
 
 /// Nobody but the exporter's user needs to see which keys there are.
 const FILE_MODE: u32 = 0o600;
@@ -113,7 +111,7 @@ impl SnapshotDirectory {
     }
 
     /// The snapshot of `identity`, where the store was opened and holds a usable one.
-    pub async fn load(self: &Arc<Self>, identity: Identity) -> Option<Snapshot> {
+    pub async fn load(self: &Arc<Self>, identity: Identity) -> Option<SavedState> {
         self.store.get()?;
         let account = identity.account.clone();
         let loading = self.within(LOAD_TIMEOUT, move |store| store.load(&identity));
@@ -131,14 +129,11 @@ impl SnapshotDirectory {
     pub async fn save(
         self: &Arc<Self>,
         identity: Identity,
-        listing: Arc<Listing>,
-        listed_at: DateTime<Utc>,
+        state: SavedState,
     ) -> Result<(), StoreError> {
-        self.within(SAVE_TIMEOUT, move |store| {
-            store.save(&identity, &listing, listed_at)
-        })
-        .await?
-        .map_err(StoreError::Unsaved)
+        let save = move |store: &Store| store.save(&identity, &state);
+        let saved = self.within(SAVE_TIMEOUT, save).await?;
+        saved.map_err(StoreError::Unsaved)
     }
 
     /// Does `work` with the store, opened now unless it is already, in a thread for what blocks.
@@ -218,7 +213,7 @@ impl Store {
 
     /// The snapshot of `identity`, where there is a usable one. One that is of no use is left where
     /// it is, told, and overwritten by the next good poll.
-    pub fn load(&self, identity: &Identity) -> Option<Snapshot> {
+    pub fn load(&self, identity: &Identity) -> Option<SavedState> {
         let path = self.path(&identity.account);
         let account = &*identity.account;
         match self.read(&path, identity) {
@@ -244,22 +239,17 @@ impl Store {
         }
     }
 
-    fn read(&self, path: &Path, identity: &Identity) -> Result<Snapshot, LoadError> {
+    fn read(&self, path: &Path, identity: &Identity) -> Result<SavedState, LoadError> {
         let bytes = files::read_here(path, self.bytes_max, Links::Refuse)?;
         Ok(format::decode(&bytes, identity)?)
     }
 
     /// Replaces the snapshot of `identity`: whoever reads it, whenever, finds the old one or the
     /// new one. Blocks on the disk.
-    pub fn save(
-        &self,
-        identity: &Identity,
-        listing: &Listing,
-        listed_at: DateTime<Utc>,
-    ) -> io::Result<()> {
+    pub fn save(&self, identity: &Identity, state: &SavedState) -> io::Result<()> {
         let path = self.path(&identity.account);
         let unfinished = path.with_extension("new");
-        let bytes = format::encode(identity, listing, listed_at);
+        let bytes = format::encode(identity, state);
         let written = replace(&path, &unfinished, &bytes).and_then(|()| {
             // The rename itself is on disk only when the folder is.
             File::open(&self.directory)?.sync_all()

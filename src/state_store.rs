@@ -327,6 +327,7 @@ mod tests {
                 relative: true,
                 scope_info: true,
                 max_scopes_per_key: 64,
+                max_bytes_per_account: 64 << 20,
             },
         }
     }
@@ -417,6 +418,8 @@ mod tests {
             result: Err(Failure::new(Reason::Dns, "")),
             clock_skew: None,
             age: None,
+            token: None,
+            asked_at: None,
         };
         store.publish(all[0], Arc::new(good.clone()));
         assert!(!store.is_ready());

@@ -277,7 +277,7 @@ fn what_stands_in_the_place_of_a_section_is_a_problem() {
 fn unknown_variables_of_ours_are_problems_too() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"";
     let expected = "poll.intervall (environment API_KEY_EXPORTER__POLL__INTERVALL): unknown option; did you mean interval? known here: \
-                    interval, timeout, attempts, max_body_bytes, max_keys, shrink_confirmations, shrink_ratio";
+                    interval, timeout, attempts, max_body_bytes, max_keys, shrink_confirmations, shrink_ratio, expired_retention";
     assert_eq!(
         problems(account, &[("API_KEY_EXPORTER__POLL__INTERVALL", "1m")]),
         [expected]

@@ -6,15 +6,28 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::assessment::AssessmentRules;
-use crate::domain::changes::{self, Change, ShrinkGuard};
+use crate::domain::changes::{self, Change, Loss, ShrinkGuard};
 use crate::domain::clocks::Clocks;
 use crate::domain::event::{
-    CHANGES_MAX, CROSSINGS_MAX, Event, KeyChanged, NamedKey, ThresholdCrossed,
+    CHANGES_MAX, CROSSINGS_MAX, Event, KeyChanged, NamedKey, ThresholdCrossed, UrgentKeys,
 };
 use crate::domain::failure::{Failure, Reason};
-use crate::domain::key::KeyId;
+use crate::domain::key::{Key, KeyId, Scopes};
 use crate::domain::listing::{Listing, Rejects};
 use crate::domain::text::{Line, join_truncated};
+use crate::domain::token_mark::TokenMark;
+use crate::domain::unlisted;
+
+/// A last success that is less in the future than this is corrected silently: clocks are adjusted
+/// all the time.
+const SET_BACK_MIN: TimeDelta = TimeDelta::minutes(1);
+
+/// An API's clock that is less behind than this is not: its time has whole seconds, and an answer
+/// takes a while.
+const BEHIND_MIN: TimeDelta = TimeDelta::seconds(-2);
+
+/// How often urgent keys are summed up.
+const SUMMARY_PERIOD: TimeDelta = TimeDelta::days(1);
 
 /// What is fixed about an account as long as the configuration stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +42,8 @@ pub struct Account {
     pub interval: Duration,
     /// When a listing that lost many keys is believed.
     pub shrink: ShrinkGuard,
+    /// How long an expired key that the API no longer lists is kept; zero is not at all.
+    pub expired_retention: TimeDelta,
     /// The one scope that listing keys needs, where the provider has scopes.
     pub listing_scope: Option<Box<str>>,
 }
@@ -42,6 +57,23 @@ pub struct Outcome {
     pub clock_skew: Option<TimeDelta>,
     /// How old the last answer was when it came, where a cache sent it.
     pub age: Option<Duration>,
+    /// Which token the request was made with, where that is known.
+    pub token: Option<TokenMark>,
+    /// When the request was made, where that is known.
+    pub asked_at: Option<DateTime<Utc>>,
+}
+
+/// What outlives the process: what is known of an account's keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedState {
+    /// The keys.
+    pub listing: Arc<Listing>,
+    /// When they were listed.
+    pub listed_at: DateTime<Utc>,
+    /// Listings since then that lost suspiciously many keys and were held back.
+    pub shrunk_listings: u32,
+    /// Which token they were listed with, where that is known.
+    pub token: Option<TokenMark>,
 }
 
 /// Failed polls of one reason since the start.
@@ -86,8 +118,13 @@ pub struct AccountState {
     /// Requests for details that failed since the start, in the order of [`Reason::ALL`]; `None`
     /// where details are off.
     pub details_failures: Option<[u64; Reason::COUNT]>,
-    /// Listings in a row that lost suspiciously many keys and were held back; 0 else.
+    /// Why the last finished poll failed; `None` where it did not.
+    pub failing: Option<Reason>,
+    /// Listings in a row that lost suspiciously many keys and were held back, failed polls between
+    /// them left out; 0 else.
     pub shrunk_listings: u32,
+    /// Which token `held` was listed with.
+    token: Option<TokenMark>,
     /// Changes seen between listings since the start, in the order of [`Change::ALL`].
     changes: [u64; Change::COUNT],
     /// What the last successful poll rejected.
@@ -98,6 +135,10 @@ pub struct AccountState {
     own_key: OwnKey,
     /// How clocks disagree.
     clocks: Clocks,
+    /// How far in the future a saved listing was, until that is reported.
+    clock_set_back: Option<TimeDelta>,
+    /// When urgent keys were last summed up.
+    summarised_at: Option<DateTime<Utc>>,
 }
 
 /// The key that the exporter itself uses, as the last successful poll found it.
@@ -109,6 +150,17 @@ enum OwnKey {
     Absent,
     /// It is this one.
     Listed(KeyId),
+}
+
+/// A listing that a poll brought.
+struct Listed {
+    listing: Listing,
+    token: Option<TokenMark>,
+    /// When the API had made it.
+    at: DateTime<Utc>,
+    /// When the API cannot have made it yet, by its clock or by ours. What it lists with an end
+    /// before that is listed as expired for certain.
+    not_before: DateTime<Utc>,
 }
 
 impl AccountState {
@@ -125,27 +177,50 @@ impl AccountState {
             consecutive_failures: 0,
             clock_skew: None,
             details_failures: None,
+            failing: None,
             shrunk_listings: 0,
+            token: None,
             changes: [0; Change::COUNT],
             rejects: Rejects::default(),
             assessed_at: None,
             own_key: OwnKey::Unknown,
             clocks: Clocks::default(),
+            clock_set_back: None,
+            summarised_at: None,
         }
     }
 
-    /// The same with the contents of a saved snapshot: keys and their age. Whether the API is up is
-    /// not known before the first poll. Thresholds that were crossed before `listed_at` are not
-    /// reported again.
+    /// The same with what was saved: keys and their age. Whether the API is up is not known before
+    /// the first poll. Thresholds that were crossed before the keys were listed are not reported
+    /// again. A listing from the future, saved by a clock that was ahead, counts as of `now`.
     #[must_use]
-    pub fn with_snapshot(&self, listing: Listing, listed_at: DateTime<Utc>) -> Self {
+    pub fn with_saved(&self, saved: SavedState, now: DateTime<Utc>) -> Self {
+        let listed_at = saved.listed_at.min(now);
         Self {
-            rejects: listing.rejects(),
-            held: Some(Arc::new(listing)),
+            rejects: saved.listing.rejects(),
+            held: Some(saved.listing),
             last_success_at: Some(listed_at),
             assessed_at: Some(listed_at),
+            shrunk_listings: saved.shrunk_listings,
+            token: saved.token,
+            clock_set_back: Some(saved.listed_at - listed_at),
             ..self.clone()
         }
+    }
+
+    /// What is to be saved of it, where there is something.
+    pub fn to_save(&self) -> Option<SavedState> {
+        Some(SavedState {
+            listing: self.held.clone()?,
+            listed_at: self.last_success_at?,
+            shrunk_listings: self.shrunk_listings,
+            token: self.token,
+        })
+    }
+
+    /// Which token the keys were listed with.
+    pub fn token(&self) -> Option<&TokenMark> {
+        self.token.as_ref()
     }
 
     /// The same knowledge under other settings of the account.
@@ -166,9 +241,9 @@ impl AccountState {
     /// What is known after a poll that ended at `now`, and the events of that poll. The only way in
     /// which keys come and go.
     ///
-    /// `rules` decide which thresholds were crossed since the last poll and what keys are called;
-    /// the next state does not depend on them. After a reload the last poll's moment is assessed by
-    /// the new rules too, so that changed thresholds are no crossings.
+    /// `rules` decide which thresholds were crossed since the last poll, what keys are called, and
+    /// which expired keys are kept that the API no longer lists. After a reload the last poll's
+    /// moment is assessed by the new rules too, so that changed thresholds are no crossings.
     #[must_use]
     pub fn after(
         &self,
@@ -179,6 +254,7 @@ impl AccountState {
         let mut next = self.clone();
         let mut events = Vec::new();
         next.polls += 1;
+        next.correct_future_success(now, &mut events);
         next.clock_skew = outcome.clock_skew;
         events.extend(next.clocks.compare(outcome.clock_skew));
         events.extend(next.clocks.look_for_cache(outcome.age));
@@ -189,29 +265,55 @@ impl AccountState {
         });
         match outcome.result {
             Ok(listing) => {
-                next.succeed(self, listing, rules, now, &mut events);
-                if let (Some(age), 0) = (outcome.age, next.shrunk_listings) {
-                    next.last_success_at = Some(listed_at(now, age, self.last_success_at));
-                }
+                let age = outcome.age.unwrap_or_default();
+                let at = listed_at(now, age, self.last_success_at);
+                let behind = outcome.clock_skew.filter(|skew| *skew <= BEHIND_MIN);
+                let asked_at = outcome.asked_at.map_or(at, |asked_at| asked_at.min(at));
+                let listed = Listed {
+                    listing,
+                    token: outcome.token,
+                    at,
+                    not_before: asked_at
+                        .checked_add_signed(behind.unwrap_or_default())
+                        .unwrap_or(DateTime::<Utc>::MIN_UTC),
+                };
+                next.succeed(self, listed, rules, now, &mut events);
             }
-            Err(failure) => next.fail(failure, now, &mut events),
+            Err(failure) => {
+                next.fail(failure, now, &mut events);
+                next.let_go_of_unlisted(rules, now, &mut events);
+            }
         }
         // Time passes in a failed poll too.
         next.report_crossings(self.held.as_deref(), rules, now, &mut events);
         if is_success {
             next.report_own_key(rules, now, &mut events);
         }
+        next.report_urgent_keys(rules, now, &mut events);
         (next, events)
+    }
+
+    /// A last success in the future would keep alerts about stale keys from firing.
+    fn correct_future_success(&mut self, now: DateTime<Utc>, events: &mut Vec<Event>) {
+        let mut by = self.clock_set_back.take().unwrap_or_default();
+        if let Some(last) = &mut self.last_success_at {
+            by = by.max(*last - now);
+            *last = now.min(*last);
+        }
+        if by > SET_BACK_MIN {
+            events.push(Event::ClockSetBack { by });
+        }
     }
 
     fn succeed(
         &mut self,
         before: &Self,
-        listing: Listing,
+        listed: Listed,
         rules: &AssessmentRules,
         now: DateTime<Utc>,
         events: &mut Vec<Event>,
     ) {
+        let listing = &listed.listing;
         let (keys, rejects) = (listing.keys().len(), listing.rejects());
         let rejected = rejects.total();
         events.push(Event::PollSucceeded { keys, rejected });
@@ -222,7 +324,7 @@ impl AccountState {
             events.push(Event::FirstListing { keys });
         }
         if rejected > 0 && rejects != before.rejects {
-            let key_ids = join_truncated(listing.rejected_ids().iter().map(KeyId::as_str));
+            let key_ids = join_truncated(listing.rejected_ids().map(KeyId::as_str));
             events.push(Event::EntriesRejected { rejects, key_ids });
         }
         self.rejects = rejects;
@@ -230,40 +332,145 @@ impl AccountState {
             .clock_skew
             .and_then(|skew| now.checked_add_signed(skew));
         let latest = api_now.map_or(now, |api_now| api_now.max(now));
-        let future_keys = self.clocks.look_for_future_keys(&listing, latest);
-        self.consecutive_failures = 0;
-        let held = before.held.as_ref().map_or(0, |held| held.keys().len());
-        if before.holds_back(&listing) {
-            self.shrunk_listings += 1;
-            events.push(Event::ListingHeldBack {
-                held,
-                listed: keys,
-                seen: self.shrunk_listings,
-                needed: self.account.shrink.confirmations,
-            });
-        } else {
-            if before.shrunk_listings > 0 {
-                events.push(Event::HeldListingResolved {
-                    is_confirmed: self.account.shrink.is_suspicious(held, keys),
-                    held,
+        let future_keys = self.clocks.look_for_future_keys(listing, latest);
+        (self.consecutive_failures, self.failing) = (0, None);
+        let is_of_another_token = self.is_of_another_token(listed.token.as_ref());
+        match self.held.clone() {
+            None => self.hold(listed),
+            Some(held) if is_of_another_token && have_no_key_in_common(&held, listing) => {
+                events.push(Event::OrganizationChanged {
+                    held: held.keys().len(),
                     listed: keys,
                 });
+                self.hold(listed);
             }
-            self.shrunk_listings = 0;
-            self.last_success_at = Some(now);
-            // Most polls bring nothing new. What was made from the old listing then still holds.
-            if before.held.as_deref() != Some(&listing) {
-                self.compare(&listing, rules, now, events);
-                self.held = Some(Arc::new(listing));
+            Some(held) => {
+                let loss = Loss::between(&held, listing, listed.at);
+                let shrink = &self.account.shrink;
+                if !is_of_another_token && shrink.holds_back(loss, keys == 0, self.shrunk_listings)
+                {
+                    self.hold_back(&held, &listed, events);
+                } else {
+                    let is_confirmed = shrink.is_suspicious(loss, keys == 0);
+                    self.replace(&held, listed, is_confirmed, rules, now, events);
+                }
             }
         }
         events.extend(future_keys);
     }
 
-    fn fail(&mut self, failure: Failure, now: DateTime<Utc>, events: &mut Vec<Event>) {
-        // An API in trouble is less to be believed, so that confirming starts anew.
+    /// Whether `token` is certainly another one than that of the listing in use.
+    fn is_of_another_token(&self, token: Option<&TokenMark>) -> bool {
+        self.token
+            .as_ref()
+            .zip(token)
+            .is_some_and(|(held, token)| held.differs(token))
+    }
+
+    /// Keeps the listing in use instead of `listing`, which lost too much of it.
+    fn hold_back(&mut self, held: &Listing, listed: &Listed, events: &mut Vec<Event>) {
+        self.shrunk_listings = self.shrunk_listings.saturating_add(1);
+        events.push(Event::ListingHeldBack {
+            held: held.keys().len(),
+            listed: listed.listing.keys().len(),
+            seen: self.shrunk_listings,
+            needed: self.account.shrink.confirmations,
+        });
+        // That the API still lists an expired key is true all the same.
+        if let Some(held) = held.seen_in(&listed.listing, listed.not_before) {
+            self.held = Some(Arc::new(held));
+        }
+    }
+
+    /// Replaces `held`, the listing in use, by a listing of the same organization.
+    fn replace(
+        &mut self,
+        held: &Listing,
+        listed: Listed,
+        is_confirmed: bool,
+        rules: &AssessmentRules,
+        now: DateTime<Utc>,
+        events: &mut Vec<Event>,
+    ) {
+        if self.shrunk_listings > 0 {
+            events.push(Event::HeldListingResolved {
+                is_confirmed,
+                held: held.keys().len(),
+                listed: listed.listing.keys().len(),
+            });
+        }
+        let listing = listed.listing.keeping(held);
+        let missing = held.missing_in(&listing, listed.at);
+        let unlisted = self.kept_of(missing, &listing, rules, now);
+        let is_new = |key: &&Key| {
+            let known = held.get(key.id.as_str());
+            known.is_some_and(|known| known.unlisted_since.is_none())
+        };
+        let new: Vec<&str> = unlisted
+            .iter()
+            .filter(is_new)
+            .map(|key| key.id.as_str())
+            .collect();
+        let keys = new.len();
+        let key_ids = join_truncated(new);
+        if keys > 0 {
+            events.push(Event::KeysUnlisted { keys, key_ids });
+        }
+        let listing = listing.with_keys(unlisted);
+        self.compare(&listing, rules, now, events);
+        self.hold(Listed { listing, ..listed });
+    }
+
+    /// Those of `missing` to keep beside the keys of `listing`.
+    fn kept_of(
+        &self,
+        missing: Vec<Key>,
+        listing: &Listing,
+        rules: &AssessmentRules,
+        now: DateTime<Utc>,
+    ) -> Vec<Key> {
+        let retention = self.account.expired_retention;
+        unlisted::kept(missing, listing, &self.account.name, rules, retention, now)
+    }
+
+    /// Takes a listing into use.
+    fn hold(&mut self, listed: Listed) {
+        let listing = listed.listing.taken_at(listed.not_before);
         self.shrunk_listings = 0;
+        self.last_success_at = Some(listed.at);
+        self.token = listed.token.or(self.token);
+        // Most polls bring nothing new. What was made from the old listing then still holds.
+        if self.held.as_deref() != Some(&listing) {
+            self.held = Some(Arc::new(listing));
+        }
+    }
+
+    /// Drops kept keys that the API no longer lists where their time is over.
+    fn let_go_of_unlisted(
+        &mut self,
+        rules: &AssessmentRules,
+        now: DateTime<Utc>,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(held) = self.held.clone() else {
+            return;
+        };
+        let listed = held.only_listed();
+        if listed.keys().len() == held.keys().len() {
+            return;
+        }
+        let missing = held.missing_in(&listed, now);
+        let kept = self.kept_of(missing, &listed, rules, now);
+        let listing = listed.with_keys(kept);
+        if *held != listing {
+            self.compare(&listing, rules, now, events);
+            self.held = Some(Arc::new(listing));
+        }
+    }
+
+    fn fail(&mut self, failure: Failure, now: DateTime<Utc>, events: &mut Vec<Event>) {
         self.consecutive_failures += 1;
+        self.failing = Some(failure.reason);
         if let Some(entry) = self.failures.get_mut(failure.reason as usize) {
             entry.count += 1;
             if let Some(id) = &failure.support_id {
@@ -271,6 +478,25 @@ impl AccountState {
             }
         }
         events.push(Event::PollFailed(Box::new(failure)));
+    }
+
+    /// Sums up the urgent keys where that was not done for a day, or not since the start.
+    fn report_urgent_keys(
+        &mut self,
+        rules: &AssessmentRules,
+        now: DateTime<Utc>,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(listing) = &self.held else { return };
+        // A time in the future is of a clock that was set back.
+        let is_recent =
+            |at: DateTime<Utc>| (TimeDelta::zero()..SUMMARY_PERIOD).contains(&(now - at));
+        if self.summarised_at.is_some_and(is_recent) {
+            return;
+        }
+        self.summarised_at = Some(now);
+        let urgent = UrgentKeys::of(&self.account.name, listing, rules, now);
+        events.extend(urgent.map(|urgent| Event::UrgentKeys(Box::new(urgent))));
     }
 
     /// Counts and reports what `listing` changes. What widens a key comes first, so that it is
@@ -329,7 +555,9 @@ impl AccountState {
         events: &mut Vec<Event>,
     ) {
         let keys = self.held.iter().flat_map(|listing| listing.keys());
-        let own = keys.into_iter().find(|key| key.is_own);
+        let own = keys
+            .into_iter()
+            .find(|key| key.is_own && key.unlisted_since.is_none());
         let found = own.map_or(OwnKey::Absent, |key| OwnKey::Listed(key.id.clone()));
         if found == self.own_key {
             return;
@@ -342,7 +570,8 @@ impl AccountState {
         let named = Box::new(NamedKey::new(&self.account.name, key, rules, now));
         events.push(Event::OwnKeyRecognised(named.clone()));
         if let Some(needed) = &self.account.listing_scope {
-            let surplus = key.scopes.iter().filter(|scope| *scope != &**needed);
+            let scopes = key.scopes.iter().flat_map(Scopes::iter);
+            let surplus = scopes.filter(|scope| *scope != &**needed);
             let surplus = join_truncated(surplus);
             events.extend(surplus.map(|scopes| Event::OwnKeySurplusScopes {
                 key: named,
@@ -360,15 +589,6 @@ impl AccountState {
             next_poll_at: Some(at),
             ..self.clone()
         }
-    }
-
-    /// Whether `listing` would be held back, because it lost suspiciously many keys.
-    pub fn holds_back(&self, listing: &Listing) -> bool {
-        let held = self.held.as_ref().map_or(0, |held| held.keys().len());
-        let keys = listing.keys().len();
-        self.account
-            .shrink
-            .holds_back(held, keys, self.shrunk_listings)
     }
 
     /// Changes between listings by kind, every kind once.
@@ -394,13 +614,19 @@ fn listed_at(now: DateTime<Utc>, age: Duration, known: Option<DateTime<Utc>>) ->
         .map_or(made_at, |known| known.max(made_at))
 }
 
+fn have_no_key_in_common(held: &Listing, listing: &Listing) -> bool {
+    held.keys().iter().all(|key| !listing.has_entry(&key.id))
+}
+
 #[cfg(test)]
 mod event_tests;
 
 #[cfg(test)]
+mod held_tests;
+
+#[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::domain::key::Key;
     use crate::domain::key::tests::{at, key};
     use crate::domain::listing::Rejects;
 
@@ -412,6 +638,7 @@ pub(crate) mod tests {
             base_url: "https://api.acme.example/".into(),
             interval,
             shrink: ShrinkGuard::default(),
+            expired_retention: TimeDelta::days(7),
             listing_scope: Some("keys.read".into()),
         }))
     }
@@ -429,6 +656,8 @@ pub(crate) mod tests {
             result: Ok(Listing::new(keys, Rejects::default(), None)),
             clock_skew: None,
             age: None,
+            token: None,
+            asked_at: None,
         }
     }
 
@@ -449,6 +678,8 @@ pub(crate) mod tests {
             result: Err(failure),
             clock_skew: Some(TimeDelta::seconds(3)),
             age: None,
+            token: None,
+            asked_at: None,
         }
     }
 
@@ -483,8 +714,8 @@ pub(crate) mod tests {
         let state = account()
             .polled(success(&["a", "b"]), at(10))
             .polled(failure(Reason::Dns, None), at(20));
-        let state = state.polled(success(&["c"]), at(30));
-        assert_eq!(ids(&state), ["c"]);
+        let state = state.polled(success(&["b", "c"]), at(30));
+        assert_eq!(ids(&state), ["b", "c"]);
         assert_eq!(
             (
                 state.polls,
@@ -500,7 +731,7 @@ pub(crate) mod tests {
         let first = account().polled(success(&["a"]), at(10));
         let (same, other) = (
             first.polled(success(&["a"]), at(20)),
-            first.polled(success(&["b"]), at(20)),
+            first.polled(success(&["a", "b"]), at(20)),
         );
         let held = |state: &AccountState| state.held.clone().unwrap();
         assert!(Arc::ptr_eq(&held(&first), &held(&same)));
@@ -521,9 +752,11 @@ pub(crate) mod tests {
         let confirmed = held.polled(success(&[]), at(30));
         assert_eq!((ids(&confirmed).len(), confirmed.shrunk_listings), (0, 0));
         assert_eq!(confirmed.last_success_at, Some(at(30)));
+        // A failed poll between them says nothing of the keys.
         let failed = held.polled(failure(Reason::Timeout, None), at(30));
+        assert_eq!((ids(&failed).len(), failed.shrunk_listings), (3, 1));
         let again = failed.polled(success(&["a"]), at(40));
-        assert_eq!((ids(&again).len(), again.shrunk_listings), (3, 1));
+        assert_eq!((ids(&again).len(), again.shrunk_listings), (1, 0));
     }
 
     #[test]

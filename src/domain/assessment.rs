@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::inventory::{Entry, Inventory};
-use crate::domain::key::{Expiry, Key};
+use crate::domain::key::Key;
 use crate::domain::listing::Listing;
 use crate::domain::policy::{Limits, Policies};
 
@@ -132,13 +132,12 @@ impl Thresholds {
 }
 
 impl Notice {
-    /// How near `key` is to its end at `now`.
+    /// How near `key` is to its end at `now`. A disabled key has no end that matters.
     pub fn severity(self, key: &Key, now: DateTime<Utc>) -> Severity {
-        let Expiry::At(end) = key.expiry else {
+        let Some(left) = key.time_left(now).filter(|_| !key.is_disabled) else {
             return Severity::None;
         };
-        let left = end - now;
-        if left <= TimeDelta::zero() {
+        if key.is_expired(now) {
             Severity::Expired
         } else if left <= self.critical {
             Severity::Critical

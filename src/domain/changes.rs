@@ -1,7 +1,9 @@
 //! What differs between two listings of an account, and whether a listing that lost many keys is to
 //! be believed yet. Pure.
 
-use crate::domain::key::{Key, KeyId};
+use chrono::{DateTime, Utc};
+
+use crate::domain::key::{Field, Key, KeyId};
 use crate::domain::listing::Listing;
 
 /// What changed about a key. The words are label values and part of the metrics contract.
@@ -19,11 +21,13 @@ pub enum Change {
     IpAllowList,
     /// Its label is another.
     Name,
+    /// It was disabled, or enabled again.
+    Disabled,
 }
 
 impl Change {
     /// How many kinds there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
 
     /// Every kind, in the order of the metric.
     pub const ALL: [Self; Self::COUNT] = [
@@ -33,6 +37,7 @@ impl Change {
         Self::Scopes,
         Self::IpAllowList,
         Self::Name,
+        Self::Disabled,
     ];
 
     /// The label value.
@@ -44,6 +49,7 @@ impl Change {
             Self::Scopes => "scopes",
             Self::IpAllowList => "ip_allow_list",
             Self::Name => "name",
+            Self::Disabled => "disabled",
         }
     }
 }
@@ -70,12 +76,15 @@ impl<'a> KeyChange<'a> {
         let (Some(before), Some(after)) = (self.before, self.after) else {
             return false;
         };
+        let scopes = before.scopes.as_ref().zip(after.scopes.as_ref());
+        let allow_lists = before.allow_list.as_ref().zip(after.allow_list.as_ref());
         match self.change {
-            Change::Scopes => after
-                .scopes
-                .iter()
-                .any(|scope| before.scopes.iter().all(|known| known != scope)),
-            Change::IpAllowList => !before.allow_list.covers(&after.allow_list),
+            Change::Scopes => scopes.is_some_and(|(before, after)| {
+                let is_new = |scope| before.iter().all(|known| known != scope);
+                after.iter().any(is_new)
+            }),
+            Change::IpAllowList => allow_lists.is_some_and(|(before, after)| !before.covers(after)),
+            Change::Disabled => !after.is_disabled,
             Change::Added | Change::Removed | Change::Expiry | Change::Name => false,
         }
     }
@@ -114,26 +123,76 @@ fn differs(kind: Change, before: Option<&Key>, after: Option<&Key>) -> bool {
         (Some(_), None) => kind == Change::Removed,
         (Some(before), Some(after)) => match kind {
             Change::Added | Change::Removed => false,
-            Change::Expiry => before.expiry != after.expiry,
-            Change::Scopes => before.scopes != after.scopes,
-            Change::IpAllowList => before.allow_list != after.allow_list,
+            Change::Expiry => !before.expiry.is_same(after.expiry),
+            // What was or is not known did not change.
+            Change::Scopes => {
+                let known = before.scopes.as_ref().zip(after.scopes.as_ref());
+                known.is_some_and(|(before, after)| before != after)
+            }
+            Change::IpAllowList => {
+                let known = before.allow_list.as_ref().zip(after.allow_list.as_ref());
+                known.is_some_and(|(before, after)| before != after)
+            }
             // A label that is read for the first time, from the key's own page, was there before.
             Change::Name => {
                 let is_learned = before.details.is_none() && after.details.is_some();
-                before.label != after.label && !(before.label.is_none() && is_learned)
+                let is_known = !before.unreadable.contains(Field::Label) || before.label.is_some();
+                before.label.as_deref() != after.label.as_deref()
+                    && !(before.label.is_none() && is_learned)
+                    && is_known
             }
+            Change::Disabled => before.is_disabled != after.is_disabled,
         },
     }
+}
+
+/// What a listing lost of the keys that are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Keys that it has too.
+    kept: usize,
+    /// Keys that it lacks, other than those that expired since: many APIs hide expired keys.
+    lost: usize,
+}
+
+impl Loss {
+    /// What `listing`, taken at `now`, lost of `held`.
+    pub fn between(held: &Listing, listing: &Listing, now: DateTime<Utc>) -> Self {
+        let (mut kept, mut lost) = (0, 0);
+        for key in held.keys() {
+            if key.unlisted_since.is_some() {
+                continue;
+            }
+            if listing.has_entry(&key.id) {
+                kept += 1;
+            } else if !has_vanished_at_its_end(key, now) {
+                lost += 1;
+            }
+        }
+        Self { kept, lost }
+    }
+
+    /// Keys that were held.
+    pub fn held(self) -> usize {
+        self.kept + self.lost
+    }
+}
+
+/// Whether `key`, which a listing taken at `now` lacks, is missing because it expired: the last
+/// listing that has it was taken before its end.
+pub fn has_vanished_at_its_end(key: &Key, now: DateTime<Utc>) -> bool {
+    !key.is_listed_expired && !key.is_disabled && key.is_expired(now)
 }
 
 /// Holds back a listing that lost suspiciously many keys. An API in trouble may answer with half of
 /// the keys or none and call it a success; alerts must not resolve because of that.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ShrinkGuard {
-    /// How many such listings in a row it takes to be believed; 1 believes the first.
+    /// How many such listings in a row it takes to be believed, failed polls between them left out;
+    /// 1 believes the first.
     pub confirmations: u32,
-    /// A listing with fewer keys than this part of those held is suspicious; an empty one always
-    /// is. 0 to 1.
+    /// A listing that has fewer of the keys held than this part of them is suspicious, however many
+    /// others it has; one without any key always is. 0 to 1.
     pub ratio: f64,
 }
 
@@ -149,16 +208,16 @@ impl Default for ShrinkGuard {
 }
 
 impl ShrinkGuard {
-    /// Whether a listing of `keys` keys has lost suspiciously many while `held` are known.
-    pub fn is_suspicious(&self, held: usize, keys: usize) -> bool {
+    /// Whether to doubt a listing that lost `loss`. `is_empty` says whether it has no key at all.
+    pub fn is_suspicious(&self, loss: Loss, is_empty: bool) -> bool {
         // Exact for any number of keys below 2^53.
-        held > 0 && (keys == 0 || (keys as f64) < self.ratio * held as f64)
+        let is_small = (loss.kept as f64) < self.ratio * loss.held() as f64;
+        loss.lost > 0 && (is_empty || is_small)
     }
 
-    /// Whether to hold back a listing of `keys` keys while `held` are known. `seen` such listings
-    /// came in a row before this one.
-    pub fn holds_back(&self, held: usize, keys: usize, seen: u32) -> bool {
-        self.is_suspicious(held, keys) && seen.saturating_add(1) < self.confirmations
+    /// Whether to hold back such a listing; `seen` of them came before it.
+    pub fn holds_back(&self, loss: Loss, is_empty: bool, seen: u32) -> bool {
+        self.is_suspicious(loss, is_empty) && seen.saturating_add(1) < self.confirmations
     }
 }
 
@@ -191,9 +250,10 @@ mod tests {
         ]);
         let all = Key {
             label: Some("n".into()),
+            is_disabled: true,
             expiry: Expiry::Unknown,
-            scopes: Scopes::new(vec!["s"]),
-            allow_list: list(&["10.0.0.1"]),
+            scopes: Some(Scopes::new(vec!["s"])),
+            allow_list: Some(list(&["10.0.0.1"])),
             ..key("h-all")
         };
         let after = listing(vec![
@@ -236,6 +296,7 @@ mod tests {
                 ("h-all", "scopes"),
                 ("h-all", "ip_allow_list"),
                 ("h-all", "name"),
+                ("h-all", "disabled"),
                 ("i-added", "added"),
             ]
         );
@@ -245,11 +306,11 @@ mod tests {
     #[test]
     fn what_lets_a_key_do_more_is_widened() {
         let scopes = |names: &[&str]| Key {
-            scopes: Scopes::new(names.to_vec()),
+            scopes: Some(Scopes::new(names.to_vec())),
             ..key("a")
         };
         let from = |entries: &[&str]| Key {
-            allow_list: list(entries),
+            allow_list: Some(list(entries)),
             ..key("a")
         };
         let cases = [
@@ -282,6 +343,15 @@ mod tests {
                 false,
             ),
             (
+                "enabled again",
+                Key {
+                    is_disabled: true,
+                    ..key("a")
+                },
+                key("a"),
+                true,
+            ),
+            (
                 "another family",
                 from(&["10.0.0.1"]),
                 from(&["10.0.0.1", "::1"]),
@@ -303,29 +373,103 @@ mod tests {
             ratio: 0.5,
         };
         let cases = [
-            (0, 0, 0, false),
-            (1, 0, 0, true),
-            (2, 1, 0, false),
-            (3, 1, 0, true),
-            (10, 5, 0, false),
-            (10, 4, 0, true),
-            (10, 4, 1, false),
-            (10, 20, 0, false),
+            (0, 0, 0, 0, false),
+            (1, 0, 0, 0, true),
+            (2, 1, 0, 0, false),
+            (3, 1, 0, 0, true),
+            (10, 5, 0, 0, false),
+            (10, 4, 0, 0, true),
+            (10, 4, 0, 1, false),
+            (10, 10, 10, 0, false),
+            // As many new keys as were lost.
+            (10, 4, 6, 0, true),
+            (10, 0, 10, 0, true),
+            (10, 0, 1_000, 1, false),
         ];
-        for (held, keys, seen, expected) in cases {
-            let holds_back = guard.holds_back(held, keys, seen);
-            assert_eq!(holds_back, expected, "{held} to {keys}, seen {seen}");
+        for (held, kept, new, seen, expected) in cases {
+            let loss = Loss {
+                kept,
+                lost: held - kept,
+            };
+            let holds_back = guard.holds_back(loss, kept + new == 0, seen);
+            assert_eq!(
+                holds_back, expected,
+                "{held}: {kept} and {new}, seen {seen}"
+            );
         }
+        let (all, some) = (Loss { kept: 0, lost: 10 }, Loss { kept: 1, lost: 9 });
         let off = ShrinkGuard {
             confirmations: 1,
             ..guard
         };
-        assert!(!off.holds_back(10, 0, 0));
+        assert!(!off.holds_back(all, true, 0));
         let only_empty = ShrinkGuard {
             confirmations: 3,
             ratio: 0.0,
         };
-        assert!(!only_empty.holds_back(10, 1, 0));
-        assert!(only_empty.holds_back(10, 0, 1) && !only_empty.holds_back(10, 0, 2));
+        assert!(!only_empty.holds_back(some, false, 0));
+        assert!(only_empty.holds_back(all, true, 1) && !only_empty.holds_back(all, true, 2));
+    }
+
+    #[test]
+    fn a_loss_is_of_keys_that_were_listed_and_had_not_expired() {
+        let ends = |id: &str, end| Key {
+            expiry: Expiry::At(at(end)),
+            ..key(id)
+        };
+        let held = listing(vec![
+            key("a"),
+            key("b"),
+            key("refused"),
+            ends("expired", 100),
+            ends("later", 300),
+            Key {
+                is_listed_expired: true,
+                ..ends("listed-expired", 100)
+            },
+            Key {
+                unlisted_since: Some(at(1)),
+                ..ends("unlisted", 1)
+            },
+        ]);
+        let now = listing(vec![key("a"), key("new")]);
+        let now = now.with_rejected_ids(vec![key("refused").id]);
+        let loss = |second| Loss::between(&held, &now, at(second));
+        assert_eq!(loss(200), Loss { kept: 2, lost: 3 });
+        assert_eq!(loss(300), Loss { kept: 2, lost: 2 });
+    }
+
+    #[test]
+    fn what_was_not_known_before_or_is_not_now_did_not_change() {
+        let before = listing(vec![
+            Key {
+                scopes: None,
+                allow_list: None,
+                ..key("a")
+            },
+            key("b"),
+            Key {
+                expiry: Expiry::At(at(5)),
+                ..key("c")
+            },
+        ]);
+        let end = DateTime::from_timestamp_millis(5_900).unwrap();
+        let after = listing(vec![
+            Key {
+                scopes: Some(Scopes::new(vec!["s"])),
+                ..key("a")
+            },
+            Key {
+                scopes: None,
+                allow_list: None,
+                ..key("b")
+            },
+            Key {
+                expiry: Expiry::At(end),
+                ..key("c")
+            },
+        ]);
+        assert_eq!(between(&before, &after), []);
+        assert_eq!(between(&after, &before), []);
     }
 }

@@ -25,6 +25,9 @@ pub const CHANGES_MAX: usize = 20;
 /// thousand expired keys must not fill the log.
 pub const CROSSINGS_MAX: usize = 50;
 
+/// Most urgent keys that are named once a day: what fits a line that people read.
+pub const URGENT_MAX: usize = 10;
+
 /// A fact about one account, as of the end of a poll or of a request for details.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -67,6 +70,29 @@ pub enum Event {
         /// Such listings in a row that are needed for confirmation.
         needed: u32,
     },
+    /// The listing was read with another token than the one in use and has none of its keys: it is
+    /// of another organization, and replaces the other one at once.
+    OrganizationChanged {
+        /// Keys of the listing that was in use.
+        held: usize,
+        /// Keys of the new listing.
+        listed: usize,
+    },
+    /// Keys are no longer listed since they expired. They are kept as expired for a while.
+    KeysUnlisted {
+        /// How many.
+        keys: usize,
+        /// The first of them.
+        key_ids: Option<String>,
+    },
+    /// The last success was in the future: the clock was set back since, or it was ahead when the
+    /// listing was saved. Now counts as the last success.
+    ClockSetBack {
+        /// How far in the future.
+        by: TimeDelta,
+    },
+    /// The keys that are in one of their thresholds, once a day and after each start.
+    UrgentKeys(Box<UrgentKeys>),
     /// The poll after a listing that was held back decided whether keys are gone.
     HeldListingResolved {
         /// Whether the keys are gone. Otherwise they are listed again.
@@ -158,6 +184,19 @@ pub struct NamedKey {
     pub time_left: Option<TimeDelta>,
 }
 
+/// The keys of an account that need attention.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UrgentKeys {
+    /// How many have expired.
+    pub expired: usize,
+    /// How many are in their critical threshold.
+    pub critical: usize,
+    /// How many are in their warning threshold.
+    pub warning: usize,
+    /// The first of them, those that expire soonest first; at most [`URGENT_MAX`].
+    pub soonest: Vec<NamedKey>,
+}
+
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyChanged {
@@ -204,6 +243,11 @@ pub enum Difference {
         /// Now.
         to: Option<Box<str>>,
     },
+    /// It was disabled, or enabled again.
+    Disabled {
+        /// Whether it is disabled now.
+        is_disabled: bool,
+    },
 }
 
 /// A key that came closer to its expiry than the next threshold.
@@ -229,7 +273,7 @@ impl NamedKey {
         Self::assessed(key, &rules.assess(account, key, now), now)
     }
 
-    fn assessed(key: &Key, assessment: &Assessment<'_>, now: DateTime<Utc>) -> Self {
+    pub(super) fn assessed(key: &Key, assessment: &Assessment<'_>, now: DateTime<Utc>) -> Self {
         Self {
             id: key.id.clone(),
             name: assessment.name(key).map(Into::into),
@@ -266,6 +310,7 @@ impl Difference {
             Self::Scopes { .. } => Change::Scopes,
             Self::IpAllowList { .. } => Change::IpAllowList,
             Self::Name { .. } => Change::Name,
+            Self::Disabled { .. } => Change::Disabled,
         }
     }
 
@@ -284,26 +329,31 @@ impl Difference {
             }
             Change::Scopes => {
                 let (before, after) = both?;
+                let (before, after) = before.scopes.as_ref().zip(after.scopes.as_ref())?;
                 Self::Scopes {
-                    added: scopes_missing_in(&before.scopes, &after.scopes),
-                    removed: scopes_missing_in(&after.scopes, &before.scopes),
+                    added: scopes_missing_in(before, after),
+                    removed: scopes_missing_in(after, before),
                 }
             }
             Change::IpAllowList => {
                 let (before, after) = both?;
+                let (before, after) = before.allow_list.as_ref().zip(after.allow_list.as_ref())?;
                 Self::IpAllowList {
-                    added: networks_missing_in(&before.allow_list, &after.allow_list),
-                    removed: networks_missing_in(&after.allow_list, &before.allow_list),
+                    added: networks_missing_in(before, after),
+                    removed: networks_missing_in(after, before),
                     is_widened: change.is_widened(),
                 }
             }
             Change::Name => {
                 let (before, after) = both?;
                 Self::Name {
-                    from: before.label.clone(),
-                    to: after.label.clone(),
+                    from: before.label.as_deref().map(Into::into),
+                    to: after.label.as_deref().map(Into::into),
                 }
             }
+            Change::Disabled => Self::Disabled {
+                is_disabled: both?.1.is_disabled,
+            },
         })
     }
 }
@@ -382,7 +432,7 @@ mod tests {
     fn a_change_of_scopes_or_networks_names_what_was_added_and_removed() {
         let line = |text: Option<&str>| text.map(Line::clean);
         let scopes = |names: &[&str]| Key {
-            scopes: Scopes::new(names.to_vec()),
+            scopes: Some(Scopes::new(names.to_vec())),
             ..key("a")
         };
         for (before, after, added, removed) in [
@@ -402,7 +452,7 @@ mod tests {
             assert_eq!(difference(scopes(before), scopes(after)), expected);
         }
         let networks = |entries: &[&str]| Key {
-            allow_list: AllowList::parse(entries.iter().map(|entry| Some(*entry))),
+            allow_list: Some(AllowList::parse(entries.iter().map(|entry| Some(*entry)))),
             ..key("a")
         };
         let any = Some("any address");
@@ -462,7 +512,7 @@ mod tests {
             .map(|number| format!("scope.{number:04}"))
             .collect();
         let many = Key {
-            scopes: Scopes::new(names),
+            scopes: Some(Scopes::new(names)),
             ..key("a")
         };
         let Difference::Scopes { added, .. } = difference(key("a"), many) else {

@@ -269,7 +269,7 @@ pub(crate) mod tests {
             let inventory = Inventory::new(entries.clone());
             for _ in 0..50 {
                 let mut key = key(&any(&mut random, &['a', 'b'], 10));
-                key.label = Some(any(&mut random, &['a', 'b', 'é'], 10).into());
+                key.label = Some((&*any(&mut random, &['a', 'b', 'é'], 10)).into());
                 for account in ["shop", "office"] {
                     let first = entries.iter().position(|it| it.matches(account, &key));
                     assert_eq!(inventory.find(account, &key), first, "{entries:?} {key:?}");

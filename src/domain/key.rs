@@ -1,11 +1,13 @@
 //! One API key as facts, and the questions that can be asked of it.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
+use std::ops::Deref;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::allow_list::AllowList;
+use crate::domain::text::{self, REDACTED};
 
 /// Longest key id that is accepted, in characters. Usual ones have up to 44.
 const ID_CHARS_MAX: usize = 128;
@@ -22,10 +24,7 @@ impl KeyId {
             && text
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-'))
-            && matches!(
-                crate::domain::text::redact(text),
-                std::borrow::Cow::Borrowed(_)
-            );
+            && matches!(text::redact(text), Cow::Borrowed(_));
         fits.then(|| Self(text.into()))
     }
 
@@ -60,8 +59,128 @@ pub enum Expiry {
     Never,
     /// It ends at this moment.
     At(DateTime<Utc>),
-    /// The API gave an end that cannot be read as a time.
+    /// The API gave an end that cannot be read as a time, and no earlier one is known.
     Unknown,
+}
+
+impl Expiry {
+    /// Whether both are the same second. APIs are seen to give the fraction of a second at one time
+    /// and to leave it out at another.
+    pub fn is_same(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::At(a), Self::At(b)) => a.timestamp() == b.timestamp(),
+            _ => self == other,
+        }
+    }
+}
+
+/// A fact about a key that a listing states in a field of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Field {
+    /// [`Key::expiry`]
+    Expiry,
+    /// [`Key::created_at`]
+    CreatedAt,
+    /// [`Key::updated_at`]
+    UpdatedAt,
+    /// [`Key::scopes`]
+    Scopes,
+    /// [`Key::allow_list`]
+    AllowList,
+    /// [`Key::label`]
+    Label,
+    /// [`Key::organization_id`]
+    OrganizationId,
+    /// [`Key::mode`] and [`Key::is_own`], which the masked secret shows.
+    Secret,
+}
+
+/// A set of fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fields(u8);
+
+impl Fields {
+    /// Whether `field` is one of them.
+    pub fn contains(self, field: Field) -> bool {
+        self.0 & Self::bit(field) != 0
+    }
+
+    /// Adds `field`.
+    pub fn insert(&mut self, field: Field) {
+        self.0 |= Self::bit(field);
+    }
+
+    /// Whether there are others than the expiry, which has a metric of its own.
+    pub fn has_other_than_expiry(self) -> bool {
+        self.0 & !Self::bit(Field::Expiry) != 0
+    }
+
+    /// As a number, to be saved.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set that was saved as `bits`.
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    fn bit(field: Field) -> u8 {
+        1 << field as u8
+    }
+}
+
+/// The label that a key's owner gave it at the API; clean, never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    text: Box<str>,
+    is_exact: bool,
+}
+
+impl Label {
+    /// `clean` is what may be shown of `original`. `None` where that is empty.
+    pub fn new(original: &str, clean: &str) -> Option<Self> {
+        (!clean.is_empty()).then(|| Self {
+            text: clean.into(),
+            is_exact: original == clean,
+        })
+    }
+
+    /// A saved label, of which it was saved too whether it is exact.
+    pub fn saved(text: &str, is_exact: bool) -> Option<Self> {
+        let label = Self::new(text, &text::label(text))?;
+        // Earlier versions did not save it; these are the marks of a change.
+        let is_changed = label.contains([char::REPLACEMENT_CHARACTER, '…']);
+        Some(Self {
+            is_exact: label.is_exact && is_exact && !is_changed,
+            ..label
+        })
+    }
+
+    /// Whether it is what its owner wrote. Labels that were cut, redacted or had characters
+    /// replaced may look the same although they differ.
+    pub fn is_exact(&self) -> bool {
+        self.is_exact && !self.text.contains(REDACTED)
+    }
+}
+
+impl Deref for Label {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl From<&str> for Label {
+    /// A label that is exactly `text`.
+    fn from(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            is_exact: true,
+        }
+    }
 }
 
 /// Whether a key moves real money.
@@ -96,16 +215,19 @@ pub enum KeyState {
     NeverExpires,
     /// Its end cannot be read.
     Unknown,
+    /// The provider says that it is revoked, disabled or inactive.
+    Disabled,
 }
 
 impl KeyState {
     /// Every state, in the order of the metric.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Valid,
         Self::Expiring,
         Self::Expired,
         Self::NeverExpires,
         Self::Unknown,
+        Self::Disabled,
     ];
 
     /// The label value; part of the metrics contract.
@@ -116,6 +238,7 @@ impl KeyState {
             Self::Expired => "expired",
             Self::NeverExpires => "never_expires",
             Self::Unknown => "unknown",
+            Self::Disabled => "disabled",
         }
     }
 }
@@ -166,8 +289,8 @@ pub enum LastUse {
 /// What only the API's page about one key tells.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Details {
-    /// The label that its owner gave it; clean, never empty.
-    pub label: Option<Box<str>>,
+    /// The label that its owner gave it.
+    pub label: Option<Label>,
     /// When it was last used.
     pub last_use: LastUse,
     /// Requests made with it so far.
@@ -181,29 +304,79 @@ pub struct Details {
 pub struct Key {
     /// Its public id.
     pub id: KeyId,
-    /// The label that its owner gave it at the API; clean, never empty.
-    pub label: Option<Box<str>>,
+    /// The label that its owner gave it at the API.
+    pub label: Option<Label>,
     /// The organization that it belongs to, where the API says so; clean, never empty.
     pub organization_id: Option<Box<str>>,
     /// Live or test, where the masked secret shows it.
     pub mode: Option<Mode>,
     /// Whether this is the key that the exporter itself uses.
     pub is_own: bool,
+    /// Whether the provider says that it is revoked, disabled or inactive.
+    pub is_disabled: bool,
     /// When it ends.
     pub expiry: Expiry,
-    /// When it was made; `None` where the API does not say, or not readably.
+    /// When it was made, where the API says so.
     pub created_at: Option<DateTime<Utc>>,
-    /// When it was last changed; `None` likewise, and for a key never changed.
+    /// When it was last changed, where the API says so; `None` for a key never changed.
     pub updated_at: Option<DateTime<Utc>>,
-    /// What it may do.
-    pub scopes: Scopes,
-    /// From where it may be used.
-    pub allow_list: AllowList,
+    /// What it may do; `None` where that is not known.
+    pub scopes: Option<Scopes>,
+    /// From where it may be used; `None` where that is not known.
+    pub allow_list: Option<AllowList>,
+    /// The fields that the last listing has and that cannot be read. What is said of them here is
+    /// as of the last listing that was readable, or nothing.
+    pub unreadable: Fields,
+    /// Whether the API listed it at a time after its end.
+    pub is_listed_expired: bool,
+    /// Set for a key that is kept although the API no longer lists it, because it expired since the
+    /// last listing that has it: when it was first missing.
+    pub unlisted_since: Option<DateTime<Utc>>,
     /// What its own page told, where details are on; it may be hours older than the rest.
     pub details: Option<Box<Details>>,
 }
 
 impl Key {
+    /// The same with the values of `earlier`, the key as of the listing before, for the fields that
+    /// cannot be read now.
+    #[must_use]
+    pub fn keeping(mut self, earlier: &Self) -> Self {
+        let is_unreadable = |field| self.unreadable.contains(field);
+        // That a key never expires is not known any more where it has an unreadable end.
+        if is_unreadable(Field::Expiry)
+            && let Expiry::At(_) = earlier.expiry
+        {
+            self.expiry = earlier.expiry;
+        }
+        if is_unreadable(Field::CreatedAt) {
+            self.created_at = earlier.created_at;
+        }
+        if is_unreadable(Field::UpdatedAt) {
+            self.updated_at = earlier.updated_at;
+        }
+        if is_unreadable(Field::Scopes) {
+            self.scopes.clone_from(&earlier.scopes);
+        }
+        if is_unreadable(Field::AllowList) {
+            self.allow_list.clone_from(&earlier.allow_list);
+        }
+        if is_unreadable(Field::Label) {
+            self.label.clone_from(&earlier.label);
+        }
+        if is_unreadable(Field::OrganizationId) {
+            self.organization_id.clone_from(&earlier.organization_id);
+        }
+        if is_unreadable(Field::Secret) {
+            (self.mode, self.is_own) = (earlier.mode, earlier.is_own);
+        }
+        self
+    }
+
+    /// Whether the last listing has an end of it that cannot be read as a time.
+    pub fn is_expiry_unknown(&self) -> bool {
+        self.expiry == Expiry::Unknown || self.unreadable.contains(Field::Expiry)
+    }
+
     /// Time until the end; negative afterwards; `None` where there is no readable end.
     pub fn time_left(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
         match self.expiry {
@@ -220,13 +393,22 @@ impl Key {
         }
     }
 
+    /// Whether its end has come at `now`, disabled or not.
+    pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
+        self.unlisted_since.is_some()
+            || self
+                .time_left(now)
+                .is_some_and(|left| left <= TimeDelta::zero())
+    }
+
     /// The state at `now`. `warning` is the time before the end from which a key counts as
     /// expiring. A key that ends at this very moment is expired.
     pub fn state(&self, now: DateTime<Utc>, warning: TimeDelta) -> KeyState {
         match self.expiry {
+            _ if self.is_disabled => KeyState::Disabled,
+            _ if self.is_expired(now) => KeyState::Expired,
             Expiry::Never => KeyState::NeverExpires,
             Expiry::Unknown => KeyState::Unknown,
-            Expiry::At(end) if end <= now => KeyState::Expired,
             Expiry::At(end) if end - now <= warning => KeyState::Expiring,
             Expiry::At(_) => KeyState::Valid,
         }
@@ -245,11 +427,15 @@ pub(crate) mod tests {
             organization_id: None,
             mode: None,
             is_own: false,
+            is_disabled: false,
             expiry: Expiry::Never,
             created_at: None,
             updated_at: None,
-            scopes: Scopes::default(),
-            allow_list: AllowList::unrestricted(),
+            scopes: Some(Scopes::default()),
+            allow_list: Some(AllowList::unrestricted()),
+            unreadable: Fields::default(),
+            is_listed_expired: false,
+            unlisted_since: None,
             details: None,
         }
     }
@@ -310,6 +496,123 @@ pub(crate) mod tests {
         key.expiry = Expiry::Unknown;
         assert_eq!(key.state(at(0), TimeDelta::MAX), KeyState::Unknown);
         assert_eq!(key.time_left(at(0)), None);
+    }
+
+    #[test]
+    fn a_disabled_key_is_nothing_else_and_an_unlisted_one_is_expired() {
+        let ends = Key {
+            expiry: Expiry::At(at(100)),
+            ..key("a")
+        };
+        let disabled = Key {
+            is_disabled: true,
+            ..ends.clone()
+        };
+        let unlisted = Key {
+            unlisted_since: Some(at(110)),
+            ..ends
+        };
+        for now in [0, 99, 100, 200] {
+            let now = at(now);
+            let warning = TimeDelta::seconds(10);
+            assert_eq!(disabled.state(now, warning), KeyState::Disabled, "at {now}");
+            // Even where the clock was set back since.
+            assert_eq!(unlisted.state(now, warning), KeyState::Expired, "at {now}");
+        }
+    }
+
+    type Part = fn(&Key) -> String;
+
+    #[test]
+    fn each_unreadable_field_keeps_its_earlier_value_alone() {
+        let earlier = Key {
+            label: Some("earlier".into()),
+            organization_id: Some("org_1".into()),
+            mode: Some(Mode::Live),
+            is_own: true,
+            expiry: Expiry::At(at(1)),
+            created_at: Some(at(2)),
+            updated_at: Some(at(3)),
+            scopes: Some(Scopes::new(vec!["a"])),
+            allow_list: Some(AllowList::parse([Some("10.0.0.1")].into_iter())),
+            ..key("a")
+        };
+        let parts: [(Field, Part); 8] = [
+            (Field::Expiry, |key| format!("{:?}", key.expiry)),
+            (Field::CreatedAt, |key| format!("{:?}", key.created_at)),
+            (Field::UpdatedAt, |key| format!("{:?}", key.updated_at)),
+            (Field::Scopes, |key| format!("{:?}", key.scopes)),
+            (Field::AllowList, |key| format!("{:?}", key.allow_list)),
+            (Field::Label, |key| format!("{:?}", key.label)),
+            (Field::OrganizationId, |key| {
+                format!("{:?}", key.organization_id)
+            }),
+            (Field::Secret, |key| {
+                format!("{:?} {}", key.mode, key.is_own)
+            }),
+        ];
+        for (field, _) in parts {
+            let mut unreadable = Fields::default();
+            unreadable.insert(field);
+            let now = Key {
+                scopes: None,
+                allow_list: None,
+                unreadable,
+                ..key("a")
+            };
+            let kept = now.clone().keeping(&earlier);
+            for (other, part) in parts {
+                let expected = if other == field { &earlier } else { &now };
+                assert_eq!(
+                    part(&kept),
+                    part(expected),
+                    "{field:?} unreadable: {other:?}"
+                );
+            }
+            assert_eq!(kept.is_expiry_unknown(), field == Field::Expiry);
+        }
+    }
+
+    #[test]
+    fn that_a_key_never_expires_is_not_kept_beside_an_unreadable_end() {
+        let mut unreadable = Fields::default();
+        unreadable.insert(Field::Expiry);
+        let now = Key {
+            expiry: Expiry::Unknown,
+            unreadable,
+            ..key("a")
+        };
+        assert_eq!(now.keeping(&key("a")).expiry, Expiry::Unknown);
+    }
+
+    #[test]
+    fn a_label_that_was_changed_is_not_exact_even_when_it_was_saved() {
+        for (original, is_exact) in [
+            ("ci", true),
+            ("ci ü", true),
+            ("ci\u{202e}", false),
+            ("ci sk_live_abc", false),
+            ("[redacted]", false),
+            (&*"x".repeat(300), false),
+        ] {
+            let label = Label::new(original, &text::label(original)).unwrap();
+            assert_eq!(label.is_exact(), is_exact, "{original}");
+            for saved_as in [true, label.is_exact()] {
+                let saved = Label::saved(&label, saved_as).unwrap();
+                assert_eq!(saved.is_exact(), is_exact, "{original}");
+                assert_eq!(*saved, *label);
+            }
+        }
+        assert!(!Label::saved("ci", false).unwrap().is_exact());
+        assert_eq!(Label::new("\n", ""), None);
+    }
+
+    #[test]
+    fn a_fraction_of_a_second_is_no_other_end() {
+        let end = |millis| Expiry::At(DateTime::from_timestamp_millis(millis).unwrap());
+        assert!(end(5_000).is_same(end(5_999)) && !end(5_999).is_same(end(6_000)));
+        assert!(Expiry::Never.is_same(Expiry::Never));
+        assert!(!Expiry::Never.is_same(Expiry::Unknown) && !end(0).is_same(Expiry::Never));
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! One complete listing of an account's keys: sorted, each id once, with what had to be left out.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::key::{Details, Expiry, Key, KeyId};
-use crate::domain::text::REDACTED;
+use crate::domain::key::{Details, Expiry, Field, Fields, Key, KeyId};
 
 /// Why an entry of a listing could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +13,8 @@ pub enum Reject {
     Id,
     /// Another entry has the same id and expires no later.
     Duplicate,
-    /// It is not an object, or a field that matters has the wrong type.
+    /// It is not an object, has a field twice, or has a field other than its expiry that cannot be
+    /// read. In the last case the rest of it is used.
     Shape,
 }
 
@@ -74,16 +73,28 @@ impl Rejects {
 pub struct Listing {
     keys: Box<[Key]>,
     rejects: Rejects,
-    /// Ids of the entries that were left out although they had one. No more than a listing may have
-    /// entries (`poll.max_keys`), because whoever reads one stops there.
+    /// Ids of the entries that were left out although they had one, sorted. No more than a listing
+    /// may have entries (`poll.max_keys`), because reading stops there.
     rejected_ids: Vec<KeyId>,
     api_env: Option<Box<str>>,
 }
 
 impl Listing {
     /// Sorts `keys` by id. Of several with one id the one that expires first stays, because being
-    /// warned too early is the lesser harm; the others count as duplicates.
-    pub fn new(mut keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Box<str>>) -> Self {
+    /// warned too early is the lesser harm; the others count as duplicates. Keys that have a field
+    /// that cannot be read count in `rejects` too.
+    pub fn new(keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Box<str>>) -> Self {
+        for _ in keys
+            .iter()
+            .filter(|key| key.unreadable.has_other_than_expiry())
+        {
+            rejects.add(Reject::Shape);
+        }
+        Self::restored(keys, rejects, api_env)
+    }
+
+    /// A listing that was saved, with everything in `rejects` that it counted.
+    pub fn restored(mut keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Box<str>>) -> Self {
         keys.sort_by(|a, b| {
             a.id.cmp(&b.id)
                 .then(urgency(a.expiry).cmp(&urgency(b.expiry)))
@@ -109,24 +120,41 @@ impl Listing {
     #[must_use]
     pub fn with_rejected_ids(mut self, ids: Vec<KeyId>) -> Self {
         self.rejected_ids.extend(ids);
+        self.rejected_ids.sort_unstable();
         self
     }
 
-    /// The same listing with the keys of `held` that it lists and that could not be read this time,
-    /// as they were then. A key of which one field has become odd is still there, and still ends.
+    /// The same listing with what `held`, the one before, says of fields that cannot be read this
+    /// time, and with the keys of `held` whose entries were refused as a whole, as they were then.
+    /// A key of which something cannot be read any more still exists, and still expires.
     #[must_use]
-    pub fn keeping(mut self, held: Option<&Self>) -> Self {
-        let Some(held) = held else { return self };
+    pub fn keeping(mut self, held: &Self) -> Self {
+        for key in &mut self.keys {
+            if key.unreadable != Fields::default()
+                && let Some(earlier) = held.get(key.id.as_str())
+            {
+                *key = key.clone().keeping(earlier);
+            }
+        }
         let is_missing = |id: &&KeyId| self.get(id.as_str()).is_none();
         let missing = self.rejected_ids.iter().filter(is_missing);
-        let kept: Vec<Key> = missing
-            .filter_map(|id| held.get(id.as_str()).cloned())
-            .collect();
-        if kept.is_empty() {
+        let kept = missing.filter_map(|id| held.get(id.as_str()).cloned());
+        let kept = kept.map(|key| Key {
+            unlisted_since: None,
+            ..key
+        });
+        let kept = kept.collect();
+        self.with_keys(kept)
+    }
+
+    /// The same listing with these keys, which it does not have, added.
+    #[must_use]
+    pub fn with_keys(mut self, added: Vec<Key>) -> Self {
+        if added.is_empty() {
             return self;
         }
         let mut keys = self.keys.into_vec();
-        keys.extend(kept);
+        keys.extend(added);
         keys.sort_by(|a, b| a.id.cmp(&b.id));
         // Two odd entries may have had one id.
         keys.dedup_by(|a, b| a.id == b.id);
@@ -134,9 +162,65 @@ impl Listing {
         self
     }
 
-    /// Ids of the entries that were left out although they had one.
-    pub fn rejected_ids(&self) -> &[KeyId] {
-        &self.rejected_ids
+    /// The same, taken at `now`: a key that is expired by then was listed after its end.
+    #[must_use]
+    pub fn taken_at(mut self, now: DateTime<Utc>) -> Self {
+        for key in &mut self.keys {
+            key.is_listed_expired = key.unlisted_since.is_none() && key.is_expired(now);
+        }
+        self
+    }
+
+    /// The same without the keys that are kept although the API no longer lists them.
+    #[must_use]
+    pub fn only_listed(&self) -> Self {
+        let listed = self.keys.iter().filter(|key| key.unlisted_since.is_none());
+        Self {
+            keys: listed.cloned().collect(),
+            ..self.clone()
+        }
+    }
+
+    /// The same with the note that `later`, a listing taken at `now`, still has some keys after
+    /// their end. `None` where that is nothing new.
+    pub fn seen_in(&self, later: &Self, now: DateTime<Utc>) -> Option<Self> {
+        let is_news =
+            |key: &Key| !key.is_listed_expired && key.is_expired(now) && later.has_entry(&key.id);
+        self.keys.iter().any(is_news).then(|| {
+            let mut seen = self.clone();
+            for key in seen.keys.iter_mut().filter(|key| is_news(key)) {
+                key.is_listed_expired = true;
+                key.unlisted_since = None;
+            }
+            seen
+        })
+    }
+
+    /// Whether it has an entry for the key of this id, usable or not.
+    pub fn has_entry(&self, id: &KeyId) -> bool {
+        let listed = self.get(id.as_str());
+        listed.is_some_and(|key| key.unlisted_since.is_none())
+            || self.rejected_ids.binary_search(id).is_ok()
+    }
+
+    /// Whether it has entries of which none can be used. Such an answer says nothing of the keys.
+    pub fn is_unusable(&self) -> bool {
+        self.keys.is_empty() && self.rejects.total() > 0
+    }
+
+    /// Ids of the entries that were left out, or of which a part was, where they have one.
+    pub fn rejected_ids(&self) -> impl Iterator<Item = &KeyId> {
+        let keys = self.keys.iter();
+        let in_part = keys.filter(|key| key.unreadable.has_other_than_expiry());
+        self.rejected_ids.iter().chain(in_part.map(|key| &key.id))
+    }
+
+    /// How many entries the answer had.
+    pub fn entries(&self) -> usize {
+        let keys = self.keys.iter();
+        // The others are counted as rejected.
+        let whole = keys.filter(|key| !key.unreadable.has_other_than_expiry());
+        whole.count() + self.rejects.total() as usize
     }
 
     /// The keys, sorted by id; no id twice.
@@ -177,7 +261,7 @@ impl Listing {
             let before = before.and_then(|before| before.get(key.id.as_str()));
             let older = || before?.details.clone();
             key.details = fresh.remove(&key.id).map(Box::new).or_else(older);
-            if key.label.is_none() {
+            if key.label.is_none() && !key.unreadable.contains(Field::Label) {
                 key.label = match &key.details {
                     Some(details) => details.label.clone(),
                     // A saved listing may have kept the label and not the details.
@@ -186,57 +270,6 @@ impl Listing {
             }
         }
         self
-    }
-
-    /// For each key, in order: whether a newer key of the same name expires later. `names` are
-    /// those of the keys, in order. A key without a name, a creation time or a readable end is
-    /// never superseded and supersedes nobody, save that a successor may never expire.
-    pub fn superseded(&self, names: &[Option<&str>]) -> Vec<bool> {
-        let keys = self.keys.iter().zip(names).enumerate();
-        let mut sorted: Vec<_> = keys
-            .filter_map(|(index, (key, name))| {
-                let created_at = Reverse(key.created_at?);
-                Some(((*name)?, created_at, End::of(key.expiry), index))
-            })
-            .collect();
-        sorted.sort_unstable();
-        let mut superseded = vec![false; self.keys.len()];
-        // Newest first, so that one pass knows the latest end of all newer keys: no key is compared
-        // with every other one, even where all share one name.
-        for same_name in sorted.chunk_by(|(a, ..), (b, ..)| a == b) {
-            // Two names may be the same only because what differed was blacked out.
-            if same_name.len() < 2 || same_name.iter().any(|(name, ..)| name.contains(REDACTED)) {
-                continue;
-            }
-            let mut latest_of_newer = None;
-            for of_one_moment in same_name.chunk_by(|(_, a, ..), (_, b, ..)| a == b) {
-                for (_, _, end, index) in of_one_moment {
-                    if let Some(is_superseded) = superseded.get_mut(*index) {
-                        *is_superseded = end.is_some() && *end < latest_of_newer;
-                    }
-                }
-                let latest = of_one_moment.iter().map(|(_, _, end, _)| *end).max();
-                latest_of_newer = latest_of_newer.max(latest.flatten());
-            }
-        }
-        superseded
-    }
-}
-
-/// A readable end, in order of time; no end is the latest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
-    At(DateTime<Utc>),
-    Never,
-}
-
-impl End {
-    fn of(expiry: Expiry) -> Option<Self> {
-        match expiry {
-            Expiry::At(end) => Some(Self::At(end)),
-            Expiry::Never => Some(Self::Never),
-            Expiry::Unknown => None,
-        }
     }
 }
 
@@ -281,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_becomes_unreadable_stays_as_it_was() {
+    fn a_key_whose_entry_is_refused_stays_as_it_was() {
         let held = vec![
             named("a", "A", 1, Expiry::Never),
             named("b", "B", 1, Expiry::At(at(100))),
@@ -291,13 +324,52 @@ mod tests {
         let odd = |ids: [&str; 3]| ids.map(|id| KeyId::parse(id).unwrap()).to_vec();
         let now = Listing::new(vec![key("c"), key("a")], Rejects::default(), None)
             .with_rejected_ids(odd(["b", "new", "b"]));
-        let kept = now.clone().keeping(Some(&held));
+        let kept = now.clone().keeping(&held);
         let ids: Vec<&str> = kept.keys().iter().map(|key| key.id.as_str()).collect();
         assert_eq!(ids, ["a", "b", "c"]);
         assert_eq!(kept.get("b"), held.get("b"));
+        let listed_expired = kept.clone().taken_at(at(100));
+        assert!(listed_expired.get("b").unwrap().is_listed_expired);
         // What can be read is as it is now.
         assert_eq!(kept.get("a").unwrap().label, None);
-        assert_eq!(now.clone().keeping(None), now);
+    }
+
+    #[test]
+    fn an_unreadable_field_keeps_its_value_and_is_counted() {
+        let held = vec![named("a", "A", 1, Expiry::At(at(100)))];
+        let held = Listing::new(held, Rejects::default(), None);
+        let with_unreadable = |field| {
+            let mut unreadable = Fields::default();
+            unreadable.insert(field);
+            let odd = Key {
+                expiry: Expiry::Unknown,
+                unreadable,
+                ..key("a")
+            };
+            Listing::new(vec![odd, key("b")], Rejects::default(), None)
+        };
+        let kept = with_unreadable(Field::Expiry).keeping(&held);
+        let a = kept.get("a").unwrap();
+        assert_eq!((a.expiry, a.created_at), (Expiry::At(at(100)), None));
+        assert_eq!(kept.rejects().total(), 0, "it has a metric of its own");
+        let kept = with_unreadable(Field::CreatedAt).keeping(&held);
+        assert_eq!(kept.get("a").unwrap().created_at, Some(at(1)));
+        assert_eq!(kept.rejects().count(Reject::Shape), 1);
+    }
+
+    #[test]
+    fn a_listing_is_unusable_where_all_entries_are_rejected() {
+        let rejects = Rejects {
+            id: 1,
+            ..Rejects::default()
+        };
+        for (keys, rejects, expected) in [
+            (vec![], rejects, true),
+            (vec![key("a")], rejects, false),
+            (vec![], Rejects::default(), false),
+        ] {
+            assert_eq!(Listing::new(keys, rejects, None).is_unusable(), expected);
+        }
     }
 
     #[test]
@@ -353,34 +425,5 @@ mod tests {
         let saved = Listing::new(saved, Rejects::default(), None);
         let third = listed().with_details(HashMap::new(), Some(&saved));
         assert_eq!(shown(&third)[2], row("kept", None));
-    }
-
-    #[test]
-    fn a_newer_key_of_the_same_name_that_expires_later_supersedes() {
-        let keys = vec![
-            named("a-old", "ci", 10, Expiry::At(at(100))),
-            named("b-new", "ci", 20, Expiry::At(at(200))),
-            named("c-newer-but-shorter", "ci", 30, Expiry::At(at(150))),
-            named("d-other-name", "web", 5, Expiry::At(at(50))),
-            key("e-nameless"),
-            named("f-unknown", "ci", 1, Expiry::Unknown),
-            named("g-same-moment", "pair", 10, Expiry::At(at(100))),
-            named("h-same-moment", "pair", 10, Expiry::At(at(200))),
-            named("i-ends", "db", 10, Expiry::At(at(100))),
-            named("j-never-ends", "db", 20, Expiry::Never),
-        ];
-        let listing = Listing::new(keys, Rejects::default(), None);
-        let names: Vec<Option<&str>> = listing
-            .keys()
-            .iter()
-            .map(|key| key.label.as_deref())
-            .collect();
-        let superseded: Vec<&str> = listing
-            .keys()
-            .iter()
-            .zip(listing.superseded(&names))
-            .filter_map(|(key, is_superseded)| is_superseded.then_some(key.id.as_str()))
-            .collect();
-        assert_eq!(superseded, ["a-old", "i-ends"]);
     }
 }

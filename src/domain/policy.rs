@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::allow_list::{AllowList, Ipv6Count};
 use crate::domain::glob::Glob;
-use crate::domain::key::{Expiry, Key, LastUse};
+use crate::domain::key::{Expiry, Key, LastUse, Scopes};
 
 /// Something that a key must not be. The words are label values and part of the metrics contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,16 +108,26 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What `key` breaks at `now`, before any exemption. A key whose times are not known breaks no
-    /// policy about them.
+    /// What `key` breaks at `now`, before any exemption. A key whose times, scopes or allow list
+    /// are not known breaks no policy about them, and a disabled key breaks none.
     pub fn broken(&self, key: &Key, now: DateTime<Utc>) -> Policies {
+        if key.is_disabled {
+            return Policies::default();
+        }
         let is_past = |moment: Option<DateTime<Utc>>| moment.is_some_and(|moment| moment <= now);
         let is_broken = |policy: &Policy| match policy {
             Policy::NeverExpires => self.never_expires && key.expiry == Expiry::Never,
-            Policy::NoIpAllowList => self.no_ip_allow_list && key.allow_list.is_unrestricted(),
+            Policy::NoIpAllowList => {
+                let is_unrestricted = key
+                    .allow_list
+                    .as_ref()
+                    .is_some_and(AllowList::is_unrestricted);
+                self.no_ip_allow_list && is_unrestricted
+            }
             Policy::WideIpAllowList => self
                 .max_allowed_addresses
-                .is_some_and(|max| is_wider(&key.allow_list, max)),
+                .zip(key.allow_list.as_ref())
+                .is_some_and(|(max, list)| is_wider(list, max)),
             Policy::PrivilegedScope => self.is_privileged(key),
             Policy::TooOld => is_past(self.too_old_at(key)),
             Policy::LifetimeTooLong => match (self.max_lifetime, key.lifetime()) {
@@ -137,10 +147,12 @@ impl Limits {
     }
 
     fn is_privileged(&self, key: &Key) -> bool {
-        key.scopes.iter().any(|scope| {
-            self.privileged_scopes
-                .iter()
-                .any(|privileged| privileged.matches(scope))
+        let mut scopes = key.scopes.iter().flat_map(Scopes::iter);
+        // A scope that is a pattern itself holds whatever scopes there are, or will be.
+        let is_wildcard = |scope: &str| !self.privileged_scopes.is_empty() && scope.contains('*');
+        scopes.any(|scope| {
+            let mut privileged = self.privileged_scopes.iter();
+            is_wildcard(scope) || privileged.any(|privileged| privileged.matches(scope))
         })
     }
 
@@ -186,8 +198,8 @@ fn is_wider(list: &AllowList, max: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::key::Details;
     use crate::domain::key::tests::{at, key};
-    use crate::domain::key::{Details, Scopes};
 
     /// Everything turned off.
     fn nothing() -> Limits {
@@ -218,7 +230,7 @@ mod tests {
     #[test]
     fn by_default_a_key_must_end_be_restricted_and_harmless() {
         let harmful = Key {
-            scopes: Scopes::new(vec!["payments.read", "webhooks.delete"]),
+            scopes: Some(Scopes::new(vec!["payments.read", "webhooks.delete"])),
             ..key("a")
         };
         let limits = Limits {
@@ -232,12 +244,55 @@ mod tests {
         assert_eq!(words(limits.broken(&harmful, at(0))), expected);
         let fine = Key {
             expiry: Expiry::At(at(1)),
-            allow_list: AllowList::parse([Some("10.0.0.1")].into_iter()),
-            scopes: Scopes::new(vec!["payments.create"]),
+            allow_list: Some(AllowList::parse([Some("10.0.0.1")].into_iter())),
+            scopes: Some(Scopes::new(vec!["payments.create"])),
             ..key("a")
         };
         assert!(limits.broken(&fine, at(0)).is_empty());
         assert!(nothing().broken(&harmful, at(0)).is_empty());
+    }
+
+    #[test]
+    fn a_scope_with_a_wildcard_is_privileged_unless_the_policy_is_off() {
+        for (scope, expected) in [
+            ("*", true),
+            ("payments.*", true),
+            ("*:read", true),
+            ("a.*.read", true),
+            ("payments.read", false),
+        ] {
+            let key = Key {
+                scopes: Some(Scopes::new(vec![scope])),
+                ..key("a")
+            };
+            let limits = Limits {
+                privileged_scopes: Glob::parse("users.delete").into_iter().collect(),
+                ..Limits::default()
+            };
+            assert_eq!(limits.is_privileged(&key), expected, "{scope}");
+            assert!(!nothing().is_privileged(&key), "{scope}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_and_a_disabled_key_break_nothing() {
+        let limits = Limits {
+            max_allowed_addresses: Some(1),
+            ..Limits::default()
+        };
+        let unknown = Key {
+            expiry: Expiry::Unknown,
+            scopes: None,
+            allow_list: None,
+            ..key("a")
+        };
+        assert_eq!(limits.broken(&unknown, at(0)), Policies::default());
+        let disabled = Key {
+            is_disabled: true,
+            scopes: Some(Scopes::new(vec!["*"])),
+            ..key("a")
+        };
+        assert_eq!(limits.broken(&disabled, at(0)), Policies::default());
     }
 
     #[test]
@@ -255,7 +310,7 @@ mod tests {
             (&["nonsense"], false),
         ] {
             let key = Key {
-                allow_list: AllowList::parse(entries.iter().map(|entry| Some(*entry))),
+                allow_list: Some(AllowList::parse(entries.iter().map(|entry| Some(*entry)))),
                 ..key("a")
             };
             let broken = limits.broken(&key, at(0));

@@ -13,15 +13,22 @@ pub struct StateCounts {
     expired: Box<[DateTime<Utc>]>,
     never_expires: usize,
     unknown: usize,
+    disabled: usize,
 }
 
 impl StateCounts {
     /// Takes each key with its warning threshold, which is not negative.
     pub fn new<'a>(keys: impl Iterator<Item = (&'a Key, TimeDelta)>) -> Self {
         let (mut expiring, mut expired) = (Vec::new(), Vec::new());
-        let (mut never_expires, mut unknown) = (0, 0);
+        let (mut never_expires, mut unknown, mut disabled) = (0, 0, 0);
         for (key, warning) in keys {
             match key.expiry {
+                _ if key.is_disabled => disabled += 1,
+                // At any time, even where the clock was set back since.
+                _ if key.unlisted_since.is_some() => {
+                    expiring.push(DateTime::<Utc>::MIN_UTC);
+                    expired.push(DateTime::<Utc>::MIN_UTC);
+                }
                 Expiry::At(end) => {
                     // Before the beginning of chrono's time every key is far from its end.
                     let start = end.checked_sub_signed(warning);
@@ -39,6 +46,7 @@ impl StateCounts {
             expired: expired.into(),
             never_expires,
             unknown,
+            disabled,
         }
     }
 
@@ -54,6 +62,7 @@ impl StateCounts {
                 KeyState::Expired => expired,
                 KeyState::NeverExpires => self.never_expires,
                 KeyState::Unknown => self.unknown,
+                KeyState::Disabled => self.disabled,
             };
             (state, count)
         })
@@ -76,10 +85,25 @@ mod tests {
             (Expiry::Never, 100),
             (Expiry::Unknown, 100),
         ];
-        let keys = keys.map(|(expiry, warning)| {
-            let warning = TimeDelta::seconds(warning);
-            (Key { expiry, ..key("a") }, warning)
-        });
+        let mut keys: Vec<(Key, TimeDelta)> = keys
+            .map(|(expiry, warning)| {
+                let warning = TimeDelta::seconds(warning);
+                (Key { expiry, ..key("a") }, warning)
+            })
+            .into();
+        let (disabled, unlisted) = (
+            Key {
+                is_disabled: true,
+                expiry: ends(1_000),
+                ..key("disabled")
+            },
+            Key {
+                unlisted_since: Some(at(1)),
+                expiry: ends(1_000),
+                ..key("unlisted")
+            },
+        );
+        keys.extend([disabled, unlisted].map(|key| (key, TimeDelta::zero())));
         let state_counts = StateCounts::new(keys.iter().map(|(key, warning)| (key, *warning)));
         for now in [0, 1, 99, 100, 499, 500, 899, 900, 901, 999, 1_000, 1_001] {
             let now = at(now);
@@ -95,7 +119,7 @@ mod tests {
             .iter()
             .map(|(_, count)| *count)
             .collect();
-        assert_eq!(at_900, [1, 2, 1, 1, 1]);
+        assert_eq!(at_900, [1, 2, 2, 1, 1, 1]);
     }
 
     #[test]

@@ -23,4 +23,6 @@ pub struct Metrics {
     pub scope_info: bool,
     /// Most scopes of one key in `api_key_scope_info`.
     pub max_scopes_per_key: usize,
+    /// Most text of one account, in bytes, before families are left out.
+    pub max_bytes_per_account: usize,
 }

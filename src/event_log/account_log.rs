@@ -121,6 +121,8 @@ impl AccountLog {
                 }
             }
             Event::CrossingsOmitted { count } => self.crossings.suppress(*count as u64),
+            // One a day.
+            Event::UrgentKeys(urgent) => lines::urgent_keys(account, urgent),
             Event::DetailsRead { key_id } => {
                 let key_id = key_id.as_str();
                 debug!(account, key_id, "read the details of a key");
@@ -139,6 +141,9 @@ impl AccountLog {
             | Event::ListingHeldBack { .. }
             | Event::HeldListingResolved { .. }
             | Event::CachedAnswer { .. }
+            | Event::OrganizationChanged { .. }
+            | Event::KeysUnlisted { .. }
+            | Event::ClockSetBack { .. }
             | Event::ClockSkewFound { .. }
             | Event::ClockSkewGone { .. }
             | Event::KeysFromTheFuture { .. }
@@ -179,7 +184,7 @@ mod tests {
     use super::*;
     use crate::config::LogFormat;
     use crate::domain::assessment::Severity;
-    use crate::domain::event::{Difference, KeyChanged, NamedKey, ThresholdCrossed};
+    use crate::domain::event::{Difference, KeyChanged, NamedKey, ThresholdCrossed, UrgentKeys};
     use crate::domain::failure::Failure;
     use crate::domain::key::Expiry;
     use crate::domain::key::tests::{at, key};
@@ -257,6 +262,8 @@ mod tests {
                 from: Some("old".into()),
                 to: None,
             }),
+            changed(Difference::Disabled { is_disabled: true }),
+            changed(Difference::Disabled { is_disabled: false }),
         ];
         let key = "account=a key_id=k name=Build team=platform expires_at=1970-01-02T00:00:00Z \
                    expires_in=\"1h 1m\" expires_in_seconds=3661";
@@ -274,8 +281,52 @@ mod tests {
                 "level=INFO msg=\"a key changed\" {key} change=expiry from=never to=unreadable"
             ),
             format!("level=INFO msg=\"a key changed\" {key} change=name from=old"),
+            format!("level=INFO msg=\"a key was disabled\" {key} change=disabled"),
+            format!("level=WARN msg=\"a key was enabled again\" {key} change=disabled"),
         ];
         assert_eq!(written(Level::INFO, &[(0, events)]), expected);
+    }
+
+    #[tokio::test]
+    async fn urgent_keys_are_one_line_the_soonest_first() {
+        let key = |name: Option<&str>, team: Option<&str>, left: i64| NamedKey {
+            name: name.map(Into::into),
+            team: team.map(Into::into),
+            time_left: Some(chrono::TimeDelta::seconds(left)),
+            ..named("k")
+        };
+        let summary = |expired, soonest| {
+            let urgent = UrgentKeys {
+                expired,
+                critical: 0,
+                warning: 12,
+                soonest,
+            };
+            vec![Event::UrgentKeys(Box::new(urgent))]
+        };
+        let several = vec![
+            key(Some("Shop"), Some("payments"), -7_200),
+            key(None, None, 3_661),
+        ];
+        let polls = [
+            (0, summary(1, several)),
+            (86_400, summary(0, vec![key(Some("Shop"), None, 86_400)])),
+        ];
+        let line = |level, expired, keys| {
+            format!(
+                "level={level} msg=\"keys need attention\" account=a expired={expired} critical=0 warning=12 \
+                 keys=\"{keys}\""
+            )
+        };
+        let expected = [
+            line(
+                "WARN",
+                1,
+                "Shop (payments) expired 2h ago; k expires in 1h 1m",
+            ),
+            line("INFO", 0, "Shop expires in 1d"),
+        ];
+        assert_eq!(written(Level::INFO, &polls), expected);
     }
 
     #[tokio::test]

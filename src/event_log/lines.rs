@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tracing::{debug, info, warn};
 
 use crate::domain::assessment::Severity;
-use crate::domain::event::{Difference, Event, KeyChanged, NamedKey, ThresholdCrossed};
+use crate::domain::event::{Difference, Event, KeyChanged, NamedKey, ThresholdCrossed, UrgentKeys};
 use crate::domain::failure::Failure;
 use crate::domain::key::{Expiry, KeyId};
 use crate::domain::listing::Rejects;
@@ -133,6 +133,12 @@ pub(super) fn change(account: &str, changed: &KeyChanged, suppressed: Option<u64
                 key_line!(info, account, key, {change, added, removed, suppressed,}, "a key changed");
             }
         }
+        Difference::Disabled { is_disabled: true } => {
+            key_line!(info, account, key, {change, suppressed,}, "a key was disabled");
+        }
+        Difference::Disabled { is_disabled: false } => {
+            key_line!(warn, account, key, {change, suppressed,}, "a key was enabled again");
+        }
         Difference::Expiry { from, to } => {
             let (from, to) = (expiry_value(*from), expiry_value(*to));
             key_line!(info, account, key, {change, from, to, suppressed,}, "a key changed");
@@ -204,26 +210,32 @@ pub(super) fn other(account: &str, event: &Event, suppressed: Option<u64>) {
             "the listing lost most keys; keeping the previous one until this is confirmed"
         ),
         Event::HeldListingResolved {
-            is_confirmed: true,
+            is_confirmed,
             held,
             listed,
-        } => info!(
-            account,
-            held, listed, suppressed, "the loss of most keys is confirmed"
-        ),
-        Event::HeldListingResolved {
-            is_confirmed: false,
-            held,
-            listed,
-        } => info!(
-            account,
-            held, listed, suppressed, "the lost keys are listed again"
-        ),
+        } => log_resolved(account, *is_confirmed, *held, *listed, suppressed),
         Event::CachedAnswer { age } => warn!(
             account,
             age = whole_seconds(*age),
             suppressed,
             "a cache between the exporter and the API responds; key data is as old as its copy"
+        ),
+        Event::OrganizationChanged { held, listed } => warn!(
+            account,
+            held,
+            listed,
+            suppressed,
+            "the token belongs to another organization now; its keys replace the previous ones"
+        ),
+        Event::KeysUnlisted { keys, key_ids } => info!(
+            account,
+            keys, key_ids, suppressed, "expired keys are no longer listed; keeping them"
+        ),
+        Event::ClockSetBack { by } => warn!(
+            account,
+            ahead_seconds = by.num_seconds(),
+            suppressed,
+            "the last successful poll is in the future: the clock was set back; counting it as now"
         ),
         Event::ClockSkewFound { skew } => warn!(
             account,
@@ -260,16 +272,7 @@ pub(super) fn other(account: &str, event: &Event, suppressed: Option<u64>) {
             key,
             needed,
             scopes,
-        } => warn!(
-            account,
-            key_id = key.id.as_str(),
-            name = key.name.as_deref(),
-            team = key.team.as_deref(),
-            needed = &**needed,
-            scopes,
-            suppressed,
-            "the exporter's own key holds more scopes than listing needs"
-        ),
+        } => log_surplus_scopes(account, key, needed, scopes, suppressed),
         Event::PollFailed(_)
         | Event::PollSucceeded { .. }
         | Event::PollRecovered { .. }
@@ -277,9 +280,91 @@ pub(super) fn other(account: &str, event: &Event, suppressed: Option<u64>) {
         | Event::ChangesOmitted { .. }
         | Event::ThresholdCrossed(_)
         | Event::CrossingsOmitted { .. }
+        | Event::UrgentKeys(_)
         | Event::DetailsRead { .. }
         | Event::DetailsFailed { .. } => {}
     }
+}
+
+/// The keys that need attention, the soonest ones by name.
+pub(super) fn urgent_keys(account: &str, urgent: &UrgentKeys) {
+    let UrgentKeys {
+        expired,
+        critical,
+        warning,
+        soonest,
+    } = urgent;
+    let keys: Vec<String> = soonest.iter().map(urgent_key).collect();
+    let keys = keys.join("; ");
+    macro_rules! line {
+        ($level:ident) => {
+            $level!(
+                account,
+                expired,
+                critical,
+                warning,
+                keys,
+                "keys need attention"
+            )
+        };
+    }
+    if expired + critical > 0 {
+        line!(warn);
+    } else {
+        line!(info);
+    }
+}
+
+/// `Build (platform) expires in 3d 4h`
+fn urgent_key(key: &NamedKey) -> String {
+    let name = key.name.as_deref().unwrap_or(key.id.as_str());
+    let team = key.team.as_deref().map(|team| format!(" ({team})"));
+    let left = key.time_left.unwrap_or_default();
+    let left = if left > TimeDelta::zero() {
+        format!("expires in {}", span::words(left))
+    } else {
+        format!("expired {} ago", span::words(-left))
+    };
+    format!("{name}{} {left}", team.unwrap_or_default())
+}
+
+fn log_resolved(
+    account: &str,
+    is_confirmed: bool,
+    held: usize,
+    listed: usize,
+    suppressed: Option<u64>,
+) {
+    if is_confirmed {
+        info!(
+            account,
+            held, listed, suppressed, "the loss of most keys is confirmed"
+        );
+    } else {
+        info!(
+            account,
+            held, listed, suppressed, "the lost keys are listed again"
+        );
+    }
+}
+
+fn log_surplus_scopes(
+    account: &str,
+    key: &NamedKey,
+    needed: &str,
+    scopes: &str,
+    suppressed: Option<u64>,
+) {
+    warn!(
+        account,
+        key_id = key.id.as_str(),
+        name = key.name.as_deref(),
+        team = key.team.as_deref(),
+        needed,
+        scopes,
+        suppressed,
+        "the exporter's own key holds more scopes than listing needs"
+    );
 }
 
 fn log_rejects(account: &str, rejects: Rejects, key_ids: Option<&str>, suppressed: Option<u64>) {

@@ -2,6 +2,7 @@
 //! connections, the watchdog.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::io;
 use std::time::Duration;
 
@@ -106,6 +107,60 @@ impl AcceptLog {
         let error = error.to_string();
         if let LogDecision::Log { suppressed } = self.limit.problem((), self.start.elapsed()) {
             warn!(error, suppressed, "cannot accept connections");
+        }
+    }
+}
+
+/// Families that are left out of the exposition. `Id` identifies an account.
+#[derive(Debug)]
+pub struct ExpositionLog<Id> {
+    start: Instant,
+    /// What is left out of each account's text, where something is.
+    dropped: HashMap<Id, Box<[&'static str]>>,
+    limit: RateLimit,
+}
+
+impl<Id> Default for ExpositionLog<Id> {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            dropped: HashMap::new(),
+            limit: RateLimit::new(BURST, PERIOD),
+        }
+    }
+}
+
+impl<Id: Hash + Eq> ExpositionLog<Id> {
+    /// Forgets accounts that are no longer known.
+    pub fn retain(&mut self, is_known: impl Fn(&Id) -> bool) {
+        self.dropped.retain(|id, _| is_known(id));
+    }
+
+    /// `families` are left out of an account's text, so that it keeps to `bytes_max`. Logged where
+    /// they are others than before.
+    pub fn dropped(&mut self, id: Id, account: &str, families: &[&'static str], bytes_max: usize) {
+        let names = families.join(", ");
+        let before = if families.is_empty() {
+            self.dropped.remove(&id)
+        } else {
+            self.dropped.insert(id, families.into())
+        };
+        if *before.unwrap_or_default() == *families {
+            return;
+        }
+        let LogDecision::Log { suppressed } = self.limit.event(self.start.elapsed()) else {
+            return;
+        };
+        if families.is_empty() {
+            info!(account, suppressed, "exposing all metric families again");
+        } else {
+            warn!(
+                account,
+                families = names,
+                max_bytes_per_account = bytes_max,
+                suppressed,
+                "leaving out metric families: the account's text would exceed its memory budget"
+            );
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use crate::domain::account_state::AccountState;
+use crate::event_log::ExpositionLog;
 use crate::exposition::compression::Compressor;
 use crate::exposition::text::{Exposition, Update};
 use crate::state_store::{AccountId, Replaced, StateStore, Subscription};
@@ -61,6 +62,7 @@ struct Renderer {
     accounts: Option<Replaced>,
     /// Whether that is not what the last complete exposition shows.
     is_replaced: bool,
+    log: ExpositionLog<AccountId>,
 }
 
 impl ExpositionCache {
@@ -76,6 +78,7 @@ impl ExpositionCache {
             version: 0,
             accounts: None,
             is_replaced: false,
+            log: ExpositionLog::default(),
         };
         Self {
             store,
@@ -209,7 +212,18 @@ impl Renderer {
             states: &states,
             settings,
         };
-        let exposition = Arc::new(before.updated(&update, now, &mut self.compressor));
+        let (exposition, dropped) = before.updated(&update, now, &mut self.compressor);
+        let exposition = Arc::new(exposition);
+        self.log.retain(|id| positions.contains_key(id));
+        let bytes_max = settings.metrics.max_bytes_per_account;
+        for (position, families) in dropped {
+            let state = states.binary_search_by_key(&position, |(position, _)| *position);
+            let state = state.ok().and_then(|index| states.get(index));
+            if let (Some(id), Some((_, state))) = (order.get(position), state) {
+                self.log
+                    .dropped(*id, &state.account.name, &families, bytes_max);
+            }
+        }
         // Nothing is forgotten before this, where a panic is behind.
         if let Some((positions, _)) = replaced {
             self.positions = positions;
@@ -254,6 +268,7 @@ mod tests {
                 relative: true,
                 scope_info: false,
                 max_scopes_per_key: 1,
+                max_bytes_per_account: 64 << 20,
             },
         }
     }

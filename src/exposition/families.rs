@@ -9,7 +9,7 @@ use crate::domain::account_state::AccountState;
 use crate::domain::allow_list::Ipv6Count;
 use crate::domain::assessment::Assessment;
 use crate::domain::failure::Reason;
-use crate::domain::key::{Expiry, Key, KeyState, LastUse, Mode};
+use crate::domain::key::{Expiry, Key, KeyState, LastUse, Mode, Scopes};
 use crate::domain::listing::Reject;
 use crate::domain::view::Metrics;
 use crate::exposition::format::{Format, Kind};
@@ -75,9 +75,12 @@ pub(super) struct KeyFacts<'a> {
 }
 
 /// A listing as a whole.
+#[derive(Default)]
 pub(super) struct ListingFacts {
     /// Keys that no entry of the inventory matches; `None` where there is no inventory.
     pub(super) unmatched: Option<usize>,
+    /// Families that are left out.
+    pub(super) dropped: Box<[&'static str]>,
 }
 
 const fn key(
@@ -149,8 +152,8 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     key(
         "api_key_expiry_unknown",
-        "Whether the key has an expiry that cannot be read as a time, as of the last good listing.",
-        |facts, samples| samples.sample((facts.key.expiry == Expiry::Unknown).into()),
+        "Whether the last good listing has an expiry of the key that cannot be read as a time; an earlier readable one stays.",
+        |facts, samples| samples.sample(facts.key.is_expiry_unknown().into()),
     ),
     key(
         "api_key_created_timestamp_seconds",
@@ -165,7 +168,11 @@ pub(super) const FAMILIES: &[Family] = &[
     key(
         "api_key_scopes",
         "How many distinct scopes the key has, as of the last good listing.",
-        |facts, samples| samples.sample(Value::Count(facts.key.scopes.len() as u64)),
+        |facts, samples| {
+            if let Some(scopes) = &facts.key.scopes {
+                samples.sample(Value::Count(scopes.len() as u64));
+            }
+        },
     ),
     Family {
         name: "api_key_scope_info",
@@ -176,14 +183,19 @@ pub(super) const FAMILIES: &[Family] = &[
     key(
         "api_key_ip_allow_list_entries",
         "How many distinct, valid entries the key's IP allow list has, as of the last good listing.",
-        |facts, samples| samples.sample(Value::Count(facts.key.allow_list.networks().len() as u64)),
+        |facts, samples| {
+            if let Some(list) = &facts.key.allow_list {
+                samples.sample(Value::Count(list.networks().len() as u64));
+            }
+        },
     ),
     key(
         "api_key_ip_allow_list_invalid_entries",
         "How many entries of the key's IP allow list are neither an address nor a network, as of the last good listing.",
         |facts, samples| {
-            let invalid = facts.key.allow_list.invalid_entries();
-            samples.sample(Value::Count(invalid.into()));
+            if let Some(list) = &facts.key.allow_list {
+                samples.sample(Value::Count(list.invalid_entries().into()));
+            }
         },
     ),
     key(
@@ -194,7 +206,11 @@ pub(super) const FAMILIES: &[Family] = &[
     key(
         "api_key_ip_unrestricted",
         "Whether the key's IP allow list is empty or lets in all of IPv4 or all of IPv6, as of the last good listing.",
-        |facts, samples| samples.sample(facts.key.allow_list.is_unrestricted().into()),
+        |facts, samples| {
+            if let Some(list) = &facts.key.allow_list {
+                samples.sample(list.is_unrestricted().into());
+            }
+        },
     ),
     key(
         "api_key_alert_threshold_seconds",
@@ -220,13 +236,37 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     key(
         "api_key_superseded",
-        "Whether a newer key of the same account and name expires later, as of the last good listing; only for keys with a name.",
+        "Whether a newer key of the same account, mode and exact name expires later and is not disabled, as of the last good listing; only for keys with a name.",
         |facts, samples| {
             if facts.assessment.name(facts.key).is_some() {
                 samples.sample(facts.is_superseded.into());
             }
         },
     ),
+    key(
+        "api_key_unlisted",
+        "Marks an expired key that the API no longer lists since it expired and that is kept for a while; always 1.",
+        |facts, samples| {
+            if facts.key.unlisted_since.is_some() {
+                samples.sample(Value::Count(1));
+            }
+        },
+    ),
+    key(
+        "api_key_disabled",
+        "Marks a key that the provider says is revoked, disabled or inactive, as of the last good listing; always 1.",
+        |facts, samples| {
+            if facts.key.is_disabled {
+                samples.sample(Value::Count(1));
+            }
+        },
+    ),
+    Family {
+        name: "api_key_link_info",
+        kind: Kind::Info,
+        help: "Where the key is rotated and what to do about it, from the operator's inventory; always 1.",
+        source: Source::Key(link_info),
+    },
     key(
         "api_key_muted",
         "Whether the operator's inventory says that alerts about the key are unwanted at the moment.",
@@ -296,6 +336,15 @@ pub(super) const FAMILIES: &[Family] = &[
             }
         }),
     },
+    account(
+        "api_key_account_failing",
+        "Present while the last finished poll of the account's API failed, with its reason; always 1.",
+        |state, samples| {
+            if let Some(reason) = state.failing {
+                samples.labelled(&[("reason", reason.as_str())], Value::Count(1));
+            }
+        },
+    ),
     account(
         "api_key_account_last_attempt_timestamp_seconds",
         "When the last poll of the account's API finished, good or bad.",
@@ -375,6 +424,16 @@ pub(super) const FAMILIES: &[Family] = &[
             }
         },
     ),
+    Family {
+        name: "api_key_account_families_dropped",
+        kind: Kind::Gauge,
+        help: "Present while a family about keys is left out because the account's text would exceed its memory budget; always 1.",
+        source: Source::Listing(|facts, mut samples| {
+            for family in &facts.dropped {
+                samples.labelled(&[("family", family)], Value::Count(1));
+            }
+        }),
+    },
     account(
         "api_key_account_shrink_held",
         "Whether a listing that lost suspiciously many keys is held back until it is confirmed.",
@@ -417,22 +476,34 @@ fn info(facts: &KeyFacts<'_>, samples: &mut Samples<'_>) {
     samples.labelled(&labels, Value::Count(1));
 }
 
+fn link_info(facts: &KeyFacts<'_>, samples: &mut Samples<'_>) {
+    let Some(entry) = facts.assessment.entry else {
+        return;
+    };
+    let links = [
+        ("rotate_url", entry.rotate_url.as_deref()),
+        ("runbook_url", entry.runbook_url.as_deref()),
+    ];
+    if links.iter().any(|(_, url)| url.is_some()) {
+        let links = links.map(|(name, url)| (name, url.unwrap_or_default()));
+        samples.labelled(&links, Value::Count(1));
+    }
+}
+
 fn scope_info(facts: &KeyFacts<'_>, samples: &mut Samples<'_>) {
     if !facts.metrics.scope_info {
         return;
     }
-    for scope in facts
-        .key
-        .scopes
-        .iter()
-        .take(facts.metrics.max_scopes_per_key)
-    {
+    let scopes = facts.key.scopes.iter().flat_map(Scopes::iter);
+    for scope in scopes.take(facts.metrics.max_scopes_per_key) {
         samples.labelled(&[("scope", scope)], Value::Count(1));
     }
 }
 
 fn addresses(facts: &KeyFacts<'_>, samples: &mut Samples<'_>) {
-    let allow_list = &facts.key.allow_list;
+    let Some(allow_list) = &facts.key.allow_list else {
+        return;
+    };
     samples.labelled(
         &[("family", "ipv4")],
         Value::Count(allow_list.ipv4_addresses()),

@@ -9,8 +9,10 @@ use prometheus::proto::MetricFamily;
 
 use crate::domain::account_state::AccountState;
 use crate::domain::assessment::Assessment;
+use crate::domain::successors::superseded;
 use crate::domain::view::ViewSettings;
 use crate::exposition::account_text::{self, AccountText, Validity};
+use crate::exposition::budget::families_to_drop;
 use crate::exposition::chunk::{Chunk, ChunkList, StoredChunk};
 use crate::exposition::clock_text::ClockText;
 use crate::exposition::column::{Column, ColumnWriter};
@@ -76,6 +78,10 @@ struct Job<'a> {
     keys: Option<(Vec<(KeyFacts<'a>, &'a str)>, ListingFacts)>,
 }
 
+/// The families that are left out, by the position of the account: of the accounts whose text about
+/// keys was written.
+pub(super) type Dropped = Vec<(usize, Box<[&'static str]>)>;
+
 impl Exposition {
     /// The exposition of `states`, made from nothing.
     pub fn new(
@@ -90,7 +96,8 @@ impl Exposition {
             states: &states,
             settings,
         };
-        Self::default().updated(&update, now, &mut Compressor::new())
+        let (exposition, _) = Self::default().updated(&update, now, &mut Compressor::new());
+        exposition
     }
 
     /// The exposition after `update`, with text that holds at `now`. What did not change is shared
@@ -100,7 +107,7 @@ impl Exposition {
         update: &Update<'_>,
         now: DateTime<Utc>,
         compressor: &mut Compressor,
-    ) -> Self {
+    ) -> (Self, Dropped) {
         let Update {
             kept,
             states,
@@ -151,13 +158,20 @@ impl Exposition {
         }
         let accounts: Vec<Arc<AccountText>> = accounts.into_iter().flatten().collect();
         let holds = accounts.iter().map(|account| account.holds);
-        Self {
-            holds: holds.fold(Validity::default(), Validity::and),
+        let holds = holds.fold(Validity::default(), Validity::and);
+        let written = jobs
+            .into_iter()
+            .filter_map(|job| Some((job.position, job.keys?)));
+        let dropped = written.map(|(position, (_, facts))| (position, facts.dropped));
+        let dropped = dropped.collect();
+        let exposition = Self {
+            holds,
             accounts,
             families,
             fixed: Default::default(),
             clock: Mutex::new(None),
-        }
+        };
+        (exposition, dropped)
     }
 
     /// Whether the text is true at `now`: a mute that ends, or a key that becomes too old, changes
@@ -339,6 +353,9 @@ impl Job<'_> {
     fn write(&self, family: &Family, format: Format, writer: &mut ColumnWriter<'_>) {
         let labels = self.text.labels();
         match (family.source, &self.keys) {
+            (Source::Key(_), Some((_, facts))) if facts.dropped.contains(&family.name) => {
+                writer.segment(self.position, |_| {});
+            }
             (Source::Key(write), Some((keys, _))) => {
                 for part in account_text::parts(keys) {
                     writer.segment(self.position, |out| {
@@ -385,11 +402,10 @@ fn key_facts<'a>(
     settings: &ViewSettings,
 ) -> (Vec<(KeyFacts<'a>, &'a str)>, ListingFacts) {
     let Some(listing) = &state.held else {
-        return (Vec::new(), ListingFacts { unmatched: None });
+        return (Vec::new(), ListingFacts::default());
     };
     let assessed = || listing.keys().iter().zip(assessments);
-    let names: Vec<Option<&str>> = assessed().map(|(key, it)| it.name(key)).collect();
-    let superseded = listing.superseded(&names);
+    let superseded = superseded(listing.keys(), assessments);
     let facts = assessed()
         .zip(superseded)
         .map(|((key, assessment), is_superseded)| KeyFacts {
@@ -403,5 +419,108 @@ fn key_facts<'a>(
     let labels = text.keys().map(|(labels, _)| labels);
     let unmatched = assessments.iter().filter(|it| it.entry.is_none()).count();
     let unmatched = (!settings.rules.inventory.is_empty()).then_some(unmatched);
-    (facts.zip(labels).collect(), ListingFacts { unmatched })
+    let keys: Vec<_> = facts.zip(labels).collect();
+    let dropped = families_to_drop(&keys, settings.metrics.max_bytes_per_account);
+    (keys, ListingFacts { unmatched, dropped })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::account_state::tests::{listed, polled_every};
+    use crate::domain::assessment::AssessmentRules;
+    use crate::domain::key::tests::{at, key};
+    use crate::domain::key::{Key, Scopes};
+    use crate::domain::view::Metrics;
+
+    /// The exposition of an account with a hundred keys of ten scopes, and of one with one key.
+    fn text(bytes_max: usize) -> String {
+        let metrics = Metrics {
+            relative: true,
+            scope_info: true,
+            max_scopes_per_key: 64,
+            max_bytes_per_account: bytes_max,
+        };
+        let settings = ViewSettings {
+            rules: Arc::new(AssessmentRules::default()),
+            metrics,
+        };
+        let keys = (0..100).map(|id| Key {
+            scopes: Some(Scopes::new(
+                (0..10).map(|it| format!("scope.{it}")).collect(),
+            )),
+            ..key(&format!("key_{id:03}"))
+        });
+        let state = |name: &str, keys| {
+            polled_every(Duration::from_secs(60), name).polled(listed(keys), at(0))
+        };
+        let states = [
+            state("large", keys.collect()),
+            state("small", vec![key("a")]),
+        ];
+        let exposition = Exposition::new(states, &settings, at(0));
+        let body = exposition.body(at(0), &[], Format::Text, Encoding::Identity);
+        String::from_utf8(body.concat()).unwrap()
+    }
+
+    #[test]
+    fn fault_j6_families_are_left_out_one_by_one_until_the_account_keeps_to_its_budget() {
+        let about_keys = |text: &str| -> usize {
+            let lines = text
+                .lines()
+                .filter(|line| line.contains("\"large\",key_id="));
+            lines.map(|line| line.len() + 1).sum()
+        };
+        let dropped = |text: &str| -> Vec<String> {
+            let lines = text
+                .lines()
+                .filter(|line| line.starts_with("api_key_account_families_dropped{"));
+            lines
+                .map(|line| line.split('"').nth(3).unwrap().to_owned())
+                .collect()
+        };
+        let whole = text(usize::MAX);
+        assert_eq!(dropped(&whole), Vec::<String>::new());
+        let all = about_keys(&whole);
+        // A count that is exact to a few bytes for each key, whose time left has fewer digits.
+        assert!(text(all + 2_000) == whole);
+        let (mut bytes_max, mut last) = (all - 1, 0);
+        while bytes_max > all / 4 {
+            let less = text(bytes_max);
+            let families = dropped(&less);
+            assert_eq!(families[0], "api_key_scope_info");
+            assert!(families.len() >= last, "{families:?}");
+            last = families.len();
+            for family in &families {
+                assert!(
+                    !less.contains(&format!("{family}{{account=\"large\"")),
+                    "{family}"
+                );
+                // The other account is not affected.
+                assert_eq!(
+                    less.contains(&format!("{family}{{account=\"small\"")),
+                    whole.contains(&format!("{family}{{account=\"small\"")),
+                    "{family}"
+                );
+            }
+            let is_least = families.last().unwrap() == "api_key_ip_unrestricted";
+            assert!(about_keys(&less) <= bytes_max || is_least, "{bytes_max}");
+            bytes_max -= all / 40;
+        }
+        assert!(last > 3, "{last}");
+        let smallest = text(0);
+        for family in [
+            "info",
+            "never_expires",
+            "alert_threshold_seconds",
+            "policy_violation",
+        ] {
+            assert!(
+                smallest.contains(&format!("api_key_{family}{{account=\"large\"")),
+                "{family}"
+            );
+        }
+    }
 }

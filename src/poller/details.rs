@@ -176,6 +176,8 @@ fn longest_unread(
     now: DateTime<Utc>,
 ) -> Option<(KeyId, Duration)> {
     let keys = listing.keys().iter();
+    // The API has no page any more of a key that it does not list.
+    let keys = keys.filter(|key| key.unlisted_since.is_none());
     let with_time = keys.map(|key| (read_at(key).filter(|read_at| *read_at <= now), key));
     let (read_at, key) = with_time.min_by_key(|(read_at, _)| *read_at)?;
     let wait = read_at.map_or(TimeDelta::zero(), |read_at| interval - (now - read_at));

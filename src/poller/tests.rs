@@ -18,6 +18,7 @@ const METRICS: Metrics = Metrics {
     relative: true,
     scope_info: true,
     max_scopes_per_key: 64,
+    max_bytes_per_account: 64 << 20,
 };
 
 /// What the API does, attempt by attempt, and for ever after.
@@ -119,6 +120,7 @@ async fn run_with(
                 result,
                 clock_skew: None,
                 age: None,
+                token: None,
             }
         },
         details: None,

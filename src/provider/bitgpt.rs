@@ -75,9 +75,7 @@ pub(super) async fn list(session: &mut Session, rules: &Rules<'_>) -> Result<Lis
         let listed = parse::answer(answer.status, &answer.body, rules)?;
         let mut paging = PagingHints::default();
         paging.headers(&answer.headers);
-        let listing = &listed.listing;
-        let entries = listing.keys().len() + listing.rejects().total() as usize;
-        match paging.missing(entries) {
+        match paging.missing(listed.listing.entries()) {
             Some(why) => Err(Failure {
                 http_status: Some(answer.status),
                 support_id: listed.support_id,

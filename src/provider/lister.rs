@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId};
 use crate::domain::text::chain;
+use crate::domain::token_mark::{MarkKey, TokenMark};
 use crate::os::rlimits::is_lack_of_files;
 use crate::provider::connection::no_files;
 use crate::provider::http::{Session, Target};
@@ -42,15 +43,18 @@ pub struct Lister {
     trust: Trust,
     tls: Arc<TlsConfigs>,
     resolver: Resolver,
+    mark_key: Option<MarkKey>,
     now: fn() -> DateTime<Utc>,
 }
 
 impl Lister {
-    /// Nothing is read before the first attempt. `tls` is shared by all accounts.
+    /// Nothing is read before the first attempt. `tls` is shared by all accounts. Answers are
+    /// marked with their token under `mark_key`.
     pub fn new(
         token: TokenSource,
         settings: ListerSettings,
         tls: Arc<TlsConfigs>,
+        mark_key: Option<MarkKey>,
         now: fn() -> DateTime<Utc>,
     ) -> Self {
         let trust = match (&settings.ca_file, settings.target.base_url.scheme()) {
@@ -64,6 +68,7 @@ impl Lister {
             trust,
             tls,
             resolver: Resolver::default(),
+            mark_key,
             now,
         }
     }
@@ -81,7 +86,8 @@ impl Lister {
         };
         let rules = self.rules(&token);
         let result = self.settings.provider.list(&mut session, &rules).await;
-        self.close(&session, result)
+        let token = self.mark_key.map(|key| token.mark(key));
+        self.close(&session, token, result)
     }
 
     /// Reads the details of one key, once, within `deadline` at most, the reading of files
@@ -113,7 +119,12 @@ impl Lister {
         Ok((token, session))
     }
 
-    fn close<T>(&self, session: &Session, result: Result<T, Failure>) -> Answer<T> {
+    fn close<T>(
+        &self,
+        session: &Session,
+        token: Option<TokenMark>,
+        result: Result<T, Failure>,
+    ) -> Answer<T> {
         if matches!(&result, Err(failure) if failure.reason == Reason::Tls) {
             self.tls.distrust(&self.trust);
         }
@@ -121,6 +132,7 @@ impl Lister {
             result,
             clock_skew: session.clock_skew,
             age: session.age,
+            token,
         }
     }
 

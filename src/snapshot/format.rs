@@ -3,13 +3,17 @@
 //! The checksum is against accidents (a full disk, a power cut, a flipped bit), not against people:
 //! whoever can write the file could also stop the exporter.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::domain::account_state::SavedState;
 use crate::domain::allow_list::AllowList;
-use crate::domain::key::{Expiry, Key, KeyId, Mode, Scopes};
+use crate::domain::key::{Expiry, Fields, Key, KeyId, Label, Mode, Scopes};
 use crate::domain::listing::{Listing, Rejects};
 use crate::domain::text;
+use crate::domain::token_mark::{self, TokenMark};
 use crate::provider::SAVED_WITHOUT_PROVIDER;
 
 /// What every snapshot starts with.
@@ -30,15 +34,6 @@ pub struct Identity {
     pub provider: String,
     /// Where its API is.
     pub base_url: String,
-}
-
-/// What a snapshot brings back.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Snapshot {
-    /// The keys.
-    pub listing: Listing,
-    /// When they were listed.
-    pub listed_at: DateTime<Utc>,
 }
 
 /// Why a snapshot is of no use.
@@ -76,24 +71,40 @@ struct SavedListing {
     api_env: Option<String>,
     #[serde(default)]
     rejected: [u32; 3],
+    #[serde(default, skip_serializing_if = "is_default")]
+    shrunk_listings: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<SavedTokenMark>,
     keys: Vec<SavedKey>,
 }
 
+/// A keyed hash of the token, in hexadecimal digits.
+#[derive(Serialize, Deserialize)]
+struct SavedTokenMark {
+    key: String,
+    digest: String,
+}
+
 /// A key. There is no field for a secret, because there is no secret to keep.
+#[expect(clippy::struct_excessive_bools, reason = "it mirrors the JSON")]
 #[derive(Serialize, Deserialize)]
 struct SavedKey {
     id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    label_is_inexact: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     organization_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     is_live: Option<bool>,
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     is_own: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    is_disabled: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at_ms: Option<i64>,
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     expiry_is_unknown: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     created_at_ms: Option<i64>,
@@ -103,12 +114,28 @@ struct SavedKey {
     scopes: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     networks: Vec<String>,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     invalid_entries: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    scopes_are_unknown: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    allow_list_is_unknown: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    unreadable: u8,
+    #[serde(default, skip_serializing_if = "is_default")]
+    is_listed_expired: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unlisted_since_ms: Option<i64>,
 }
 
-/// The snapshot of `listing` as bytes.
-pub fn encode(identity: &Identity, listing: &Listing, listed_at: DateTime<Utc>) -> Vec<u8> {
+/// The snapshot of what is to be saved, as bytes.
+pub fn encode(identity: &Identity, state: &SavedState) -> Vec<u8> {
+    let SavedState {
+        listing,
+        listed_at,
+        shrunk_listings,
+        token,
+    } = state;
     let rejects = listing.rejects();
     let saved = SavedListing {
         account: identity.account.clone(),
@@ -117,6 +144,11 @@ pub fn encode(identity: &Identity, listing: &Listing, listed_at: DateTime<Utc>) 
         listed_at_ms: listed_at.timestamp_millis(),
         api_env: listing.api_env().map(str::to_owned),
         rejected: [rejects.id, rejects.duplicate, rejects.shape],
+        shrunk_listings: *shrunk_listings,
+        token: token.map(|mark| SavedTokenMark {
+            key: hex(mark.key),
+            digest: hex(mark.digest),
+        }),
         keys: listing.keys().iter().map(saved).collect(),
     };
     let body = serde_json::to_vec(&saved).expect("text and numbers are always JSON");
@@ -127,7 +159,7 @@ pub fn encode(identity: &Identity, listing: &Listing, listed_at: DateTime<Utc>) 
 }
 
 /// Reads a snapshot of `identity`.
-pub fn decode(bytes: &[u8], identity: &Identity) -> Result<Snapshot, BadSnapshot> {
+pub fn decode(bytes: &[u8], identity: &Identity) -> Result<SavedState, BadSnapshot> {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let (head, body) = bytes.split_at(end.ok_or(BadSnapshot::Foreign)?);
     let body = body.get(1..).unwrap_or_default();
@@ -169,20 +201,38 @@ pub fn decode(bytes: &[u8], identity: &Identity) -> Result<Snapshot, BadSnapshot
         duplicate,
         shape,
     };
-    Ok(Snapshot {
-        listing: Listing::new(keys?, rejects, saved.api_env.map(clean)),
+    let token = saved.token.map(|mark| {
+        let (key, digest) = (from_hex(&mark.key), from_hex(&mark.digest));
+        let (key, digest) = key
+            .zip(digest)
+            .ok_or(BadSnapshot::Damaged("a hash is none"))?;
+        Ok(TokenMark { key, digest })
+    });
+    let listing = Listing::restored(keys?, rejects, saved.api_env.map(clean));
+    Ok(SavedState {
+        listing: Arc::new(listing),
         listed_at,
+        shrunk_listings: saved.shrunk_listings,
+        token: token.transpose()?,
     })
 }
 
 fn saved(key: &Key) -> SavedKey {
     let millis = |time: Option<DateTime<Utc>>| time.map(|time| time.timestamp_millis());
+    let scopes = key.scopes.iter().flat_map(Scopes::iter);
+    let allow_list = key.allow_list.as_ref();
+    let networks = allow_list
+        .map(AllowList::networks)
+        .unwrap_or_default()
+        .iter();
     SavedKey {
         id: key.id.to_string(),
         label: key.label.as_deref().map(str::to_owned),
+        label_is_inexact: key.label.as_ref().is_some_and(|label| !label.is_exact()),
         organization_id: key.organization_id.as_deref().map(str::to_owned),
         is_live: key.mode.map(|mode| mode == Mode::Live),
         is_own: key.is_own,
+        is_disabled: key.is_disabled,
         expires_at_ms: match key.expiry {
             Expiry::At(end) => Some(end.timestamp_millis()),
             Expiry::Never | Expiry::Unknown => None,
@@ -190,14 +240,14 @@ fn saved(key: &Key) -> SavedKey {
         expiry_is_unknown: key.expiry == Expiry::Unknown,
         created_at_ms: millis(key.created_at),
         updated_at_ms: millis(key.updated_at),
-        scopes: key.scopes.iter().map(str::to_owned).collect(),
-        networks: key
-            .allow_list
-            .networks()
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        invalid_entries: key.allow_list.invalid_entries(),
+        scopes: scopes.map(str::to_owned).collect(),
+        networks: networks.map(ToString::to_string).collect(),
+        invalid_entries: allow_list.map_or(0, AllowList::invalid_entries),
+        scopes_are_unknown: key.scopes.is_none(),
+        allow_list_is_unknown: allow_list.is_none(),
+        unreadable: key.unreadable.bits(),
+        is_listed_expired: key.is_listed_expired,
+        unlisted_since_ms: millis(key.unlisted_since),
     }
 }
 
@@ -211,12 +261,15 @@ fn key(saved: SavedKey) -> Result<Key, BadSnapshot> {
     let invalid = (0..saved.invalid_entries.min(ENTRIES_MAX)).map(|_| None);
     Ok(Key {
         id: KeyId::parse(&saved.id).ok_or(BadSnapshot::Damaged("a key's id is no id"))?,
-        label: saved.label.map(clean),
+        label: saved
+            .label
+            .and_then(|label| Label::saved(&label, !saved.label_is_inexact)),
         organization_id: saved.organization_id.map(clean),
         mode: saved
             .is_live
             .map(|is_live| if is_live { Mode::Live } else { Mode::Test }),
         is_own: saved.is_own,
+        is_disabled: saved.is_disabled,
         expiry: match saved.expires_at_ms {
             Some(end) => Expiry::At(time(end)?),
             None if saved.expiry_is_unknown => Expiry::Unknown,
@@ -224,8 +277,13 @@ fn key(saved: SavedKey) -> Result<Key, BadSnapshot> {
         },
         created_at: saved.created_at_ms.map(time).transpose()?,
         updated_at: saved.updated_at_ms.map(time).transpose()?,
-        scopes: Scopes::new(scopes.iter().map(String::as_str).collect()),
-        allow_list: AllowList::parse(networks.chain(invalid)),
+        scopes: (!saved.scopes_are_unknown)
+            .then(|| Scopes::new(scopes.iter().map(String::as_str).collect())),
+        allow_list: (!saved.allow_list_is_unknown)
+            .then(|| AllowList::parse(networks.chain(invalid))),
+        unreadable: Fields::from_bits(saved.unreadable),
+        is_listed_expired: saved.is_listed_expired,
+        unlisted_since: saved.unlisted_since_ms.map(time).transpose()?,
         // Use goes on while nobody looks: what was read of it is read again.
         details: None,
     })
@@ -248,20 +306,21 @@ pub fn checksum(bytes: &[u8]) -> u64 {
     })
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out references"
-)]
-fn is_false(flag: &bool) -> bool {
-    !flag
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out references"
-)]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
+fn hex(bytes: [u8; token_mark::BYTES]) -> String {
+    bytes
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+fn from_hex(text: &str) -> Option<[u8; token_mark::BYTES]> {
+    let pairs = text.as_bytes().chunks(2);
+    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = pairs.map(byte).collect();
+    bytes?.try_into().ok()
 }
 
 fn provider_unsaid() -> String {
@@ -271,6 +330,7 @@ fn provider_unsaid() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::key::Field;
     use crate::domain::key::tests::{at, key};
 
     fn identity() -> Identity {
@@ -281,7 +341,23 @@ mod tests {
         }
     }
 
+    fn state() -> SavedState {
+        let mark = TokenMark {
+            key: [1; token_mark::BYTES],
+            digest: [0xab; token_mark::BYTES],
+        };
+        SavedState {
+            listing: Arc::new(listing()),
+            listed_at: at(1_234),
+            shrunk_listings: 1,
+            token: Some(mark),
+        }
+    }
+
     fn listing() -> Listing {
+        let mut unreadable = Fields::default();
+        unreadable.insert(Field::Expiry);
+        unreadable.insert(Field::Scopes);
         let list = |entries: &[Option<&str>]| AllowList::parse(entries.iter().copied());
         let keys = vec![
             key("a-plain"),
@@ -293,15 +369,26 @@ mod tests {
                 expiry: Expiry::At(DateTime::from_timestamp_millis(253_402_300_799_123).unwrap()),
                 created_at: Some(at(-1)),
                 updated_at: Some(at(1_000)),
-                scopes: Scopes::new(vec!["b", "a"]),
-                allow_list: list(&[Some("10.0.0.0/8"), Some("::1"), None, Some("x")]),
+                scopes: Some(Scopes::new(vec!["b", "a"])),
+                allow_list: Some(list(&[Some("10.0.0.0/8"), Some("::1"), None, Some("x")])),
+                is_listed_expired: true,
                 ..key("b-everything")
             },
             Key {
                 mode: Some(Mode::Test),
                 expiry: Expiry::Unknown,
-                allow_list: list(&[None]),
+                allow_list: Some(list(&[None])),
                 ..key("c-unknown")
+            },
+            Key {
+                label: Label::new("a\nb", "a\u{fffd}b"),
+                expiry: Expiry::At(at(5)),
+                scopes: None,
+                allow_list: None,
+                unreadable,
+                is_disabled: true,
+                unlisted_since: Some(at(7)),
+                ..key("d-odd")
             },
         ];
         let rejects = Rejects {
@@ -309,15 +396,13 @@ mod tests {
             duplicate: 2,
             shape: 3,
         };
-        Listing::new(keys, rejects, Some("production".into()))
+        Listing::restored(keys, rejects, Some("production".into()))
     }
 
     #[test]
     fn what_was_saved_comes_back_whole() {
-        let bytes = encode(&identity(), &listing(), at(1_234));
-        let snapshot = decode(&bytes, &identity()).unwrap();
-        assert_eq!(snapshot.listing, listing());
-        assert_eq!(snapshot.listed_at, at(1_234));
+        let bytes = encode(&identity(), &state());
+        assert_eq!(decode(&bytes, &identity()), Ok(state()));
     }
 
     #[test]
@@ -338,7 +423,7 @@ mod tests {
 
     #[test]
     fn fault_h1_a_damaged_snapshot_is_never_taken_for_a_good_one() {
-        let good = encode(&identity(), &listing(), at(1_234));
+        let good = encode(&identity(), &state());
         for length in 0..good.len() {
             let torn = &good[..length];
             assert!(decode(torn, &identity()).is_err(), "cut to {length}");
@@ -351,7 +436,7 @@ mod tests {
                 flipped[index] ^= 1 << bit;
                 let read = decode(&flipped, &identity());
                 // White space and the case of a hexadecimal digit carry nothing.
-                let is_harmless = read.as_ref().is_ok_and(|read| read.listing == listing());
+                let is_harmless = read == Ok(state());
                 assert!(read.is_err() || is_harmless, "bit {bit} of byte {index}");
             }
         }
@@ -361,7 +446,7 @@ mod tests {
 
     #[test]
     fn fault_h4_a_snapshot_of_another_version_account_or_api_is_refused() {
-        let good = encode(&identity(), &listing(), at(1_234));
+        let good = encode(&identity(), &state());
         let newer = String::from_utf8(good.clone())
             .unwrap()
             .replacen(" 1 ", " 2 ", 1);
@@ -397,7 +482,11 @@ mod tests {
             ..key("a")
         };
         let listing = Listing::new(vec![evil], Rejects::default(), None);
-        let bytes = encode(&identity(), &listing, at(1));
+        let state = SavedState {
+            listing: Arc::new(listing),
+            ..state()
+        };
+        let bytes = encode(&identity(), &state);
         let read = decode(&bytes, &identity()).unwrap();
         let label = read.listing.keys()[0].label.as_deref();
         assert_eq!(label, Some("a\u{fffd}b [redacted]"));

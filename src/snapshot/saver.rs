@@ -2,16 +2,44 @@
 //! each save: it may be unlocked, mounted or made later.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use chrono::{DateTime, Utc};
 use prometheus::IntCounter;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::account_state::SavedState;
+use crate::domain::listing::Listing;
 use crate::domain::text::chain;
 use crate::event_log::SnapshotLog;
 use crate::snapshot::{SnapshotDirectory, identity};
 use crate::state_store::{AccountId, StateStore};
+
+/// Which version of an account's state was saved.
+#[derive(Clone, Debug)]
+struct Version {
+    listed_at: DateTime<Utc>,
+    shrunk_listings: u32,
+    /// Not kept alive, and its address is not used for another one.
+    listing: Weak<Listing>,
+}
+
+impl Version {
+    fn of(state: &SavedState) -> Self {
+        Self {
+            listed_at: state.listed_at,
+            shrunk_listings: state.shrunk_listings,
+            listing: Arc::downgrade(&state.listing),
+        }
+    }
+}
+
+impl PartialEq for Version {
+    fn eq(&self, other: &Self) -> bool {
+        (self.listed_at, self.shrunk_listings) == (other.listed_at, other.shrunk_listings)
+            && self.listing.ptr_eq(&other.listing)
+    }
+}
 
 /// Saves each new listing that `store` holds, until `stop`. Never holds up a poll: what comes while
 /// the disk is busy is saved when it is free, the newest only.
@@ -23,8 +51,8 @@ pub async fn save_all(
 ) {
     let mut log = SnapshotLog::new(failures);
     let mut subscription = store.subscribe();
-    // The name of each account, and when the keys were listed that it saved last, or could not.
-    let mut saved: HashMap<AccountId, (Box<str>, DateTime<Utc>)> = HashMap::new();
+    // The name of each account, and what was saved last of it, or could not be.
+    let mut saved: HashMap<AccountId, (Box<str>, Version)> = HashMap::new();
     // Comes back at once for what changed while the disk was busy.
     while stop
         .run_until_cancelled(subscription.changed())
@@ -39,18 +67,19 @@ pub async fn save_all(
             log.retain(|account| names.contains(account));
         }
         for (id, state) in changes.states {
-            let (Some(listing), Some(listed_at)) = (&state.held, state.last_success_at) else {
+            let Some(to_save) = state.to_save() else {
                 continue;
             };
             let account = &state.account.name;
-            let before = saved.insert(id, (account.clone(), listed_at));
+            let version = Version::of(&to_save);
+            let before = saved.insert(id, (account.clone(), version.clone()));
             // What was loaded is saved already.
-            let is_saved = before.is_some_and(|(_, saved_at)| saved_at == listed_at)
-                || state.last_attempt.is_none();
+            let is_saved =
+                before.is_some_and(|(_, before)| before == version) || state.last_attempt.is_none();
             if is_saved {
                 continue;
             }
-            let saving = directory.save(identity(&state), listing.clone(), listed_at);
+            let saving = directory.save(identity(&state), to_save);
             match stop.run_until_cancelled(saving).await {
                 None => return,
                 Some(Ok(())) => log.saved(account),

@@ -12,7 +12,7 @@ use api_key_exporter::exposition::{Encoding, Format};
 use api_key_exporter::provider::Rules;
 use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::secret::Token;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::golden::EVERYTHING;
 use crate::support::TOKEN;
@@ -43,12 +43,15 @@ fn exposition(count: usize, now: DateTime<Utc>) -> Exposition {
         base_url: "https://api.bitgpt.xyz/".into(),
         interval: Duration::from_secs(300),
         shrink: ShrinkGuard::default(),
+        expired_retention: TimeDelta::days(7),
         listing_scope: None,
     };
     let outcome = Outcome {
         result: Ok(listing),
         clock_skew: None,
         age: None,
+        token: None,
+        asked_at: None,
     };
     let settings = ViewSettings {
         rules: Arc::default(),

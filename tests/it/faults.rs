@@ -3,6 +3,7 @@
 //! "Keeps" means: the keys stay as after the last good poll, `up` is 0, the failure is counted
 //! under its reason, and the exporter goes on.
 
+mod facts;
 mod files;
 mod limits;
 mod netns;

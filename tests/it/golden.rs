@@ -11,7 +11,7 @@ use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::domain::failure::{Failure, Reason};
 use api_key_exporter::domain::glob::Glob;
 use api_key_exporter::domain::inventory::{Entry, Inventory};
-use api_key_exporter::domain::key::{Details, KeyId, LastUse};
+use api_key_exporter::domain::key::{Details, Expiry, Key, KeyId, LastUse};
 use api_key_exporter::domain::policy::Policy;
 use api_key_exporter::domain::text::Line;
 use api_key_exporter::domain::view::{Metrics, ViewSettings};
@@ -31,13 +31,15 @@ pub(crate) const EVERYTHING: Metrics = Metrics {
     relative: true,
     scope_info: true,
     max_scopes_per_key: 64,
+    max_bytes_per_account: 64 << 20,
 };
 
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
-/// An account that listed the rich fixture, then failed; and one that was never polled.
+/// An account that listed the rich fixture and two more keys, one of which vanished at its expiry,
+/// then failed; and one that was never polled.
 fn states() -> [AccountState; 2] {
     let account = |name: &str| {
         let interval = Duration::from_secs(300);
@@ -47,6 +49,7 @@ fn states() -> [AccountState; 2] {
             base_url: "https://api.bitgpt.xyz/".into(),
             interval,
             shrink: ShrinkGuard::default(),
+            expired_retention: TimeDelta::days(7),
             listing_scope: None,
         }))
     };
@@ -61,6 +64,7 @@ fn states() -> [AccountState; 2] {
             expected_env: None,
         },
     );
+    let listing = listing.unwrap().listing;
     let clock_skew = Some(TimeDelta::seconds(-2));
     let id = |end| KeyId::parse(&format!("api_key_0197c0ec-0000-7000-8000-{end:012}")).unwrap();
     let details = |last_use, requests| Details {
@@ -77,10 +81,26 @@ fn states() -> [AccountState; 2] {
         (id(2), details(LastUse::Never, Some(0))),
         (id(3), details(LastUse::Unknown, None)),
     ];
-    let good = Outcome {
-        result: Ok(listing.unwrap().listing.with_details(details.into(), None)),
+    let ending = |number, end| Key {
+        id: id(number),
+        is_own: false,
+        expiry: Expiry::At(at(end)),
+        ..listing.keys()[3].clone()
+    };
+    let disabled = Key {
+        is_disabled: true,
+        ..ending(7, "2026-01-31T00:00:00Z")
+    };
+    let vanishing = ending(8, "2025-12-31T23:51:00Z");
+    let good = |added: Vec<Key>| Outcome {
+        result: Ok(listing
+            .clone()
+            .with_keys(added)
+            .with_details(details.clone().into(), None)),
         clock_skew,
         age: None,
+        token: None,
+        asked_at: None,
     };
     let failure = Failure {
         support_id: Line::support_id("support_1"),
@@ -90,11 +110,23 @@ fn states() -> [AccountState; 2] {
         result: Err(failure),
         clock_skew,
         age: None,
+        token: None,
+        asked_at: None,
     };
     let mut main = account("main");
     main.details_failures = Some([0; Reason::COUNT]);
     let polled = main
-        .after(good, &settings(), at("2025-12-31T23:50:00Z"))
+        .after(
+            good(vec![disabled.clone(), vanishing]),
+            &settings(),
+            at("2025-12-31T23:50:00Z"),
+        )
+        .0
+        .after(
+            good(vec![disabled]),
+            &settings(),
+            at("2025-12-31T23:52:00Z"),
+        )
         .0
         .after(bad, &settings(), at("2025-12-31T23:55:00.25Z"))
         .0
@@ -109,6 +141,7 @@ fn settings() -> AssessmentRules {
         name: Some("Checkout".into()),
         team: Some("payments".into()),
         warning: Some(TimeDelta::days(45)),
+        rotate_url: Some("https://example.com/rotate?a=\"b\"".into()),
         ..entry("checkout")
     };
     let odd = Entry {
@@ -168,6 +201,7 @@ fn families_can_be_turned_off_and_capped() {
         relative: false,
         scope_info: false,
         max_scopes_per_key: 64,
+        max_bytes_per_account: 64 << 20,
     });
     let lines = |text: &str, name: &str| text.lines().filter(|line| line.contains(name)).count();
     for name in ["api_key_expires_in_seconds", "api_key_scope_info"] {
@@ -178,9 +212,9 @@ fn families_can_be_turned_off_and_capped() {
         max_scopes_per_key: 1,
         ..EVERYTHING
     });
-    // Two of the five keys have one scope, one has two, and two have none; HELP and TYPE make five
-    // lines.
-    assert_eq!(lines(&capped, "api_key_scope_info"), 2 + 3);
+    // Four of the seven keys have one scope, one has two, and two have none, and of one nothing is
+    // known; HELP and TYPE make two lines.
+    assert_eq!(lines(&capped, "api_key_scope_info"), 2 + 5);
     assert!(capped.contains(
         "api_key_scopes{account=\"main\",key_id=\"api_key_0197c0ec-0000-7000-8000-000000000001\"} 2"
     ));
@@ -205,7 +239,7 @@ fn before_the_first_poll_every_known_series_is_there_at_zero() {
             .iter()
             .filter(|line| line.starts_with("api_key_account_keys{"))
             .count(),
-        5
+        6
     );
     assert_eq!(
         never_polled

@@ -145,7 +145,8 @@ async fn a_name_of_the_inventory_makes_a_successor() {
     let mut new = labelled("new", "shop 2026");
     new["created_at"] = json!("2026-01-01 00:00:00");
     let api = Api::start(Reply::listing(&[old, new, key("nameless")])).await;
-    let text = "[[keys]]\nmatch = \"shop *\"\nname = \"shop\"\n";
+    let text = "[[keys]]\nmatch = \"shop 2025\"\nname = \"shop\"\n\
+                [[keys]]\nmatch = \"shop 2026\"\nname = \"shop\"\n";
     let exporter = Exporter::with(&config(&api.url(), text, "")).await;
     let scrape = exporter.up().await;
     let expected = [("new", 0.0), ("old", 1.0)].map(|(id, value)| {

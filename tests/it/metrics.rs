@@ -232,34 +232,44 @@ async fn fault_b14_another_environment_than_expected_fails_the_poll() {
 }
 
 #[tokio::test]
-async fn fault_b15_a_known_key_that_becomes_odd_stays_as_it_was() {
-    let good = |id: &str| json!({ "id": id, "expires_at": "2097-01-01 00:00:00" });
+async fn fault_b15_a_field_that_becomes_odd_stays_as_it_was() {
+    let good = |id: &str| json!({ "id": id, "expires_at": "2097-01-01 00:00:00", "scopes": ["a.read", "b.read"] });
     let odd = |id: &str| json!({ "id": id, "expires_at": "2098-01-01 00:00:00", "scopes": [{ "name": "a" }] });
     let api = Api::start(Reply::listing(&[good("a"), good("b")])).await;
     let exporter = Exporter::start(&api).await;
     exporter.up().await;
-    // Every key of the listing, and one that was never readable.
+    // Every key of the listing, and one that was never listed before. The expiry is readable.
     api.reply(Reply::listing(&[odd("a"), odd("b"), odd("new")]));
     let rejected = "api_key_account_keys_rejected{account=\"default\",reason=\"shape\"}";
     let scrape = exporter
         .until("three rejects", |scrape| scrape.get(rejected) == Some(3.0))
         .await;
-    assert_eq!(scrape.key_ids(), ["a", "b"]);
-    for id in ["a", "b"] {
-        let expiry =
-            format!("api_key_expiry_timestamp_seconds{{account=\"default\",key_id=\"{id}\"}}");
-        assert_eq!(scrape.get(&expiry), Some(4_007_836_800.0));
+    assert_eq!(scrape.key_ids(), ["a", "b", "new"]);
+    for (id, scopes) in [("a", Some(2.0)), ("b", Some(2.0)), ("new", None)] {
+        let labels = format!("{{account=\"default\",key_id=\"{id}\"}}");
+        let of = |family: &str| scrape.get(&format!("{family}{labels}"));
+        assert_eq!(
+            of("api_key_expiry_timestamp_seconds"),
+            Some(4_039_372_800.0)
+        );
+        assert_eq!(of("api_key_expiry_unknown"), Some(0.0));
+        assert_eq!(of("api_key_scopes"), scopes, "{id}");
     }
     assert_eq!(scrape.account("up"), Some(1.0));
     assert_eq!(scrape.account("shrink_held"), Some(0.0));
-    for change in ["added", "removed", "expiry"] {
+    for (change, count) in [
+        ("added", 1.0),
+        ("removed", 0.0),
+        ("expiry", 2.0),
+        ("scopes", 0.0),
+    ] {
         let changes =
             format!("api_key_account_changes_total{{account=\"default\",change=\"{change}\"}}");
-        assert_eq!(scrape.get(&changes), Some(0.0), "{change}");
+        assert_eq!(scrape.get(&changes), Some(count), "{change}");
     }
     // What is gone from the listing is gone.
-    api.reply(Reply::listing(&[odd("a"), good("c")]));
+    api.reply(Reply::listing(&[odd("a"), good("c"), good("new")]));
     exporter
-        .until("b is gone", |scrape| scrape.key_ids() == ["a", "c"])
+        .until("b is gone", |scrape| scrape.key_ids() == ["a", "c", "new"])
         .await;
 }

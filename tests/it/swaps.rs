@@ -16,7 +16,7 @@ use api_key_exporter::provider::Rules;
 use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::secret::Token;
 use api_key_exporter::state_store::{AccountUpdate, StateStore};
-use chrono::DateTime;
+use chrono::{DateTime, TimeDelta};
 
 use crate::support::{Api, Exporter, Scrape, config, listing};
 
@@ -62,6 +62,7 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
         base_url: "https://api.bitgpt.xyz/".into(),
         interval: Duration::from_secs(300),
         shrink: ShrinkGuard::default(),
+        expired_retention: TimeDelta::days(7),
         listing_scope: None,
     };
     let empty = AccountState::new(Arc::new(account));
@@ -74,6 +75,8 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
                 result: Ok(parse::answer(200, &body, &rules).unwrap().listing),
                 clock_skew: None,
                 age: None,
+                token: None,
+                asked_at: None,
             };
             empty.after(outcome, &AssessmentRules::default(), now(0)).0
         })
@@ -82,6 +85,7 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
         relative: true,
         scope_info: true,
         max_scopes_per_key: 64,
+        max_bytes_per_account: 64 << 20,
     };
     let settings = ViewSettings {
         rules: Arc::default(),

@@ -11,21 +11,23 @@ use crate::domain::key::tests::{at, key};
 use crate::domain::key::{Expiry, Key, Scopes};
 
 /// Times are in days: polls are a day apart.
-const DAY: i64 = 86_400;
+pub(super) const DAY: i64 = 86_400;
 
-fn account() -> AccountState {
+pub(super) fn account() -> AccountState {
     polled_every(Duration::from_secs(300), "a")
 }
 
-fn keys(ids: &[&str]) -> Outcome {
+pub(super) fn keys(ids: &[&str]) -> Outcome {
     listed(ids.iter().map(|id| key(id)).collect())
 }
 
-fn failed(reason: Reason) -> Outcome {
+pub(super) fn failed(reason: Reason) -> Outcome {
     Outcome {
         result: Err(Failure::new(reason, "")),
         clock_skew: None,
         age: None,
+        token: None,
+        asked_at: None,
     }
 }
 
@@ -47,10 +49,21 @@ fn rejecting(ids: &[&str], shape: u32) -> Outcome {
         result: Ok(Listing::new(keys, rejects, None).with_rejected_ids(vec![odd])),
         clock_skew: None,
         age: None,
+        token: None,
+        asked_at: None,
     }
 }
 
-fn ending(id: &str, day: i64) -> Key {
+pub(super) fn saved_at(second: i64, listing: Listing) -> SavedState {
+    SavedState {
+        listing: Arc::new(listing),
+        listed_at: at(second),
+        shrunk_listings: 0,
+        token: None,
+    }
+}
+
+pub(super) fn ending(id: &str, day: i64) -> Key {
     Key {
         expiry: Expiry::At(at(day * DAY)),
         ..key(id)
@@ -60,13 +73,13 @@ fn ending(id: &str, day: i64) -> Key {
 fn own(scopes: &[&str]) -> Key {
     Key {
         is_own: true,
-        scopes: Scopes::new(scopes.to_vec()),
+        scopes: Some(Scopes::new(scopes.to_vec())),
         ..key("own")
     }
 }
 
 /// An event in a few words.
-fn words(event: &Event) -> String {
+pub(super) fn words(event: &Event) -> String {
     match event {
         Event::PollFailed(failure) => format!("failed: {}", failure.reason.as_str()),
         Event::PollSucceeded { keys, rejected } => format!("listed {keys}, rejected {rejected}"),
@@ -101,19 +114,43 @@ fn words(event: &Event) -> String {
         Event::OwnKeyRecognised(key) => format!("own key {}", key.id),
         Event::OwnKeyAbsent => "no own key".to_owned(),
         Event::OwnKeySurplusScopes { needed, scopes, .. } => format!("{scopes} besides {needed}"),
+        Event::OrganizationChanged { held, listed } => format!("{held} replaced by {listed}"),
+        Event::KeysUnlisted { keys, key_ids } => format!("{keys} unlisted: {key_ids:?}"),
+        Event::ClockSetBack { by } => format!("clock set back by {}", by.num_seconds()),
+        Event::UrgentKeys(urgent) => {
+            let soonest = urgent.soonest.first().unwrap();
+            let UrgentKeys {
+                expired,
+                critical,
+                warning,
+                ..
+            } = **urgent;
+            format!(
+                "urgent {expired} {critical} {warning}, first {}",
+                soonest.id
+            )
+        }
         Event::DetailsRead { .. } | Event::DetailsFailed { .. } => "details".to_owned(),
     }
 }
 
-/// The events of polls on the days 0, 1, 2…, each with those expected; the first of a success and
-/// the lack of an own key, which every table here would repeat, are left out.
-fn check(name: &str, state: AccountState, polls: Vec<(Outcome, &[&str])>) -> AccountState {
+/// The events of polls on the days 0, 1, 2…, each with those expected; the first of a success, the
+/// lack of an own key and the summary, which every table here would repeat, are left out.
+pub(super) fn check(
+    name: &str,
+    state: AccountState,
+    polls: Vec<(Outcome, &[&str])>,
+) -> AccountState {
     let rules = AssessmentRules::default();
     let (mut state, mut day) = (state, 0);
     for (outcome, expected) in polls {
         let (next, events) = state.after(outcome, &rules, at(day * DAY));
-        let usual =
-            |event: &&Event| !matches!(event, Event::PollSucceeded { .. } | Event::OwnKeyAbsent);
+        let usual = |event: &&Event| {
+            !matches!(
+                event,
+                Event::PollSucceeded { .. } | Event::OwnKeyAbsent | Event::UrgentKeys(_)
+            )
+        };
         let shown: Vec<String> = events.iter().filter(usual).map(words).collect();
         assert_eq!(shown, expected, "{name}, day {day}");
         (state, day) = (next, day + 1);
@@ -146,7 +183,7 @@ fn an_answer_from_a_cache_is_reported_once_and_ages_the_listing() {
         "the cache is gone and comes back",
         older,
         vec![
-            (aged(&["a"], None), &[][..]),
+            (aged(&["a"], None), &["clock set back by 82800"][..]),
             (aged(&["a"], Some(7)), &["cached for 7"]),
         ],
     );
@@ -154,6 +191,26 @@ fn an_answer_from_a_cache_is_reported_once_and_ages_the_listing() {
     let ahead = account().polled(aged(&["a"], None), at(9 * DAY));
     let back = ahead.polled(aged(&["a"], Some(60)), at(DAY));
     assert_eq!(back.last_success_at, Some(at(DAY - 60)));
+}
+
+#[test]
+fn fault_j16_new_keys_do_not_hide_that_others_are_lost() {
+    check(
+        "as many new keys as were lost",
+        account(),
+        vec![
+            (keys(&["a", "b", "c"]), &["first listing of 3"][..]),
+            (keys(&["c", "d", "e"]), &["held back 3 to 3, 1/2"]),
+            (
+                keys(&["a", "b", "c", "d"]),
+                &["confirmed: false", "d added"],
+            ),
+            (
+                keys(&["c", "d", "e", "f"]),
+                &["a removed", "b removed", "e added", "f added"],
+            ),
+        ],
+    );
 }
 
 #[test]
@@ -181,8 +238,15 @@ fn a_poll_yields_what_it_brought_to_light() {
             (keys(&["a", "b", "c"]), &["confirmed: false"]),
             (keys(&[]), &["held back 3 to 0, 1/2"]),
             (dns(), &["failed: dns"]),
-            (keys(&["a"]), &["recovered from 1", "held back 3 to 1, 1/2"]),
-            (keys(&["a"]), &["confirmed: true", "b removed", "c removed"]),
+            (
+                keys(&["a"]),
+                &[
+                    "recovered from 1",
+                    "confirmed: true",
+                    "b removed",
+                    "c removed",
+                ],
+            ),
             (keys(&["a"]), &[]),
         ],
     );
@@ -241,22 +305,17 @@ fn a_poll_yields_what_it_brought_to_light() {
         vec![
             (keys(&["a"]), &["first listing of 1"][..]),
             (
-                listed(vec![own(&["keys.read", "users.write"])]),
-                &[
-                    "a removed",
-                    "own added",
-                    "own key own",
-                    "users.write besides keys.read",
-                ],
+                listed(vec![key("a"), own(&["keys.read", "users.write"])]),
+                &["own added", "own key own", "users.write besides keys.read"],
             ),
             (dns(), &["failed: dns"]),
             (
-                listed(vec![own(&["keys.read", "users.write"])]),
+                listed(vec![key("a"), own(&["keys.read", "users.write"])]),
                 &["recovered from 1"],
             ),
             // The scopes are looked at when the key is recognised.
-            (listed(vec![own(&["keys.read"])]), &["own scopes"]),
-            (listed(vec![key("a"), own(&["keys.read"])]), &["a added"]),
+            (listed(vec![key("a"), own(&["keys.read"])]), &["own scopes"]),
+            (listed(vec![own(&["keys.read"])]), &["a removed"]),
         ],
     );
 }
@@ -287,7 +346,7 @@ fn a_threshold_is_crossed_once_whether_polls_succeed_or_not() {
     );
     // What a saved listing had crossed is known.
     let saved = Listing::new(vec![ending("soon", 9)], Rejects::default(), None);
-    let restarted = account().with_snapshot(saved, at(DAY));
+    let restarted = account().with_saved(saved_at(DAY, saved), at(DAY));
     let rules = AssessmentRules::default();
     let crossings = |events: Vec<Event>| -> Vec<String> {
         let crossed = |event: &&Event| matches!(event, Event::ThresholdCrossed(_));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::inventory::tests::entry;
+use crate::domain::key::Expiry;
 use crate::domain::key::tests::{at, key};
 use crate::domain::listing::Rejects;
 use crate::domain::policy::Policy;

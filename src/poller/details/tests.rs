@@ -37,6 +37,8 @@ fn state(listing: Listing) -> AccountState {
         result: Ok(listing),
         clock_skew: None,
         age: None,
+        token: None,
+        asked_at: None,
     };
     polled_every(Duration::from_secs(300), "a").polled(outcome, now())
 }
@@ -112,6 +114,8 @@ async fn a_label_from_the_details_is_no_change_at_the_next_poll() {
             result: Ok(reader.enrich(listing(&["a"]), state.held.as_deref())),
             clock_skew: None,
             age: None,
+            token: None,
+            asked_at: None,
         };
         let (next, events) = state.after(outcome, &AssessmentRules::default(), now());
         let is_change = |event: &Event| matches!(event, Event::KeyChanged(_));
@@ -206,6 +210,8 @@ async fn an_account_whose_listing_fails_is_left_alone() {
         result: Err(Failure::new(Reason::RateLimited, "")),
         clock_skew: None,
         age: None,
+        token: None,
+        asked_at: None,
     };
     let mut state = state(listing(&["a"])).polled(outage, now());
     read_for(&mut reader, 300, &mut state).await;

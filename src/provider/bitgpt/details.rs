@@ -62,7 +62,7 @@ pub fn answer(
         }
     })?;
     Ok(Details {
-        label: parse::shown(&page.label, rules.token),
+        label: parse::label(&page.label, rules.token),
         last_use: last_use(&page.usage),
         requests: page.usage.total_requests,
         read_at,

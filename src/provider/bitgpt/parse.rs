@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::allow_list::AllowList;
 use crate::domain::failure::{Failure, Reason};
-use crate::domain::key::{Expiry, Key, KeyId, Scopes};
+use crate::domain::key::{Expiry, Field, Fields, Key, KeyId, Label, Scopes};
 use crate::domain::listing::{Listing, Reject, Rejects};
 use crate::domain::text::{self, Line};
 use crate::provider::bitgpt::PROFILE;
@@ -276,17 +276,54 @@ fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
     }
     let id = id(entry, token).ok_or(Reject::Id)?;
     let secret = entry.secret.as_str().unwrap_or_default();
+    let mut unreadable = Fields::default();
+    let texts = [
+        (Field::Label, &entry.label),
+        (Field::OrganizationId, &entry.organization_id),
+        (Field::Secret, &entry.secret),
+    ];
+    for (field, text) in texts {
+        if matches!(text, Text::Other) {
+            unreadable.insert(field);
+        }
+    }
+    let mut time = |field, text: &Text<'_>| {
+        let time = text.as_str().and_then(parse_unambiguous);
+        if time.is_none() && !matches!(text, Text::Absent) {
+            unreadable.insert(field);
+        }
+        time
+    };
+    let expires_at = time(Field::Expiry, &entry.expires_at);
+    let created_at = time(Field::CreatedAt, &entry.created_at);
+    let updated_at = time(Field::UpdatedAt, &entry.updated_at);
+    let scopes = scopes(&entry.scopes, token);
+    if scopes.is_none() {
+        unreadable.insert(Field::Scopes);
+    }
+    let allow_list = allow_list(&entry.ip_allow_list);
+    if allow_list.is_none() {
+        unreadable.insert(Field::AllowList);
+    }
     Ok(Key {
         id,
-        label: shown(&entry.label, token),
+        label: label(&entry.label, token),
         organization_id: shown(&entry.organization_id, token),
         mode: PROFILE.mode_of(secret),
         is_own: token.is_shown_as(secret, PROFILE.mask.as_ref()),
-        expiry: expiry(&entry.expires_at),
-        created_at: entry.created_at.as_str().and_then(parse_unambiguous),
-        updated_at: entry.updated_at.as_str().and_then(parse_unambiguous),
-        scopes: scopes(&entry.scopes, token)?,
-        allow_list: allow_list(&entry.ip_allow_list)?,
+        is_disabled: false,
+        expiry: match expires_at {
+            Some(end) => Expiry::At(end),
+            None if unreadable.contains(Field::Expiry) => Expiry::Unknown,
+            None => Expiry::Never,
+        },
+        created_at,
+        updated_at,
+        scopes,
+        allow_list,
+        unreadable,
+        is_listed_expired: false,
+        unlisted_since: None,
         details: None,
     })
 }
@@ -298,31 +335,28 @@ fn id(entry: &Entry<'_>, token: &Token) -> Option<KeyId> {
     KeyId::parse(text).filter(|_| is_plain)
 }
 
-pub(super) fn shown(text: &Text<'_>, token: &Token) -> Option<Box<str>> {
+pub(super) fn label(text: &Text<'_>, token: &Token) -> Option<Label> {
+    let text = text.as_str()?;
+    Label::new(text, &text::label(&token.scrub(text)))
+}
+
+fn shown(text: &Text<'_>, token: &Token) -> Option<Box<str>> {
     let text = text::label(&token.scrub(text.as_str()?));
     (!text.is_empty()).then(|| text.into())
 }
 
-fn expiry(expires_at: &Text<'_>) -> Expiry {
-    match expires_at {
-        Text::Absent => Expiry::Never,
-        Text::Is(text) => parse_unambiguous(text).map_or(Expiry::Unknown, Expiry::At),
-        Text::Other => Expiry::Unknown,
-    }
-}
-
-/// Scopes are words that a program compares, so one that is not text makes the entry unusable.
-fn scopes(scopes: &Texts<'_>, token: &Token) -> Result<Scopes, Reject> {
+/// Scopes are words that a program compares, so one that is not text makes all of them unreadable.
+fn scopes(scopes: &Texts<'_>, token: &Token) -> Option<Scopes> {
     let texts = match scopes {
-        Texts::Absent => return Ok(Scopes::default()),
+        Texts::Absent => return Some(Scopes::default()),
         Texts::Are(texts) => texts,
-        Texts::Other => return Err(Reject::Shape),
+        Texts::Other => return None,
     };
     let mut names = Vec::with_capacity(texts.len());
     for text in texts {
-        names.push(scope(text.as_str().ok_or(Reject::Shape)?, token));
+        names.push(scope(text.as_str()?, token));
     }
-    Ok(Scopes::new(names))
+    Some(Scopes::new(names))
 }
 
 /// A scope's name; the usual one needs no cleaning.
@@ -337,11 +371,11 @@ fn scope<'a>(name: &'a str, token: &Token) -> Cow<'a, str> {
     Cow::Owned(text::label(&token.scrub(name)))
 }
 
-fn allow_list(entries: &Texts<'_>) -> Result<AllowList, Reject> {
+fn allow_list(entries: &Texts<'_>) -> Option<AllowList> {
     match entries {
-        Texts::Absent => Ok(AllowList::unrestricted()),
-        Texts::Are(entries) => Ok(AllowList::parse(entries.iter().map(Text::as_str))),
-        Texts::Other => Err(Reject::Shape),
+        Texts::Absent => Some(AllowList::unrestricted()),
+        Texts::Are(entries) => Some(AllowList::parse(entries.iter().map(Text::as_str))),
+        Texts::Other => None,
     }
 }
 
@@ -431,9 +465,10 @@ mod tests {
         );
         assert_eq!(key.created_at, parse_unambiguous("2025-06-30 15:00:22"));
         assert_eq!(key.updated_at, None);
-        assert_eq!(key.scopes.iter().collect::<Vec<_>>(), ["products.create"]);
-        assert_eq!(key.allow_list.ipv4_addresses(), 1);
-        assert_eq!(key.allow_list.ipv6_addresses(), Ipv6Count::Some(0));
+        assert_eq!(key.scopes, Some(Scopes::new(vec!["products.create"])));
+        let allow_list = key.allow_list.as_ref().unwrap();
+        assert_eq!(allow_list.ipv4_addresses(), 1);
+        assert_eq!(allow_list.ipv6_addresses(), Ipv6Count::Some(0));
     }
 
     #[test]
@@ -448,7 +483,8 @@ mod tests {
                 (key.expiry, key.mode, key.is_own, key.label),
                 (Expiry::Never, None, false, None)
             );
-            assert!(key.scopes.is_empty() && key.allow_list.is_unrestricted());
+            assert_eq!(key.scopes, Some(Scopes::default()));
+            assert_eq!(key.allow_list, Some(AllowList::unrestricted()));
         }
     }
 
@@ -475,9 +511,6 @@ mod tests {
             ("1.5", Reject::Shape),
             ("\"a\"", Reject::Shape),
             ("[\"a\"]", Reject::Shape),
-            (r#"{"id":"b","scopes":"all"}"#, Reject::Shape),
-            (r#"{"id":"b","scopes":[1]}"#, Reject::Shape),
-            (r#"{"id":"b","ip_allow_list":"10.0.0.1"}"#, Reject::Shape),
             (
                 r#"{"id":"b","expires_at":null,"expires_at":"2026-05-30 20:23:16"}"#,
                 Reject::Shape,
@@ -506,22 +539,83 @@ mod tests {
     }
 
     #[test]
+    fn fault_j3_a_field_that_cannot_be_read_spoils_only_itself() {
+        let good = r#""id":"a","label":"ci","scopes":["a.read"],"ip_allow_list":["10.0.0.1"],
+            "expires_at":"2026-05-30 20:23:16","created_at":"2025-05-30 20:23:16""#;
+        for (field, odd, count) in [
+            (Field::Expiry, r#""expires_at":"soon""#, 0),
+            (Field::Expiry, r#""expires_at":1780172596"#, 0),
+            (Field::CreatedAt, r#""created_at":"then""#, 1),
+            (Field::CreatedAt, r#""created_at":{}"#, 1),
+            (Field::UpdatedAt, r#""updated_at":"""#, 1),
+            (Field::Scopes, r#""scopes":"all""#, 1),
+            (Field::Scopes, r#""scopes":{"a.read":true}"#, 1),
+            (Field::Scopes, r#""scopes":["a.read",1]"#, 1),
+            (Field::AllowList, r#""ip_allow_list":"10.0.0.1""#, 1),
+            (Field::Label, r#""label":7"#, 1),
+            (Field::OrganizationId, r#""organization_id":["org_1"]"#, 1),
+            (Field::Secret, r#""secret":true"#, 1),
+        ] {
+            let name = odd.split(':').next().unwrap();
+            let kept = good
+                .split(',')
+                .filter(|part| !part.trim().starts_with(name));
+            let entry = format!("{{{},{odd}}}", kept.collect::<Vec<_>>().join(","));
+            let listing = listing(&entry);
+            let [key] = listing.keys() else {
+                panic!("{entry}: {listing:?}")
+            };
+            let mut expected = Fields::default();
+            expected.insert(field);
+            assert_eq!(key.unreadable, expected, "{entry}");
+            let rejects = listing.rejects();
+            assert_eq!((rejects.shape, rejects.total()), (count, count), "{entry}");
+            let is_known = |of, is_known: bool| assert!(of == field || is_known, "{of:?}: {entry}");
+            is_known(Field::Expiry, matches!(key.expiry, Expiry::At(_)));
+            is_known(Field::CreatedAt, key.created_at.is_some());
+            is_known(Field::Label, key.label.as_deref() == Some("ci"));
+            is_known(
+                Field::Scopes,
+                key.scopes.as_ref().is_some_and(|it| it.len() == 1),
+            );
+            is_known(Field::AllowList, key.allow_list.is_some());
+        }
+    }
+
+    #[test]
+    fn fault_j2_entries_of_which_none_can_be_used_are_a_failure() {
+        for (entries, reason) in [
+            ("7", Some(Reason::Schema)),
+            (r#"{"name":"a"},{"id":1}"#, Some(Reason::Schema)),
+            (r#"{"id":"a","id":"a"}"#, Some(Reason::Schema)),
+            (r#"7,{"id":"a","expires_at":[]}"#, None),
+            ("", None),
+        ] {
+            let body = format!(
+                r#"{{"status":200,"data":[{entries}],"error":null,"support_id":"support_1"}}"#
+            );
+            let failure = judge(200, body.as_bytes()).unwrap().usable().err();
+            let support_id = failure
+                .as_ref()
+                .and_then(|failure| failure.support_id.as_ref());
+            assert_eq!(support_id.is_some(), reason.is_some(), "{entries}");
+            assert_eq!(failure.map(|failure| failure.reason), reason, "{entries}");
+        }
+    }
+
+    #[test]
     fn an_allow_list_entry_that_is_no_text_is_an_invalid_entry() {
         let key = only(r#"{"id":"a","ip_allow_list":["10.0.0.1",7,null,"x"]}"#);
-        assert_eq!(
-            (
-                key.allow_list.networks().len(),
-                key.allow_list.invalid_entries()
-            ),
-            (1, 3)
-        );
+        let list = key.allow_list.unwrap();
+        assert_eq!((list.networks().len(), list.invalid_entries()), (1, 3));
     }
 
     #[test]
     fn scopes_are_distinct_and_clean() {
         let key =
             only(r#"{"id":"a","scopes":["b.read","a.read","b.read","","x\ny","sk_live_abc"]}"#);
-        let scopes: Vec<&str> = key.scopes.iter().collect();
+        let scopes = key.scopes.unwrap();
+        let scopes: Vec<&str> = scopes.iter().collect();
         assert_eq!(scopes, ["[redacted]", "a.read", "b.read", "x\u{fffd}y"]);
     }
 
@@ -547,9 +641,9 @@ mod tests {
 
     #[test]
     fn ids_of_rejected_entries_are_told() {
-        let entries = r#"{"id":"b","scopes":"x"},{"id":"a"},{"id":"a"},{"id":"c","scopes":[7]},7"#;
+        let entries = r#"{"id":"b","id":"b"},{"id":"a"},{"id":"a"},{"id":"c","scopes":[7]},7"#;
         let listing = listing(entries);
-        let ids: Vec<&str> = listing.rejected_ids().iter().map(KeyId::as_str).collect();
+        let ids: Vec<&str> = listing.rejected_ids().map(KeyId::as_str).collect();
         assert_eq!(ids, ["a", "b", "c"]);
     }
 
@@ -667,8 +761,13 @@ mod tests {
             ),
             (
                 200,
-                r#"{"status":200,"meta":{"total":1},"data":[{}]}"#,
+                r#"{"status":200,"meta":{"total":2},"data":[{},{"id":"a","scopes":7}]}"#,
                 None,
+            ),
+            (
+                200,
+                r#"{"status":200,"meta":{"total":3},"data":[{},{"id":"a","scopes":7}]}"#,
+                Some(Incomplete),
             ),
             (429, "<html>", Some(RateLimited)),
         ];

@@ -16,7 +16,7 @@ fn lister(settings: ListerSettings) -> Lister {
         token,
     };
     let now = || DateTime::UNIX_EPOCH;
-    Lister::new(token, settings, Arc::new(TlsConfigs::new(now)), now)
+    Lister::new(token, settings, Arc::new(TlsConfigs::new(now)), None, now)
 }
 
 fn settings(base_url: &str) -> ListerSettings {
@@ -133,7 +133,7 @@ async fn poll(
     let lister = lister(settings(&base_url));
     let (token, mut session) = lister.open(deadline).await.unwrap();
     let result = list_lines(&mut session, &lister.rules(&token)).await;
-    let answer = lister.close(&session, result);
+    let answer = lister.close(&session, None, result);
     api.abort();
     let ids = answer.result.map(|listed| {
         let keys = listed.listing.keys().iter();

@@ -10,8 +10,10 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use api_key_exporter::fake_api::Reply;
+
 use crate::process::{Daemon, binary, config_file, wrapped};
-use crate::support::{Api, Folder, Scrape, client, in_repository, listing};
+use crate::support::{Api, Folder, Scrape, TOKEN, client, in_repository, listing};
 
 /// Runs a program as a user that owns nothing, not even a process.
 pub(super) fn nobody() -> Vec<String> {
@@ -32,6 +34,73 @@ pub(super) fn for_anybody(folder: &Folder, api: &str) -> Command {
     let mut command = Command::new(program);
     command.args(original.get_args());
     command
+}
+
+/// A listing of so many keys, each with scopes of its own, as large as the default limits admit.
+/// `variant` changes every key.
+fn largest_listing(variant: usize) -> Reply {
+    let year = 2030 + variant % 60;
+    let entry = |id: usize| {
+        let scopes =
+            (0..44).map(|scope| format!("\"{:x}\"", (id * 31 + scope * 7 + variant) % 65_536));
+        format!(
+            "{{\"id\":\"k{id:05}\",\"ip_allow_list\":[\"10.0.{}.{}\"],\"expires_at\":\"{year}-01-01\",\"scopes\":[{}]}}",
+            id / 256,
+            id % 256,
+            scopes.collect::<Vec<_>>().join(",")
+        )
+    };
+    let entries: Vec<String> = (0..20_000).map(entry).collect();
+    let body = format!(
+        "{{\"status\":200,\"error\":null,\"data\":[{}]}}",
+        entries.join(",")
+    );
+    assert!((7 << 20..=8 << 20).contains(&body.len()), "{}", body.len());
+    Reply::body(200, "application/json", body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_j6_the_largest_listing_fits_the_memory_limit_of_the_unit_and_the_chart() {
+    let api = Api::start(largest_listing(0)).await;
+    let folder = Folder::new("largest");
+    let text = format!(
+        "poll.interval = \"10s\"\npoll.attempts = 1\nlog.format = \"text\"\nweb.listen_addresses = [\"127.0.0.1:0\"]\n\
+         [[accounts]]\nname = \"default\"\nbase_url = {:?}\ntoken_env = \"TOKEN\"\n",
+        api.url()
+    );
+    let path = folder.file("config.toml", &text).display().to_string();
+    let mut command = binary(&["--config.file", &path]);
+    command.env("TOKEN", TOKEN);
+    let daemon = Daemon::start(command, &folder);
+    let start = Instant::now();
+    for variant in 1..4 {
+        let polls = format!("api_key_account_polls_total{{account=\"default\"}} {variant}\n");
+        let dropped =
+            "api_key_account_families_dropped{account=\"default\",family=\"api_key_scope_info\"} 1";
+        loop {
+            let text = daemon.get("/metrics").await;
+            if text.contains(&polls) && text.contains(dropped) {
+                assert!(!text.contains("\napi_key_scope_info{"));
+                assert_eq!(text.matches("\napi_key_info{").count(), 20_000);
+                break;
+            }
+            let log = daemon.log();
+            assert!(start.elapsed() < Duration::from_secs(300), "{log}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        api.reply(largest_listing(variant));
+    }
+    let told = "leaving out metric families";
+    assert_eq!(daemon.log().matches(told).count(), 1, "{}", daemon.log());
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak: u64 = peak
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    assert!(peak < 256 * 1024, "{peak} KiB");
 }
 
 /// The daemon with one account at `api`, started by `wrapper`.

@@ -28,7 +28,7 @@ fn snapshot(folder: &Folder) -> Option<PathBuf> {
     paths.find(|path| path.extension().is_some_and(|end| end == "snapshot"))
 }
 
-async fn saved(folder: &Folder) -> PathBuf {
+pub(super) async fn saved(folder: &Folder) -> PathBuf {
     let start = Instant::now();
     loop {
         if let Some(path) = snapshot(folder) {
@@ -43,7 +43,7 @@ async fn saved(folder: &Folder) -> PathBuf {
 }
 
 /// Stops it, and waits until a save under way has let go of the folder.
-async fn stopped(exporter: Exporter, folder: &Folder) {
+pub(super) async fn stopped(exporter: Exporter, folder: &Folder) {
     exporter.stop().await;
     let lock = fs::File::open(folder.0.join("state/lock")).unwrap();
     let start = Instant::now();

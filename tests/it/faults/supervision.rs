@@ -107,6 +107,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
         base_url: "http://localhost".into(),
         interval: Duration::from_secs(1),
         shrink: settings.poll.shrink,
+        expired_retention: chrono::TimeDelta::days(7),
         listing_scope: None,
     };
     let state = AccountState::new(Arc::new(account));

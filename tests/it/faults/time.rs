@@ -98,6 +98,68 @@ async fn fault_d1_a_clock_that_steps_moves_no_poll_and_no_expiry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn fault_j18_a_clock_that_is_set_back_does_not_hide_that_keys_are_stale() {
+    let api = Api::start(listing(&["a"])).await;
+    let folder = Folder::new("set-back");
+    let clock = Clock::new(&folder, "+8h");
+    let state = format!(
+        "[state]\ndirectory = {:?}",
+        folder.0.join("state").display().to_string()
+    );
+    let start = || {
+        let mut command = daemon(&folder, &api.url(), &state);
+        clock.rule(&mut command);
+        Daemon::start(command, &folder)
+    };
+    let last_success = |scrape: &Scrape| scrape.account("last_success_timestamp_seconds").unwrap();
+    let seconds = || DateTime::<Utc>::from(std::time::SystemTime::now()).timestamp() as f64;
+    let plausible = |scrape: &Scrape| {
+        let (last, now) = (last_success(scrape), seconds());
+        assert!((now - 60.0..=now + 1.0).contains(&last), "{last} at {now}");
+        let next = scrape.account("next_poll_timestamp_seconds").unwrap();
+        assert!((now - 60.0..now + 60.0).contains(&next), "{next} at {now}");
+    };
+    let up = |scrape: &Scrape| scrape.account("up") == Some(1.0);
+    let failed = |scrape: &Scrape| scrape.account("up") == Some(0.0);
+    let is_ahead = |scrape: &Scrape| last_success(scrape) > seconds() + 7.0 * 3600.0;
+    let set_back = "the clock was set back";
+    let ahead = start();
+    assert!(is_ahead(&ahead.until("a good poll", up).await));
+    super::state::saved(&folder).await;
+    drop(ahead);
+    // What it saved is from the future; so it is before the first poll already.
+    clock.step("+0");
+    api.reply(Reply::error(500, "no", "support_1"));
+    let daemon = start();
+    let known = |scrape: &Scrape| scrape.key_ids() == ["a"];
+    let scrape = daemon.until("the saved keys", known).await;
+    let last = last_success(&scrape);
+    assert!(
+        (seconds() - 60.0..=seconds() + 1.0).contains(&last),
+        "{last}"
+    );
+    plausible(&daemon.until("a failure", failed).await);
+    daemon.logs(set_back).await;
+    // The same while it runs.
+    clock.step("+8h");
+    api.reply(listing(&["a"]));
+    daemon.until("a good poll that is ahead", is_ahead).await;
+    api.reply(Reply::error(500, "no", "support_1"));
+    clock.step("+0");
+    let scrape = daemon.until("another failure", failed).await;
+    plausible(&scrape);
+    let more = scrape.failures("server_error") + 1.0;
+    let again = move |scrape: &Scrape| scrape.failures("server_error") >= more;
+    plausible(&daemon.until("one more failure", again).await);
+    assert_eq!(
+        daemon.log().matches(set_back).count(),
+        2,
+        "{}",
+        daemon.log()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fault_d2_a_clock_that_starts_in_the_past_is_named_and_recovers() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("past");
