@@ -2,6 +2,7 @@
 //! Prometheus and a real Alertmanager with the files that we ship.
 
 mod pager;
+mod storm;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -27,7 +28,11 @@ const NEW: &str = "api_key_new";
 
 /// Alertmanager with the shipped configuration.
 fn alertmanager(folder: &Folder, address: SocketAddr) -> Daemon {
-    let config = folder.file("alertmanager.yml", &shipped("alertmanager.yml"));
+    alertmanager_with(folder, address, &shipped("alertmanager.yml"))
+}
+
+fn alertmanager_with(folder: &Folder, address: SocketAddr, config: &str) -> Daemon {
+    let config = folder.file("alertmanager.yml", config);
     let mut command = debian("prometheus-alertmanager");
     command
         .arg(format!("--config.file={}", config.display()))
@@ -143,9 +148,11 @@ async fn the_life_of_a_key_reaches_the_pager_and_neither_outage_nor_restart_reso
     }
     assert_eq!(soon.receivers, ["payments-chat"]);
     assert!(!soon.is_inhibited());
+    let words = "API key \"checkout\" of team payments (account shop) expires in ";
+    assert!(soon.annotation("summary").starts_with(words), "{soon:?}");
     let words = format!(
-        "API key checkout ({OLD}) of account shop, team payments, expires on {}, in ",
-        end.format("%Y-%m-%d %H:%M:%S +0000 UTC")
+        "Key {OLD} expires on {} and has no successor.",
+        end.format("%Y-%m-%d %H:%M:%S UTC")
     );
     assert!(
         soon.annotation("description").starts_with(&words),
@@ -171,7 +178,7 @@ async fn the_life_of_a_key_reaches_the_pager_and_neither_outage_nor_restart_reso
     assert_eq!(stale.label("account"), "shop");
     assert_eq!(stale.receivers, ["platform-chat"]);
     pager
-        .inhibits("ApiKeyInventoryStale", "ApiKeyAccountFailing")
+        .inhibits("ApiKeyAccountFailing", "ApiKeyInventoryStale")
         .await;
 
     // Its critical window, in the middle of the outage: what is known counts on.
@@ -196,7 +203,7 @@ async fn the_life_of_a_key_reaches_the_pager_and_neither_outage_nor_restart_reso
     assert_eq!(expired.label("key_id"), OLD);
     assert_eq!(expired.receivers, ["payments-pager"]);
     assert!(
-        expired.annotation("description").contains(" expired on "),
+        expired.annotation("summary").contains(" expired "),
         "{expired:?}"
     );
     pager.inhibits("ApiKeyExpired", "ApiKeyAboutToExpire").await;
