@@ -1,6 +1,7 @@
 //! From a key's listing to the alert that a person gets: the fake API, this exporter, a real
 //! Prometheus and a real Alertmanager with the files that we ship.
 
+mod hidden_key;
 mod pager;
 mod storm;
 
@@ -42,7 +43,7 @@ fn alertmanager_with(folder: &Folder, address: SocketAddr, config: &str) -> Daem
     Daemon::start(command, folder)
 }
 
-fn exporter(folder: &Folder, address: SocketAddr, api: &Api) -> Daemon {
+fn exporter(folder: &Folder, address: SocketAddr, url: &str) -> Daemon {
     let token = folder.file("token", TOKEN);
     let config = folder.file(
         "config.toml",
@@ -51,10 +52,11 @@ fn exporter(folder: &Folder, address: SocketAddr, api: &Api) -> Daemon {
              web.listen_addresses = [\"{address}\"]\nstate.directory = \"{}/state\"\n\
              thresholds = {THRESHOLDS}\n\
              [[accounts]]\nname = \"shop\"\nbase_url = \"{}\"\ntoken_file = \"{}\"\n\
-             [[keys]]\nmatch = \"api_key_*\"\nname = \"checkout\"\nteam = \"payments\"\n\
+             [[keys]]\nmatch = \"{OLD}\"\nname = \"checkout\"\nteam = \"payments\"\n\
+             [[keys]]\nmatch = \"{NEW}\"\nname = \"checkout\"\nteam = \"payments\"\n\
              [[keys]]\nmatch = \"other_*\"\nteam = \"web\"\n",
             folder.0.display(),
-            api.url(),
+            url,
             token.display()
         ),
     );
@@ -110,7 +112,7 @@ async fn the_life_of_a_key_reaches_the_pager_and_neither_outage_nor_restart_reso
         exporter_address,
         Some(pager_address),
     );
-    let running = exporter(&folders[0], exporter_address, &api);
+    let running = exporter(&folders[0], exporter_address, &api.url());
     let pager = Pager::watch(pager_address);
     let programs = [&running, &scraping, &alertmanager];
     until("Prometheus has keys", &programs, async || {
@@ -173,7 +175,7 @@ async fn the_life_of_a_key_reaches_the_pager_and_neither_outage_nor_restart_reso
     pager.fires("ApiKeyAccountFailing").await;
     running.signal("-TERM");
     assert_eq!(running.ended().0, Some(0));
-    let running = exporter(&folders[0], exporter_address, &api);
+    let running = exporter(&folders[0], exporter_address, &api.url());
     let stale = pager.fires("ApiKeyInventoryStale").await;
     assert_eq!(stale.label("account"), "shop");
     assert_eq!(stale.receivers, ["platform-chat"]);

@@ -112,7 +112,7 @@ async fn fault_j19_a_storm_of_300_keys_is_one_message_about_the_ten_that_expire_
         exporter_address,
         Some(pager_address),
     );
-    let running = exporter(&folders[0], exporter_address, &api);
+    let running = exporter(&folders[0], exporter_address, &api.url());
     until(
         "the message",
         &[&running, &scraping, &alertmanager],

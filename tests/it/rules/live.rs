@@ -119,17 +119,16 @@ async fn fault_j9_targets_that_share_job_and_instance_and_carry_our_labels_break
 }
 
 /// Since when the one alert of this name has been active, and its state.
-async fn since(address: SocketAddr, name: &str) -> Option<(f64, String)> {
+async fn since(address: SocketAddr, name: &str) -> Option<(DateTime<Utc>, String)> {
     let answer = get(address, "/api/v1/alerts").await?;
     let alerts = answer["data"]["alerts"].as_array()?.iter();
     let mut named = alerts.filter(|alert| alert["labels"]["alertname"] == name);
     let alert = named.next()?;
     let since = DateTime::parse_from_rfc3339(alert["activeAt"].as_str()?).unwrap();
-    let seconds = since.timestamp_millis() as f64 / 1000.0;
-    Some((seconds, alert["state"].as_str()?.to_owned()))
+    Some((since.to_utc(), alert["state"].as_str()?.to_owned()))
 }
 
-async fn stop(prometheus: Daemon) {
+fn stop(prometheus: Daemon) {
     prometheus.signal("-TERM");
     assert_eq!(prometheus.ended().0, Some(0));
 }
@@ -152,16 +151,15 @@ async fn a_restart_of_prometheus_keeps_a_pending_alert_and_ends_one_that_was_onl
     // Longer than the restart takes, so that a lost state shows.
     let pending = Duration::from_secs(15);
     tokio::time::sleep(pending).await;
-    stop(prometheus).await;
+    stop(prometheus);
     let prometheus = start_with(&folder, address, &rules, &config);
     let restored = async || {
         let (after, state) = since(address, "ApiKeyNeverExpires").await?;
         // Prometheus adds the time in which it was down. A lost state would begin anew.
-        let shift = TimeDelta::milliseconds(((after - before) * 1000.0) as i64);
-        (state == "pending" && shift < TimeDelta::seconds(12)).then_some(())
+        (state == "pending" && after - before < TimeDelta::seconds(12)).then_some(())
     };
     until("the pending alert is restored", &prometheus, restored).await;
-    stop(prometheus).await;
+    stop(prometheus);
 
     // It fires, the key gets an expiry, and keep_firing_for holds the alert.
     let (quick, _) = shorten(&rules, "for", "1s");
@@ -183,12 +181,12 @@ async fn a_restart_of_prometheus_keeps_a_pending_alert_and_ends_one_that_was_onl
     .await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(fires().await, Some(()));
-    stop(prometheus).await;
+    stop(prometheus);
     let prometheus = start_with(&folder, address, &quick, &config);
     until("rules are evaluated", &prometheus, async || {
         broken_rules(address).await
     })
     .await;
     assert_eq!(since(address, "ApiKeyNeverExpires").await, None);
-    stop(prometheus).await;
+    stop(prometheus);
 }
