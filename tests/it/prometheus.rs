@@ -46,7 +46,8 @@ pub(crate) fn quick_rules() -> String {
     rules
 }
 
-/// The shipped configuration, scraping `exporter` every second and notifying `alertmanager`, if any.
+/// The shipped configuration, scraping `exporter` every second and notifying `alertmanager`, if
+/// any.
 pub(crate) fn quick_config(exporter: SocketAddr, alertmanager: Option<SocketAddr>) -> String {
     let mut config = shipped("prometheus.yml");
     for name in ["scrape_interval", "evaluation_interval", "scrape_timeout"] {

@@ -92,8 +92,8 @@ async fn fault_j19_a_storm_of_300_keys_is_one_message_about_the_ten_that_expire_
         .map(|name| Folder::new(&format!("storm-{name}")));
     let [exporter_address, prometheus_address, pager_address] = [free(), free(), free()];
     let now = Utc::now();
-    // All inside the warning time of 22 minutes and outside of the critical one. The last id expires
-    // first, each of the others a second later.
+    // All inside the warning time of 22 minutes and outside of the critical one. The last id
+    // expires first, each of the others a second later.
     let keys: Vec<Value> = (0..KEYS)
         .map(|number| {
             let end = now + TimeDelta::minutes(14) + TimeDelta::seconds(KEYS - number);
