@@ -1,7 +1,9 @@
 //! From a key's listing to the alert that a person gets: the fake API, this exporter, a real
 //! Prometheus and a real Alertmanager with the files that we ship.
 
+mod hidden_key;
 mod pager;
+mod storm;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -27,7 +29,11 @@ const NEW: &str = "api_key_new";
 
 /// Alertmanager with the shipped configuration.
 fn alertmanager(folder: &Folder, address: SocketAddr) -> Daemon {
-    let config = folder.file("alertmanager.yml", &shipped("alertmanager.yml"));
+    alertmanager_with(folder, address, &shipped("alertmanager.yml"))
+}
+
+fn alertmanager_with(folder: &Folder, address: SocketAddr, config: &str) -> Daemon {
+    let config = folder.file("alertmanager.yml", config);
     let mut command = debian("prometheus-alertmanager");
     command
         .arg(format!("--config.file={}", config.display()))
@@ -37,7 +43,7 @@ fn alertmanager(folder: &Folder, address: SocketAddr) -> Daemon {
     Daemon::start(command, folder)
 }
 
-fn exporter(folder: &Folder, address: SocketAddr, api: &Api) -> Daemon {
+fn exporter(folder: &Folder, address: SocketAddr, url: &str) -> Daemon {
     let token = folder.file("token", TOKEN);
     let config = folder.file(
         "config.toml",
@@ -46,10 +52,11 @@ fn exporter(folder: &Folder, address: SocketAddr, api: &Api) -> Daemon {
              web.listen_addresses = [\"{address}\"]\nstate.directory = \"{}/state\"\n\
              thresholds = {THRESHOLDS}\n\
              [[accounts]]\nname = \"shop\"\nbase_url = \"{}\"\ntoken_file = \"{}\"\n\
-             [[keys]]\nmatch = \"api_key_*\"\nname = \"checkout\"\nteam = \"payments\"\n\
+             [[keys]]\nmatch = \"{OLD}\"\nname = \"checkout\"\nteam = \"payments\"\n\
+             [[keys]]\nmatch = \"{NEW}\"\nname = \"checkout\"\nteam = \"payments\"\n\
              [[keys]]\nmatch = \"other_*\"\nteam = \"web\"\n",
             folder.0.display(),
-            api.url(),
+            url,
             token.display()
         ),
     );
@@ -105,7 +112,7 @@ async fn the_life_of_a_key_reaches_the_pager_and_neither_outage_nor_restart_reso
         exporter_address,
         Some(pager_address),
     );
-    let running = exporter(&folders[0], exporter_address, &api);
+    let running = exporter(&folders[0], exporter_address, &api.url());
     let pager = Pager::watch(pager_address);
     let programs = [&running, &scraping, &alertmanager];
     until("Prometheus has keys", &programs, async || {
@@ -143,9 +150,11 @@ async fn the_life_of_a_key_reaches_the_pager_and_neither_outage_nor_restart_reso
     }
     assert_eq!(soon.receivers, ["payments-chat"]);
     assert!(!soon.is_inhibited());
+    let words = "API key \"checkout\" of team payments (account shop) expires in ";
+    assert!(soon.annotation("summary").starts_with(words), "{soon:?}");
     let words = format!(
-        "API key checkout ({OLD}) of account shop, team payments, expires on {}, in ",
-        end.format("%Y-%m-%d %H:%M:%S +0000 UTC")
+        "Key {OLD} expires on {} and has no successor.",
+        end.format("%Y-%m-%d %H:%M:%S UTC")
     );
     assert!(
         soon.annotation("description").starts_with(&words),
@@ -166,12 +175,12 @@ async fn the_life_of_a_key_reaches_the_pager_and_neither_outage_nor_restart_reso
     pager.fires("ApiKeyAccountFailing").await;
     running.signal("-TERM");
     assert_eq!(running.ended().0, Some(0));
-    let running = exporter(&folders[0], exporter_address, &api);
+    let running = exporter(&folders[0], exporter_address, &api.url());
     let stale = pager.fires("ApiKeyInventoryStale").await;
     assert_eq!(stale.label("account"), "shop");
     assert_eq!(stale.receivers, ["platform-chat"]);
     pager
-        .inhibits("ApiKeyInventoryStale", "ApiKeyAccountFailing")
+        .inhibits("ApiKeyAccountFailing", "ApiKeyInventoryStale")
         .await;
 
     // Its critical window, in the middle of the outage: what is known counts on.
@@ -196,7 +205,7 @@ async fn the_life_of_a_key_reaches_the_pager_and_neither_outage_nor_restart_reso
     assert_eq!(expired.label("key_id"), OLD);
     assert_eq!(expired.receivers, ["payments-pager"]);
     assert!(
-        expired.annotation("description").contains(" expired on "),
+        expired.annotation("summary").contains(" expired "),
         "{expired:?}"
     );
     pager.inhibits("ApiKeyExpired", "ApiKeyAboutToExpire").await;

@@ -24,7 +24,7 @@ pub(crate) fn shipped(name: &str) -> String {
 }
 
 /// `text` with the value of every line `name: value` replaced; how often it was.
-fn shorten(text: &str, name: &str, value: &str) -> (String, usize) {
+pub(crate) fn shorten(text: &str, name: &str, value: &str) -> (String, usize) {
     let mut times = 0;
     let lines = text.lines().map(|line| {
         let start = line.trim_start();
@@ -38,17 +38,17 @@ fn shorten(text: &str, name: &str, value: &str) -> (String, usize) {
     (lines.collect::<Vec<_>>().join("\n") + "\n", times)
 }
 
-/// Starts it on `address`, scraping `exporter` and telling `alertmanager`, if any.
-pub(crate) fn start(
-    folder: &Folder,
-    address: SocketAddr,
-    exporter: SocketAddr,
-    alertmanager: Option<SocketAddr>,
-) -> Daemon {
+/// The shipped rules with a short `for` and `keep_firing_for`.
+pub(crate) fn quick_rules() -> String {
     let (rules, alerts) = shorten(&shipped("rules.yml"), "for", "1s");
     let (rules, kept) = shorten(&rules, "keep_firing_for", KEEP_FIRING_FOR);
     assert_eq!((alerts, kept), (crate::rules::alerts().len(), alerts));
-    folder.file("rules.yml", &rules);
+    rules
+}
+
+/// The shipped configuration, scraping `exporter` every second and notifying `alertmanager`, if
+/// any.
+pub(crate) fn quick_config(exporter: SocketAddr, alertmanager: Option<SocketAddr>) -> String {
     let mut config = shipped("prometheus.yml");
     for name in ["scrape_interval", "evaluation_interval", "scrape_timeout"] {
         let (shortened, times) = shorten(&config, name, "1s");
@@ -63,7 +63,30 @@ pub(crate) fn start(
         assert!(config.contains(shipped), "{shipped}");
         config = config.replace(shipped, &ours.to_string());
     }
-    let config = folder.file("prometheus.yml", &config);
+    config
+}
+
+/// Starts it on `address`, scraping `exporter` and notifying `alertmanager`, if any.
+pub(crate) fn start(
+    folder: &Folder,
+    address: SocketAddr,
+    exporter: SocketAddr,
+    alertmanager: Option<SocketAddr>,
+) -> Daemon {
+    let config = quick_config(exporter, alertmanager);
+    start_with(folder, address, &quick_rules(), &config)
+}
+
+/// Starts it on `address` with these rules and this configuration; what it stored in `folder`
+/// before is still there.
+pub(crate) fn start_with(
+    folder: &Folder,
+    address: SocketAddr,
+    rules: &str,
+    config: &str,
+) -> Daemon {
+    folder.file("rules.yml", rules);
+    let config = folder.file("prometheus.yml", config);
     let mut command = debian("prometheus");
     command
         .arg(format!("--config.file={}", config.display()))

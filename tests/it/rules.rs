@@ -1,10 +1,15 @@
 //! The Prometheus rules, the scrape and the Alertmanager configuration, judged by the programs that
 //! will read them; and a runbook for each alert.
 
-use std::collections::BTreeSet;
+mod live;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use crate::support::in_repository;
+use api_key_exporter::domain::failure::Reason;
+use serde_json::{Value, json};
+
+use crate::support::{Folder, in_repository};
 use crate::tools::{ask, debian, demand};
 
 fn read(path: &str) -> String {
@@ -70,13 +75,68 @@ fn each_alert_has_what_conventions_ask_for_and_a_runbook() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert_eq!(runbooks, expected);
+    // An alert of two severities has a rule for each, and one page.
+    let mut severities: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (alert, severity) in alerts() {
+        severities.entry(alert).or_default().push(severity);
+    }
+    for (alert, severities) in severities {
         let page = read(&format!("docs/runbooks/{alert}.md"));
-        assert!(page.starts_with(&format!("# {alert}\n\nSeverity: {severity}.\n")));
-        for heading in ["Meaning", "Impact", "Look", "Do", "If that is not it"] {
+        let start = format!("# {alert}\n\nSeverity: {}.\n", severities.join(", "));
+        assert!(page.starts_with(&start), "{alert} does not start {start}");
+        for heading in ["Meaning", "Impact", "Diagnosis", "Mitigation", "Escalation"] {
             let has = page.contains(&format!("\n## {heading}\n\n"));
             assert!(has, "{alert}: no {heading}");
         }
+    }
+}
+
+#[test]
+fn every_summary_names_the_key_and_its_team_or_the_account_or_the_exporter() {
+    let rules: Value = serde_yaml_ng::from_str(&read("deploy/prometheus/rules.yml")).unwrap();
+    for (group, subjects) in [
+        (
+            "api-keys",
+            &["\"{{ $labels.name }}\"", "$labels.team", "$labels.account"][..],
+        ),
+        ("api-key-accounts", &["{{ $labels.account }}"]),
+        ("api-key-exporter", &["api-key-exporter"]),
+    ] {
+        let groups = rules["groups"].as_array().unwrap().iter();
+        let mut named = groups.filter(|candidate| candidate["name"] == group);
+        let rules = named.next().unwrap()["rules"].as_array().unwrap().iter();
+        let alerts: Vec<&Value> = rules.filter(|rule| !rule["alert"].is_null()).collect();
+        assert!(alerts.len() >= 3, "{group}");
+        for alert in alerts {
+            let summary = alert["annotations"]["summary"].as_str().unwrap();
+            for subject in subjects {
+                assert!(
+                    summary.contains(subject),
+                    "{}: no {subject}",
+                    alert["alert"]
+                );
+            }
+            let links = ["rotate_url", "key_runbook_url"];
+            let has_links = links.map(|link| alert["annotations"][link].is_string());
+            assert_eq!(has_links, [group == "api-keys"; 2], "{}", alert["alert"]);
+        }
+    }
+}
+
+#[test]
+fn a_runbook_explains_every_reason_of_a_failed_poll() {
+    let page = read("docs/runbooks/ApiKeyAccountFailing.md");
+    for reason in Reason::ALL.map(Reason::as_str) {
+        let row = format!("\n| `{reason}` | ");
+        assert!(page.contains(&row), "no row for {reason}");
+    }
+}
+
+#[test]
+fn the_scrape_configuration_lets_the_exporters_labels_win() {
+    let config: Value = serde_yaml_ng::from_str(&read("deploy/prometheus/prometheus.yml")).unwrap();
+    for scrape in config["scrape_configs"].as_array().unwrap() {
+        assert_eq!(scrape["honor_labels"], true, "{}", scrape["job_name"]);
     }
 }
 
@@ -174,6 +234,22 @@ fn alerts_go_to_the_team_and_by_severity() {
             "platform-chat",
         ),
         (
+            &[
+                "alertname=ApiKeyAccountForbidden",
+                "severity=critical",
+                "provider=bitgpt",
+            ],
+            "platform-pager",
+        ),
+        (
+            &[
+                "alertname=ApiKeySupersededStillUsed",
+                "severity=critical",
+                "team=payments",
+            ],
+            "payments-pager",
+        ),
+        (
             &["alertname=ApiKeyExporterAbsent", "severity=critical"],
             "platform-pager",
         ),
@@ -202,6 +278,51 @@ fn alerts_go_to_the_team_and_by_severity() {
         let labels = [format!("alertname={alert}"), format!("severity={severity}")];
         let labels = labels.each_ref().map(String::as_str);
         assert_eq!(receivers(&labels), expected, "{alert}");
+    }
+}
+
+#[test]
+fn a_page_names_the_first_key_and_lists_ten() {
+    let text = read("deploy/prometheus/alertmanager.yml");
+    let mut config: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).unwrap();
+    config.apply_merge().unwrap();
+    let config = serde_json::to_value(&config).unwrap();
+    let folder = Folder::new("page-template");
+    let none = folder.file("none.tmpl", "");
+    let render = |template: &Value, alerts: usize| {
+        let alert = |number: usize| {
+            json!({ "status": "firing", "annotations": { "summary": format!("key {number}"),
+                "description": "words", "rotate_url": if number == 1 { "https://r" } else { "" } } })
+        };
+        let alerts: Vec<Value> = (1..=alerts).map(alert).collect();
+        let data = json!({ "status": "firing", "alerts": alerts }).to_string();
+        let mut command = debian("amtool");
+        command
+            .args(["template", "render", "--template.text"])
+            .arg(template.as_str().unwrap())
+            .arg("--template.glob")
+            .arg(&none)
+            .arg("--template.data")
+            .arg(folder.file("data.json", &data));
+        demand(&mut command)
+    };
+    let receivers = config["receivers"].as_array().unwrap().iter();
+    let pagers: Vec<&Value> = receivers
+        .map(|receiver| &receiver["pagerduty_configs"][0])
+        .filter(|pager| !pager.is_null())
+        .collect();
+    assert_eq!(pagers.len(), 3);
+    for pager in pagers {
+        assert_eq!(render(&pager["description"], 1), "key 1");
+        assert_eq!(render(&pager["description"], 12), "key 1 (and 11 more)");
+        let list = render(&pager["details"]["alerts"], 12);
+        let lines: Vec<&str> = list.lines().collect();
+        assert_eq!(lines.len(), 12, "{list}");
+        assert_eq!(
+            lines[..3],
+            ["key 1. words", "Rotate: https://r", "key 2. words"]
+        );
+        assert_eq!(lines[10..], ["key 10. words", "and 2 more"]);
     }
 }
 
