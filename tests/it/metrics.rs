@@ -114,7 +114,7 @@ async fn a_key_expires_between_two_polls() {
         scrape
             .get("api_key_expires_in_seconds{account=\"default\",key_id=\"a\"}")
             .unwrap()
-            < 0.0
+            <= 0.0
     );
 }
 
