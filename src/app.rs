@@ -72,7 +72,7 @@ pub enum RunError {
     #[error("cannot register the exporter's own metrics")]
     Telemetry(#[source] prometheus::Error),
     /// A task ended that should run until the stop.
-    #[error("the {0} task ended")]
+    #[error("the {0} task ended unexpectedly")]
     TaskEnded(&'static str),
     /// A task that is not supervised panicked.
     #[error("a task panicked")]
@@ -186,7 +186,7 @@ pub fn sources(options: &Options) -> Sources {
 
 /// The end of a start with a bad configuration: every problem is named.
 pub fn misconfigured(problems: &[Problem]) -> Exit {
-    let mut words = "api-key-exporter: the configuration cannot be used:\n".to_owned();
+    let mut words = "api-key-exporter: invalid configuration:\n".to_owned();
     for problem in problems {
         writeln!(words, "  {problem}").expect("writing to a String cannot fail");
     }
@@ -262,7 +262,7 @@ impl Daemon<'_> {
         let mut tasks = tokio::select! {
             tasks = start(config, sockets, parts, &stop) => tasks,
             signal = signals.stop() => {
-                info!(signal, "stopped before the start was over");
+                info!(signal, "stopped during startup");
                 return Ok(());
             }
         };
@@ -289,7 +289,7 @@ impl Daemon<'_> {
             drained = timeout_at(ends, drained) => {
                 if drained.is_err() {
                     // Clients that do not read, or do not finish asking, are no failure.
-                    warn!("leaving open connections behind, web.shutdown_grace is over");
+                    warn!("closing the remaining connections: web.shutdown_grace has elapsed");
                 }
             }
             signal = signals.stop() => info!(signal, "stopping at once"),
@@ -439,11 +439,11 @@ fn announce(config: &Config, urls: &[String]) {
             base_url = account.base_url.as_str(),
             token = account.token.describe(),
             interval = humantime::format_duration(account.interval).to_string(),
-            "watching an account"
+            "monitoring an account"
         );
     }
     for warning in &config.warnings {
-        warn!(warning, "questionable configuration");
+        warn!(warning, "configuration warning");
     }
 }
 

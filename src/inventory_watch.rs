@@ -77,10 +77,10 @@ fn log(unused: &[Box<str>]) {
     if count > 0 {
         warn!(
             count,
-            entries, "entries of the inventory match no key, or none before another entry"
+            entries, "inventory entries match no key, or are shadowed by an earlier entry"
         );
     } else {
-        info!("every entry of the inventory matches a key");
+        info!("every inventory entry matches a key");
     }
 }
 

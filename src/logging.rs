@@ -142,7 +142,7 @@ pub fn problems(log: Log, problems: &[Problem]) {
     tracing::subscriber::with_default(subscriber(log, io::stderr), || {
         for problem in problems {
             let problem = problem.to_string();
-            tracing::error!(problem, "the configuration cannot be used");
+            tracing::error!(problem, "invalid configuration");
         }
     });
 }

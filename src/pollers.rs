@@ -326,7 +326,10 @@ async fn open_store(config: &Config) -> Option<Arc<SnapshotDirectory>> {
         config.poll.max_body_bytes,
     ));
     if let Err(error) = directory.open().await {
-        warn!(error = chain(&error), "starts without the saved snapshots");
+        warn!(
+            error = chain(&error),
+            "starting without the saved snapshots"
+        );
     }
     Some(directory)
 }

@@ -59,7 +59,7 @@ pub enum TokenError {
     Empty(String),
     /// A header could not carry it.
     #[error(
-        "the token in {0} holds a blank, a line break or a character outside printable ASCII; \
+        "the token in {0} contains a space, a line break or a character outside printable ASCII; \
          it must be one word"
     )]
     BadCharacter(String),
@@ -293,10 +293,10 @@ mod tests {
         for (text, expected) in [
             (&b""[..], "the token in x is empty"),
             (b" \n", "the token in x is empty"),
-            (b"a b", "the token in x holds a blank"),
-            (b"a\nb", "the token in x holds a blank"),
-            (b"\xef\xbb\xbfabc", "the token in x holds a blank"),
-            (b"\xff", "the token in x holds a blank"),
+            (b"a b", "the token in x contains a space"),
+            (b"a\nb", "the token in x contains a space"),
+            (b"\xef\xbb\xbfabc", "the token in x contains a space"),
+            (b"\xff", "the token in x contains a space"),
         ] {
             let error = Token::parse(text, "x").unwrap_err().to_string();
             assert!(error.starts_with(expected), "{text:?}: {error}");

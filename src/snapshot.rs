@@ -55,7 +55,7 @@ pub enum StoreError {
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
     /// Its file system hangs.
-    #[error("{} does not answer; check the mount", .0.display())]
+    #[error("{} does not respond; check the mount", .0.display())]
     NoAnswer(PathBuf),
     /// A snapshot cannot be written.
     #[error(transparent)]
@@ -119,7 +119,7 @@ impl SnapshotDirectory {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 let error = chain(&error);
-                warn!(account, error, "starts without the saved snapshot");
+                warn!(account, error, "starting without the saved snapshot");
                 None
             }
         }
@@ -220,10 +220,7 @@ impl Store {
             Ok(snapshot) => {
                 let (keys, listed_at) = (snapshot.listing.keys().len(), snapshot.listed_at);
                 let listed_at = listed_at.to_rfc3339();
-                info!(
-                    account,
-                    keys, listed_at, "knows the keys of the saved snapshot"
-                );
+                info!(account, keys, listed_at, "loaded the saved snapshot");
                 Some(snapshot)
             }
             Err(LoadError::File(FileError::Unreadable(error)))

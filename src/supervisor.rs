@@ -43,11 +43,11 @@ pub async fn supervise<F: Future<Output = ()> + Send + 'static>(
             Ok(()) | Err(_) => return Ended::Stopped,
         }
         let Some(pause) = deaths.another(born.elapsed()) else {
-            error!(task, deaths = DEATHS_MAX, "a task keeps dying");
+            error!(task, deaths = DEATHS_MAX, "crash-looping, giving up");
             return Ended::KeepsDying;
         };
         let restart_in = humantime::format_duration(pause).to_string();
-        warn!(task, restart_in, "a task died and is started again");
+        warn!(task, restart_in, "task panicked, restarting");
         if stop.run_until_cancelled(sleep(pause)).await.is_none() {
             return Ended::Stopped;
         }

@@ -58,7 +58,7 @@ The output is TOML. Tokens, and the user, password and query of every URL, are r
 
 Exit codes:
   0  printed
-  2  the configuration cannot be used; every problem is listed";
+  2  invalid configuration; every problem is listed";
 
 /// After the arguments of `completions --help`.
 pub(super) const COMPLETIONS: &str = "\

@@ -61,7 +61,7 @@ impl Log {
         }
     }
 
-    /// How to log that the configuration cannot be used, if the readable part of it asks for JSON
+    /// How to log that invalid configuration, if the readable part of it asks for JSON
     /// lines. Everything else is for people to read.
     pub fn for_problems(sources: &Sources) -> Option<Self> {
         let text = sources.file.as_deref().map(super::read_file);

@@ -66,7 +66,7 @@ impl ReloadLog {
             warnings,
         } = reloaded;
         if let Some(options) = need_restart {
-            warn!(options, "changed options need a restart to be in force");
+            warn!(options, "changed options take effect after a restart");
         }
         info!(
             accounts,
@@ -75,11 +75,11 @@ impl ReloadLog {
         if let Some(removed) = removed {
             warn!(
                 removed,
-                "the new configuration has fewer accounts; was the file finished?"
+                "the new configuration removes accounts; is the file complete?"
             );
         }
         for warning in *warnings {
-            warn!(warning, "questionable configuration");
+            warn!(warning, "configuration warning");
         }
     }
 
@@ -88,7 +88,7 @@ impl ReloadLog {
         if let LogDecision::Log { suppressed } = self.refused.event(self.start.elapsed()) {
             error!(
                 problems,
-                suppressed, "the configuration cannot be used; the old one stays in force"
+                suppressed, "invalid configuration; keeping the previous one"
             );
         }
     }

@@ -90,7 +90,7 @@ pub enum FileError {
     #[error("is larger than {0} bytes; is this the right file?")]
     TooLarge(u64),
     /// Its file system hangs.
-    #[error("cannot be read: its file system does not answer; check the mount")]
+    #[error("cannot be read: its file system does not respond; check the mount")]
     NoAnswer,
 }
 

@@ -33,7 +33,7 @@ pub fn connections(wanted: usize, listeners: usize, accounts: usize) -> usize {
             open_files_max = limit,
             needed = reserve + wanted as u64,
             connections_max = allowed,
-            "few files may be open (ulimit -n, LimitNOFILE=); connections give way to polls"
+            "open-file limit too low (ulimit -n, LimitNOFILE=): reducing max connections"
         );
     }
     allowed
@@ -82,7 +82,10 @@ pub fn is_lack_of_files(error: &(dyn Error + 'static)) -> bool {
 /// to a disk.
 pub fn keep_memory_private() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        debug!(error = error.to_string(), "cannot keep the memory private");
+        debug!(
+            error = error.to_string(),
+            "cannot disable core dumps and tracing"
+        );
     }
 }
 

@@ -105,7 +105,7 @@ impl Notifier {
         let Some(socket) = &self.0 else { return };
         let (socket, address) = &**socket;
         if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
-            debug!(error = error.to_string(), "systemd does not listen");
+            debug!(error = error.to_string(), "cannot notify systemd");
         }
     }
 }

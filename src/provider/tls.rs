@@ -161,10 +161,10 @@ pub enum CaFileError {
     #[error("{} {}", .0.display(), .1)]
     Unusable(PathBuf, FileError),
     /// There is nothing in it.
-    #[error("{} holds no certificate in PEM", .0.display())]
+    #[error("{} contains no PEM certificate", .0.display())]
     Empty(PathBuf),
     /// It is damaged.
-    #[error("{} holds a certificate that is not PEM", .0.display())]
+    #[error("{} contains a certificate that is not valid PEM", .0.display())]
     NotPem(PathBuf),
 }
 

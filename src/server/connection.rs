@@ -202,6 +202,6 @@ async fn serve_http2(
 /// What ends a connection is the peer's affair; it is worth no more than a line for whoever debugs.
 fn note(ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
-        debug!(error = error.to_string(), "a connection ended badly");
+        debug!(error = error.to_string(), "a connection failed");
     }
 }

@@ -49,7 +49,7 @@ pub enum BadSnapshot {
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
     /// It belongs to something else.
-    #[error("it is of account {account:?} of {provider} at {base_url}")]
+    #[error("it belongs to account {account:?} of {provider} at {base_url}")]
     OfAnother {
         /// The account that it is of.
         account: String,

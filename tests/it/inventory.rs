@@ -224,7 +224,7 @@ async fn the_log_tells_of_the_own_key_of_crossings_and_of_idle_entries() {
     assert_eq!(
         told("inventory"),
         [
-            "level=WARN msg=\"entries of the inventory match no key, or none before another entry\" \
+            "level=WARN msg=\"inventory entries match no key, or are shadowed by an earlier entry\" \
              count=2 entries=\"gone, ci-build\""
         ]
     );
@@ -313,7 +313,7 @@ async fn an_inventory_is_reloaded_with_the_configuration_all_or_nothing() {
     assert!(daemon.get("/metrics").await.contains("name=\"before\""));
     folder.file("inventory.toml", "[[keys]]\nname = \"no match\"\n");
     daemon.signal("-HUP");
-    daemon.logs("the configuration cannot be used").await;
+    daemon.logs("invalid configuration").await;
     let text = daemon.get("/metrics").await;
     assert!(
         text.contains("name=\"before\""),

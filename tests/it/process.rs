@@ -217,7 +217,7 @@ fn a_bad_configuration_is_told_word_for_word_and_exits_2() {
         .display()
         .to_string();
     let expected = format!(
-        "api-key-exporter: the configuration cannot be used:\n\
+        "api-key-exporter: invalid configuration:\n\
          \x20 poll.interval = \"1s\" (file {path}:2:12): must be a duration from 5s to 24h, such as \"90s\"\n\
          \x20 poll.intervall (file {path}:3:1): unknown option; did you mean interval? known here: \
          interval, timeout, attempts, max_body_bytes, max_keys, shrink_confirmations, \
@@ -237,7 +237,7 @@ fn a_bad_configuration_is_told_word_for_word_and_exits_2() {
 #[test]
 fn a_missing_file_is_told() {
     let output = run(&["--config.file", "/nonexistent/c.toml"], &[]);
-    let expected = "api-key-exporter: the configuration cannot be used:\n  /nonexistent/c.toml: cannot open the file: No \
+    let expected = "api-key-exporter: invalid configuration:\n  /nonexistent/c.toml: cannot open the file: No \
                     such file or directory (os error 2)\n";
     assert_eq!(
         (text(&output.stderr).as_str(), output.status.code()),
@@ -279,7 +279,7 @@ fn a_bad_configuration_is_logged_as_json_where_the_log_is_json() {
             .collect();
         for line in &lines {
             assert_eq!(line[level], "ERROR", "{words}");
-            assert_eq!(line[field], "the configuration cannot be used", "{words}");
+            assert_eq!(line[field], "invalid configuration", "{words}");
         }
         let problems = lines
             .iter()
@@ -312,7 +312,7 @@ fn a_bad_configuration_is_logged_as_json_where_the_log_is_json() {
         let path = of_file(&file);
         let output = run(&[command, &["--config.file", &path]].concat(), &[]);
         let words = text(&output.stderr);
-        let title = "api-key-exporter: the configuration cannot be used:\n  poll.interval";
+        let title = "api-key-exporter: invalid configuration:\n  poll.interval";
         assert!(words.starts_with(title), "{words}");
         assert_eq!(words.lines().count(), 4, "{words}");
         assert_eq!(output.status.code(), Some(2));

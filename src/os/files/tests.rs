@@ -156,7 +156,7 @@ async fn a_hundred_reads_that_hang_keep_no_other_one_waiting() {
     });
     tokio::time::sleep(Duration::from_millis(20)).await;
     drop(jobs);
-    let expected = "cannot be read: its file system does not answer; check the mount";
+    let expected = "cannot be read: its file system does not respond; check the mount";
     assert_eq!(words(waiting.await.unwrap()), expected);
 }
 
@@ -172,7 +172,7 @@ fn the_more_files_hang_the_less_is_waited_for_the_next() {
         .collect();
     assert_eq!(patience(), READ_TIMEOUT_MIN);
     let start = tokio::time::Instant::now();
-    let expected = "cannot be read: its file system does not answer; check the mount";
+    let expected = "cannot be read: its file system does not respond; check the mount";
     assert_eq!(words(read(&folder.0.join("0"), 1)), expected);
     assert!(start.elapsed() < Duration::from_secs(2));
     drop(jobs);

@@ -134,11 +134,13 @@ fn certificates(pem: &[u8], name: &str) -> Result<Vec<CertificateDer<'static>>, 
         .collect();
     match certificates {
         Ok(certificates) if certificates.is_empty() => {
-            Err(format!("{name} holds no certificate in PEM"))
+            Err(format!("{name} contains no PEM certificate"))
         }
         Ok(certificates) => Ok(certificates),
         // The parser's own words may repeat what it found.
-        Err(_) => Err(format!("{name} holds a certificate that is not PEM")),
+        Err(_) => Err(format!(
+            "{name} contains a certificate that is not valid PEM"
+        )),
     }
 }
 

@@ -150,7 +150,7 @@ async fn fault_j13_a_start_that_hangs_can_be_stopped() {
         // It hangs by then, and has not given up.
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(
-            !daemon.log().contains("watching an account"),
+            !daemon.log().contains("monitoring an account"),
             "{call} {path}"
         );
         stop(daemon).await;
@@ -177,7 +177,8 @@ async fn fault_j13_a_state_directory_that_hangs_delays_the_start_and_no_poll() {
     for account in ["a", "b"] {
         assert_eq!(scrape.get(&of("up", account)), Some(1.0));
     }
-    let expected = format!("starts without the saved snapshots\" error=\"{state} does not answer");
+    let expected =
+        format!("starting without the saved snapshots\" error=\"{state} does not answer");
     assert!(daemon.log().contains(&expected), "{}", daemon.log());
     daemon
         .logs_within("saving the snapshots works again", Duration::from_secs(40))
@@ -199,8 +200,8 @@ fn fault_j13_config_check_names_a_file_that_hangs() {
     let ours = |line: &&str| !line.starts_with("strace:");
     let words: String = words.split_inclusive('\n').filter(ours).collect();
     let expected = format!(
-        "api-key-exporter: the configuration cannot be used:\n  {path}: the file cannot be read: its \
-         file system does not answer; check the mount\n"
+        "api-key-exporter: invalid configuration:\n  {path}: the file cannot be read: its \
+         file system does not respond; check the mount\n"
     );
     assert_eq!((words, output.status.code()), (expected, Some(2)));
 }

@@ -74,8 +74,7 @@ async fn accounts_come_go_and_change_without_costing_the_others_anything() {
         scrape.get(&up("first")) == Some(1.0) && scrape.get(&up("second")) == Some(1.0)
     };
     until(&daemon, "both are up", all_up).await;
-    let fewer =
-        "level=WARN msg=\"the new configuration has fewer accounts; was the file finished?\"";
+    let fewer = "level=WARN msg=\"the new configuration removes accounts; is the file complete?\"";
 
     // Added in front, removed, and kept.
     let third = account(&folder, "third", &two.url(), "");
@@ -172,7 +171,7 @@ async fn fault_g2_a_broken_file_leaves_the_old_configuration_in_force() {
         assert!(
             daemon
                 .log()
-                .contains("level=ERROR msg=\"the configuration cannot be used")
+                .contains("level=ERROR msg=\"invalid configuration")
         );
         folder.file("config.toml", &format!("{head}{good}"));
         daemon.signal("-HUP");
@@ -238,7 +237,7 @@ async fn fault_g5_a_new_listen_address_needs_a_restart_and_the_rest_applies() {
     folder.file("config.toml", &format!("{other}{second}"));
     daemon.signal("-HUP");
     daemon
-        .logs("changed options need a restart to be in force")
+        .logs("changed options take effect after a restart")
         .await;
     assert!(
         daemon.log().contains("options=web.listen_addresses"),
@@ -401,7 +400,7 @@ async fn fault_j17_a_thousand_reloads_over_http_are_a_few_lines_and_no_requests(
     storm("500 ");
     let log = daemon.log();
     let refused = log
-        .matches("level=ERROR msg=\"the configuration cannot be used")
+        .matches("level=ERROR msg=\"invalid configuration")
         .count();
     assert!((1..=20).contains(&refused), "{log}");
     let written = log.lines().count() - lines;

@@ -213,7 +213,7 @@ async fn a_folder_that_is_missing_at_the_start_is_used_once_it_is_there() {
     let parent = folder.0.join("volume");
     command.env("STATE_DIRECTORY", parent.join("state"));
     let daemon = Daemon::start(command, &folder);
-    daemon.logs("starts without the saved snapshots").await;
+    daemon.logs("starting without the saved snapshots").await;
     let told = "cannot save the snapshot;";
     let failing = |scrape: &Scrape| scrape.get(SAVE_FAILURES) >= Some(2.0);
     let failing = daemon.until("snapshots are not saved", failing).await;
@@ -235,7 +235,7 @@ async fn fault_i6_a_start_without_a_free_file_costs_the_snapshots_no_longer_than
     let lock = format!("-P{}", folder.0.join("state/lock").display());
     let once = ["-e", "inject=openat:error=EMFILE:when=1", &lock];
     let daemon = traced(&folder, &api, &once);
-    daemon.logs("starts without the saved snapshots").await;
+    daemon.logs("starting without the saved snapshots").await;
     assert!(
         daemon.log().contains("Too many open files"),
         "{}",

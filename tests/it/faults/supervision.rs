@@ -71,14 +71,14 @@ fn fault_i3_a_poll_loop_that_keeps_dying_ends_the_process_with_1() {
             .env(DYING, config_file(&folder, &api.url()))
             .stdin(Stdio::null());
         let daemon = Daemon::start(command, &folder);
-        daemon.logs("a task died and is started again").await;
+        daemon.logs("task panicked, restarting").await;
         // Meanwhile it serves, and tells.
         let scrape = Scrape::parse(&daemon.get("/metrics").await);
         let panics = scrape.get("api_key_exporter_task_panics_total{task=\"poller\"}");
         assert!((1.0..5.0).contains(&panics.unwrap()), "{panics:?}");
         assert!(daemon.get("/-/healthy").await.contains("is healthy"));
         // Fifteen seconds of pauses, and up to five before each of five polls.
-        let end = "level=ERROR msg=\"a task keeps dying\" task=poller deaths=5";
+        let end = "level=ERROR msg=\"crash-looping, giving up\" task=poller deaths=5";
         daemon.logs_within(end, Duration::from_secs(60)).await;
         daemon
             .logs("level=ERROR msg=exiting error=\"the poller task ended\"")
