@@ -22,6 +22,7 @@ use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::domain::glob::Glob;
 use api_key_exporter::domain::inventory::{Entry, Inventory};
 use api_key_exporter::domain::listing::Listing;
+use api_key_exporter::domain::text::Label;
 use api_key_exporter::domain::view::{Metrics, ViewSettings};
 use api_key_exporter::exposition::text::Exposition;
 use api_key_exporter::exposition::{Encoding, Format};
@@ -167,7 +168,7 @@ fn many_patterns() {
         for (number, key) in keys.iter_mut().enumerate() {
             // Half of them match none.
             let label = format!("x-team-{:04}-{}", number % 2_000, "service ".repeat(28));
-            key.label = Some((&*label).into());
+            key.label = Label::saved(&label, true);
         }
         let now: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
         let took = median(|| {

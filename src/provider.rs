@@ -13,6 +13,7 @@ mod pending;
 pub mod profile;
 mod resolver;
 pub mod response;
+pub mod secret_fields;
 pub mod time_format;
 pub mod tls;
 

@@ -5,6 +5,7 @@
 //! because it is known; see `secret`.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// What stands in the place of something that looks like a secret.
 pub const REDACTED: &str = "[redacted]";
@@ -21,24 +22,38 @@ const RANDOM_CHARS_MIN: usize = 16;
 
 /// Replaces everything in `text` that looks like a key by [`REDACTED`], masked keys included.
 pub fn redact(text: &str) -> Cow<'_, str> {
-    let Some((start, prefix_len)) = find_secret(text) else {
+    let keys: Vec<Range<usize>> = keys(text).collect();
+    redact_at(text, keys)
+}
+
+/// Replaces each of these places, in order and apart from each other, by [`REDACTED`].
+pub(crate) fn redact_at(text: &str, places: Vec<Range<usize>>) -> Cow<'_, str> {
+    if places.is_empty() {
         return Cow::Borrowed(text);
-    };
-    let mut out = String::with_capacity(text.len());
-    let (mut before, mut rest) = text.split_at(start);
-    let mut prefix_len = prefix_len;
-    loop {
-        out.push_str(before);
-        out.push_str(REDACTED);
-        let (_, after_prefix) = rest.split_at(prefix_len);
-        let after = after_prefix.trim_start_matches(belongs_to_secret);
-        let Some((start, found_len)) = find_secret(after) else {
-            out.push_str(after);
-            return Cow::Owned(out);
-        };
-        (before, rest) = after.split_at(start);
-        prefix_len = found_len;
     }
+    let mut out = String::with_capacity(text.len());
+    let mut end = 0;
+    for place in places {
+        out.push_str(text.get(end..place.start).unwrap_or_default());
+        out.push_str(REDACTED);
+        end = place.end;
+    }
+    out.push_str(text.get(end..).unwrap_or_default());
+    Cow::Owned(out)
+}
+
+/// Where `text` has something that looks like a key.
+pub(crate) fn keys(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let rest = text.get(from..)?;
+        let (start, prefix_len) = find_secret(rest)?;
+        let (_, after_prefix) = rest.split_at(start + prefix_len);
+        let after = after_prefix.trim_start_matches(belongs_to_secret);
+        let start = from + start;
+        from = text.len() - after.len();
+        Some(start..from)
+    })
 }
 
 /// `secret` without what every secret of its kind starts with.

@@ -14,9 +14,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::domain::text::Secrets;
 use crate::domain::token_mark::{self, MarkKey, TokenMark};
 use crate::os::files::{self, FileError};
-use crate::redaction::{REDACTED, without_prefix};
 
 /// Largest token file. Tokens have some hundred bytes; 4 KiB leaves room and refuses a file named
 /// by mistake.
@@ -24,13 +24,6 @@ const FILE_BYTES_MAX: u64 = 4 * 1024;
 
 /// The bits of a file's mode that let everybody read it.
 const EVERYBODY_READS: u32 = 0o004;
-
-/// Shortest token that is looked for in upstream text; anything shorter would be found by chance.
-const SCRUBBED_CHARS_MIN: usize = 8;
-
-/// Parts of the token from this length on are blacked out in upstream text: eight characters in a
-/// row are no chance, and fewer are of no use.
-const PART_CHARS_MIN: usize = 8;
 
 /// An API token: printable ASCII without blanks, never empty. Wiped from memory when dropped.
 #[derive(Clone, Debug)]
@@ -179,47 +172,11 @@ impl Token {
         prefixes.any(|prefix| self.0.expose_secret().starts_with(prefix))
     }
 
-    /// `text` with this token blacked out, whole or without what all keys start with.
-    pub fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let (token, body) = (self.0.expose_secret(), self.body());
-        if body.len() < SCRUBBED_CHARS_MIN || !text.contains(body) {
-            return Cow::Borrowed(text);
-        }
-        Cow::Owned(text.replace(token, REDACTED).replace(body, REDACTED))
-    }
-
-    /// What is secret of the token: all but what every token of its kind starts with.
-    fn body(&self) -> &str {
-        without_prefix(self.0.expose_secret())
-    }
-
-    /// As [`Token::scrub`], and every part of the token too: for text in which the API may explain
-    /// what it was sent.
-    pub fn scrub_parts(&self, text: &str) -> String {
-        // What all keys start with is left to the redaction of keys, which looks for it.
-        let mut parts: Vec<&[u8]> = self.body().as_bytes().windows(PART_CHARS_MIN).collect();
-        parts.sort_unstable();
-        let text = self.scrub(text);
-        let mut is_part = vec![false; text.len()];
-        for (at, window) in text.as_bytes().windows(PART_CHARS_MIN).enumerate() {
-            if parts.binary_search(&window).is_ok()
-                && let Some(found) = is_part.get_mut(at..at + PART_CHARS_MIN)
-            {
-                found.fill(true);
-            }
-        }
-        let mut out = String::with_capacity(text.len());
-        let mut was_part = false;
-        for (at, c) in text.char_indices() {
-            let is_part = is_part.get(at) == Some(&true);
-            match (was_part, is_part) {
-                (false, true) => out.push_str(REDACTED),
-                (true, true) => {}
-                (_, false) => out.push(c),
-            }
-            was_part = is_part;
-        }
-        out
+    /// The secrets that no text of an answer of this many bytes may repeat, this token first.
+    pub fn secrets(&self, answer_bytes: usize) -> Secrets {
+        let mut secrets = Secrets::new(answer_bytes);
+        secrets.add(self.0.expose_secret());
+        secrets
     }
 
     /// What people paste by mistake instead of the token alone, in words that continue "the token
@@ -304,21 +261,6 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_blacked_out_whole_and_without_what_all_keys_start_with() {
-        let body = "MDE5N2MwZWMtYTE5Ny03MTlmLTg0YTk.GdwdA";
-        let cases = [
-            (format!("my sk_live_{body}!"), "my [redacted]!"),
-            (format!("{body}-{body}"), "[redacted]-[redacted]"),
-            ("nothing".to_owned(), "nothing"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(token().scrub(&text), expected, "{text}");
-        }
-        let short = Token::parse(b"sk_live_abc", "test").unwrap();
-        assert_eq!(short.scrub("abc"), "abc");
-    }
-
-    #[test]
     fn mistakes_of_pasting_are_recognized() {
         for (text, expected) in [
             ("sk_live_MDE5N2MwZWMt...GdwdA", Some("is masked")),
@@ -386,21 +328,5 @@ mod tests {
             assert_eq!(is_shown, expected, "{secret}");
         }
         assert!(!token().is_shown_as("sk_live_MDE5N2MwZWMt...GdwdA", None));
-    }
-
-    #[test]
-    fn parts_of_a_token_are_scrubbed_too() {
-        let text = "token 'sk_live_MDE5N2Mw' unknown; tail N2MwZWMtYTE5Ny03MTlm, é MDE5N2M";
-        let expected = "token 'sk_live_[redacted]' unknown; tail [redacted], é MDE5N2M";
-        assert_eq!(token().scrub_parts(text), expected);
-    }
-
-    #[test]
-    fn a_token_without_the_usual_prefix_is_scrubbed_from_text() {
-        let token = Token::parse(b"hunter2hunter2", "x").unwrap();
-        assert_eq!(
-            token.scrub("bad token hunter2hunter2!"),
-            "bad token [redacted]!"
-        );
     }
 }

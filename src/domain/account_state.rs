@@ -671,7 +671,7 @@ pub(crate) mod tests {
 
     fn failure(reason: Reason, support_id: Option<&str>) -> Outcome {
         let failure = Failure {
-            support_id: support_id.and_then(Line::support_id),
+            support_id: support_id.map(Line::own),
             ..Failure::new(reason, "")
         };
         Outcome {

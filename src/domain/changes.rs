@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn what_lets_a_key_do_more_is_widened() {
-        let scopes = |names: &[&str]| Key {
+        let scopes = |names: &[&'static str]| Key {
             scopes: Some(Scopes::new(names.to_vec())),
             ..key("a")
         };

@@ -15,7 +15,7 @@ use crate::domain::changes::{Change, KeyChange};
 use crate::domain::failure::Failure;
 use crate::domain::key::{Expiry, Key, KeyId, Scopes};
 use crate::domain::listing::Rejects;
-use crate::domain::text::{Line, join_truncated};
+use crate::domain::text::{Label, Line, join_truncated};
 
 /// Most changed keys reported one by one for a poll: a busy day's work. An API that makes up new
 /// ids at each poll must not fill a disk.
@@ -239,9 +239,9 @@ pub enum Difference {
     /// It has another label.
     Name {
         /// Before.
-        from: Option<Box<str>>,
+        from: Option<Label>,
         /// Now.
-        to: Option<Box<str>>,
+        to: Option<Label>,
     },
     /// It was disabled, or enabled again.
     Disabled {
@@ -347,8 +347,8 @@ impl Difference {
             Change::Name => {
                 let (before, after) = both?;
                 Self::Name {
-                    from: before.label.as_deref().map(Into::into),
-                    to: after.label.as_deref().map(Into::into),
+                    from: before.label.clone(),
+                    to: after.label.clone(),
                 }
             }
             Change::Disabled => Self::Disabled {
@@ -378,14 +378,14 @@ impl ThresholdCrossed {
 /// The first scopes of `scopes` that `others` lacks.
 fn scopes_missing_in(others: &Scopes, scopes: &Scopes) -> Option<Line> {
     let is_missing = |scope: &&str| others.iter().all(|other| other != *scope);
-    join_truncated(scopes.iter().filter(is_missing)).map(|names| Line::clean(&names))
+    join_truncated(scopes.iter().filter(is_missing)).map(|names| Line::own(&names))
 }
 
 /// The first networks of `list` that `other` does not name.
 fn networks_missing_in(other: &AllowList, list: &AllowList) -> Option<Line> {
     let has_no_entries = |list: &AllowList| list.networks().is_empty() && list.is_unrestricted();
     if has_no_entries(list) {
-        return Some(Line::clean("any address"));
+        return Some(Line::own("any address"));
     }
     let missing = list
         .networks()
@@ -396,7 +396,7 @@ fn networks_missing_in(other: &AllowList, list: &AllowList) -> Option<Line> {
     if invalid > 0 && invalid != other.invalid_entries() {
         names.push(format!("{invalid} unreadable entries"));
     }
-    join_truncated(names.iter().map(String::as_str)).map(|names| Line::clean(&names))
+    join_truncated(names.iter().map(String::as_str)).map(|names| Line::own(&names))
 }
 
 /// A network of one address reads as that address.
@@ -416,6 +416,7 @@ mod tests {
     use crate::domain::inventory::tests::entry;
     use crate::domain::key::tests::{at, key};
     use crate::domain::listing::Listing;
+    use crate::domain::text::Name;
 
     fn difference(before: Key, after: Key) -> Difference {
         let listing = |key| Listing::new(vec![key], Rejects::default(), None);
@@ -430,8 +431,8 @@ mod tests {
 
     #[test]
     fn a_change_of_scopes_or_networks_names_what_was_added_and_removed() {
-        let line = |text: Option<&str>| text.map(Line::clean);
-        let scopes = |names: &[&str]| Key {
+        let line = |text: Option<&str>| text.map(Line::own);
+        let scopes = |names: &[&'static str]| Key {
             scopes: Some(Scopes::new(names.to_vec())),
             ..key("a")
         };
@@ -493,7 +494,7 @@ mod tests {
                 to: Expiry::At(at(5)),
             }
         );
-        let named = |label: Option<&str>| Key {
+        let named = |label: Option<&'static str>| Key {
             label: label.map(Into::into),
             ..key("a")
         };
@@ -512,7 +513,9 @@ mod tests {
             .map(|number| format!("scope.{number:04}"))
             .collect();
         let many = Key {
-            scopes: Some(Scopes::new(names)),
+            scopes: Some(Scopes::new(
+                names.iter().map(|name| Name::saved(name)).collect(),
+            )),
             ..key("a")
         };
         let Difference::Scopes { added, .. } = difference(key("a"), many) else {

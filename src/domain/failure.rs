@@ -153,12 +153,20 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure known by its reason and the exporter's own words.
-    pub fn new(reason: Reason, error: &str) -> Self {
+    /// A failure known by its reason and fixed words.
+    pub fn new(reason: Reason, error: &'static str) -> Self {
+        Self {
+            error: (!error.is_empty()).then(|| Line::own(error)),
+            ..Self::because(reason, Line::own(error))
+        }
+    }
+
+    /// A failure known by its reason and words that name values.
+    pub fn because(reason: Reason, error: Line) -> Self {
         Self {
             reason,
             http_status: None,
-            error: (!error.is_empty()).then(|| Line::clean(error)),
+            error: Some(error),
             support_id: None,
             lines: Vec::new(),
             retry_after: None,

@@ -199,12 +199,13 @@ fn names(key: &Key) -> impl Iterator<Item = &str> {
 pub(crate) mod tests {
     use super::*;
     use crate::domain::key::tests::{at, key};
+    use crate::domain::text::Label;
 
     pub(crate) fn entry(pattern: &str) -> Entry {
         Entry::new(Glob::parse(pattern).unwrap())
     }
 
-    fn labelled(id: &str, label: &str) -> Key {
+    fn labelled(id: &str, label: &'static str) -> Key {
         Key {
             label: Some(label.into()),
             ..key(id)
@@ -269,7 +270,7 @@ pub(crate) mod tests {
             let inventory = Inventory::new(entries.clone());
             for _ in 0..50 {
                 let mut key = key(&any(&mut random, &['a', 'b'], 10));
-                key.label = Some((&*any(&mut random, &['a', 'b', 'é'], 10)).into());
+                key.label = Label::saved(&any(&mut random, &['a', 'b', 'é'], 10), true);
                 for account in ["shop", "office"] {
                     let first = entries.iter().position(|it| it.matches(account, &key));
                     assert_eq!(inventory.find(account, &key), first, "{entries:?} {key:?}");

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 
 use crate::domain::key::{Details, Expiry, Field, Fields, Key, KeyId};
+use crate::domain::text::Label;
 
 /// Why an entry of a listing could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,14 +77,14 @@ pub struct Listing {
     /// Ids of the entries that were left out although they had one, sorted. No more than a listing
     /// may have entries (`poll.max_keys`), because reading stops there.
     rejected_ids: Vec<KeyId>,
-    api_env: Option<Box<str>>,
+    api_env: Option<Label>,
 }
 
 impl Listing {
     /// Sorts `keys` by id. Of several with one id the one that expires first stays, because being
     /// warned too early is the lesser harm; the others count as duplicates. Keys that have a field
     /// that cannot be read count in `rejects` too.
-    pub fn new(keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Box<str>>) -> Self {
+    pub fn new(keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Label>) -> Self {
         for _ in keys
             .iter()
             .filter(|key| key.unreadable.has_other_than_expiry())
@@ -94,7 +95,7 @@ impl Listing {
     }
 
     /// A listing that was saved, with everything in `rejects` that it counted.
-    pub fn restored(mut keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Box<str>>) -> Self {
+    pub fn restored(mut keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Label>) -> Self {
         keys.sort_by(|a, b| {
             a.id.cmp(&b.id)
                 .then(urgency(a.expiry).cmp(&urgency(b.expiry)))
@@ -289,7 +290,7 @@ mod tests {
     use crate::domain::key::LastUse;
     use crate::domain::key::tests::{at, key};
 
-    fn named(id: &str, name: &str, created: i64, expiry: Expiry) -> Key {
+    fn named(id: &str, name: &'static str, created: i64, expiry: Expiry) -> Key {
         Key {
             label: Some(name.into()),
             created_at: Some(at(created)),
@@ -383,7 +384,7 @@ mod tests {
 
     #[test]
     fn details_keep_their_age_and_lend_their_label() {
-        let details = |label: &str, read_at| Details {
+        let details = |label: &'static str, read_at| Details {
             label: Some(label.into()),
             last_use: LastUse::Never,
             requests: Some(1),

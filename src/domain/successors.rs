@@ -118,13 +118,13 @@ mod tests {
     use crate::domain::assessment::AssessmentRules;
     use crate::domain::inventory::tests::entry;
     use crate::domain::inventory::{Entry, Inventory};
-    use crate::domain::key::Label;
     use crate::domain::key::tests::{at, key};
     use crate::domain::text;
+    use crate::domain::text::{Cleaner, Secrets};
 
     fn labelled(id: &str, label: &str, created: i64, expiry: Expiry) -> Key {
         Key {
-            label: Label::new(label, &text::label(label)),
+            label: Cleaner::new(Secrets::new(0)).label(label),
             created_at: Some(at(created)),
             expiry,
             ..key(id)

@@ -3,10 +3,17 @@
 //! Whatever the API says may hold line breaks, terminal escapes, text that reverses the reader's
 //! direction, or a secret. Nothing from outside is shown before it has passed through here.
 
+mod cleaner;
+mod secrets;
+mod views;
+
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 
 pub use crate::redaction::{REDACTED, redact};
+pub use cleaner::{Cleaner, json_words};
+pub use secrets::Secrets;
 
 /// Longest upstream text in one log field, in characters: a sentence or two, so that ten fields
 /// still make a line that log systems take whole.
@@ -25,27 +32,113 @@ const SUPPORT_ID_CHARS_MAX: usize = 64;
 /// cleaning costs little.
 const LOOKED_AT_BYTES_MAX: usize = 16 * 1024;
 
-/// One clean line of upstream text: no control, bidirectional or invisible characters, nothing that
-/// looks like a key, at most [`LINE_CHARS_MAX`] characters with `…` where it was cut.
+/// One clean line for the log: no control, bidirectional or invisible characters, nothing that looks
+/// like a key, at most [`LINE_CHARS_MAX`] characters with `…` where it was cut. What an API said
+/// becomes one in [`Cleaner::line`] only, which leaves its secrets out.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Line(Box<str>);
 
 impl Line {
-    /// Cleans `text`.
-    pub fn clean(text: &str) -> Self {
-        Self(clean(text, LINE_CHARS_MAX).into())
-    }
-
-    /// Cleans `text` as the id of a support case: as [`Line::clean`], at most 64 characters. Empty
-    /// is `None`.
-    pub fn support_id(text: &str) -> Option<Self> {
-        let id = clean(text, SUPPORT_ID_CHARS_MAX);
-        (!id.is_empty()).then(|| Self(id.into()))
+    /// A line of the exporter's own words, or of clean values.
+    pub fn own(text: &str) -> Self {
+        Self(cut(&redact(&one_line(prefix(text))), LINE_CHARS_MAX).into())
     }
 
     /// The clean text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Text as the value of a metric label: without control, bidirectional and invisible characters, and
+/// without anything that looks like a key. What an API said becomes one in [`Cleaner::name`] only,
+/// which leaves its secrets out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name<'a> {
+    text: Cow<'a, str>,
+    is_exact: bool,
+}
+
+/// A [`Name`] that is kept; never empty.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label {
+    text: Box<str>,
+    is_exact: bool,
+}
+
+impl<'a> Name<'a> {
+    /// A name from a snapshot, which was clean when it was saved.
+    pub fn saved(text: &'a str) -> Self {
+        Self {
+            text: label(text).into(),
+            is_exact: true,
+        }
+    }
+
+    /// The clean text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A name of our own.
+impl From<&'static str> for Name<'static> {
+    fn from(text: &'static str) -> Self {
+        Self {
+            text: text.into(),
+            is_exact: true,
+        }
+    }
+}
+
+impl Label {
+    fn from_name(name: Name<'_>) -> Option<Self> {
+        let Name { text, is_exact } = name;
+        (!text.is_empty()).then(|| Self {
+            text: text.into(),
+            is_exact,
+        })
+    }
+
+    /// A label from a snapshot, of which it was saved too whether it was exact.
+    pub fn saved(text: &str, is_exact: bool) -> Option<Self> {
+        let clean = label(text);
+        // Earlier versions did not save it; these are the marks of a change.
+        let is_changed = clean.contains([char::REPLACEMENT_CHARACTER, '…']);
+        let is_exact = is_exact && clean == text && !is_changed;
+        Self::from_name(Name {
+            text: clean.into(),
+            is_exact,
+        })
+    }
+
+    /// Whether it is what its owner wrote. Labels that were cut, redacted or had characters
+    /// replaced may look the same although they differ.
+    pub fn is_exact(&self) -> bool {
+        self.is_exact && !self.text.contains(REDACTED)
+    }
+
+    /// The clean text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Deref for Label {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A label of our own.
+impl From<&'static str> for Label {
+    fn from(text: &'static str) -> Self {
+        Self {
+            text: text.into(),
+            is_exact: true,
+        }
     }
 }
 
@@ -55,27 +148,94 @@ impl fmt::Debug for Line {
     }
 }
 
-/// Text from the API as the value of a metric label: the text itself, but for control and
+/// The operator's text as the value of a metric label: the text itself, but for control and
 /// bidirectional characters (each becomes U+FFFD), anything that looks like a key, and what exceeds
 /// [`LABEL_CHARS_MAX`].
 pub fn label(text: &str) -> String {
-    let text = prefix(text);
+    cut(&redact(&printable(prefix(text))), LABEL_CHARS_MAX)
+}
+
+/// `text` with U+FFFD for each hidden character and each terminal escape sequence.
+fn printable(text: &str) -> Cow<'_, str> {
     // Most labels: nothing to replace.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        return cut(&redact(text), LABEL_CHARS_MAX);
+        return Cow::Borrowed(text);
     }
-    let shown: String = text
-        .chars()
-        .map(|c| {
-            if is_hidden(c) {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect();
-    cut(&redact(&shown), LABEL_CHARS_MAX)
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let escape = escape_sequence(rest);
+        match c {
+            _ if escape.is_some() => shown.push(char::REPLACEMENT_CHARACTER),
+            // They choose between two looks of the character before, of an emoji most often.
+            '\u{fe00}'..='\u{fe0f}' => {}
+            _ if is_hidden(c) => shown.push(char::REPLACEMENT_CHARACTER),
+            _ => shown.push(c),
+        }
+        rest = rest.split_at(escape.unwrap_or(c.len_utf8())).1;
+    }
+    Cow::Owned(shown)
 }
+
+/// `text` as one line: runs of blanks, line breaks and other controls read as one space, and escape
+/// sequences and invisible characters are left out.
+fn one_line(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let escape = escape_sequence(rest);
+        rest = rest.split_at(escape.unwrap_or(c.len_utf8())).1;
+        if escape.is_some() {
+            continue;
+        }
+        if c.is_whitespace() || c.is_control() {
+            if !shown.ends_with(' ') && !shown.is_empty() {
+                shown.push(' ');
+            }
+        } else if !is_hidden(c) {
+            shown.push(c);
+        }
+    }
+    shown.truncate(shown.trim_end().len());
+    shown
+}
+
+/// The length of the terminal escape sequence that `text` starts with (ECMA-48). Of one that is
+/// neither a control sequence nor a control string, it is the escape character alone: what follows
+/// may be meant as text.
+fn escape_sequence(text: &str) -> Option<usize> {
+    let (introducer, len) = match text.as_bytes() {
+        [0x1b, kind @ (b'[' | b']' | b'P' | b'X' | b'^' | b'_'), ..] => (*kind, 2),
+        [0x1b, ..] => return Some(1),
+        // The same as one character, U+0080 to U+009F.
+        [0xc2, 0x9b, ..] => (b'[', 2),
+        [0xc2, 0x90 | 0x98 | 0x9d..=0x9f, ..] => (b']', 2),
+        _ => return None,
+    };
+    let body = text.as_bytes().get(len..)?;
+    let body_len = if introducer == b'[' {
+        let parameters = body.iter().take_while(|byte| matches!(byte, 0x20..=0x3f));
+        let parameters = parameters.count();
+        let has_end = matches!(body.get(parameters), Some(0x40..=0x7e));
+        parameters + usize::from(has_end)
+    } else {
+        let end = |at: usize| match body.get(at..)? {
+            [0x07, ..] => Some(at + 1),
+            [0x1b, b'\\', ..] | [0xc2, 0x9c, ..] => Some(at + 2),
+            _ => None,
+        };
+        let mut starts = 0..body.len().min(CONTROL_STRING_BYTES_MAX);
+        match starts.find_map(end) {
+            Some(end) => end,
+            // Without an end it hides nothing: its text is shown.
+            None => return Some(if text.starts_with('\u{1b}') { 1 } else { len }),
+        }
+    };
+    Some(len + body_len)
+}
+
+/// Longest control string that is left out; a hyperlink or a window title is shorter.
+const CONTROL_STRING_BYTES_MAX: usize = 2048;
 
 /// `text`, which may be a URL, well-formed or not, without what is secret in one: user, password
 /// and query; and without anything that looks like a key.
@@ -145,34 +305,18 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Whether `c` is a control character, a line or paragraph separator, or one of Unicode's format
-/// characters: invisible, or able to reorder what is around it.
+/// characters or default-ignorable code points: invisible, or able to reorder what is around it.
 pub fn is_hidden(c: char) -> bool {
-    // The format characters (Cf) are listed, not looked up: the list is short and has been stable
-    // for years.
+    // They are listed, not looked up: the list is short and has been stable for years.
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
-            | '\u{890}'..='\u{891}'
-            | '\u{8e2}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{110bd}' | '\u{110cd}'
-            | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
-}
-
-fn clean(text: &str, chars_max: usize) -> String {
-    let mut shown = String::new();
-    for c in prefix(text).chars() {
-        if c.is_whitespace() || (c.is_control() && c != '\u{1b}') {
-            // A run of line breaks, tabs and other controls reads as one space.
-            if !shown.ends_with(' ') && !shown.is_empty() {
-                shown.push(' ');
-            }
-        } else if !is_hidden(c) {
-            shown.push(c);
-        }
-    }
-    cut(redact(shown.trim_end()).as_ref(), chars_max)
+            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+            | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 fn cut(text: &str, chars_max: usize) -> String {
@@ -212,21 +356,25 @@ mod tests {
             ("plain", "plain"),
             ("two\r\nlines", "two lines"),
             ("  \t tabs\tand  spaces ", "tabs and spaces"),
-            ("\u{1b}[31mred\u{1b}[0m", "[31mred[0m"),
-            ("c1\u{9b}31m", "c1 31m"),
+            ("\u{1b}[31mred\u{1b}[0m", "red"),
+            ("c1\u{9b}31m", "c1"),
+            ("bare\u{1b} escape", "bare escape"),
+            ("a \u{1b}]8;;https://x\u{1b}\\link\u{1b}]8;;\u{7}", "a link"),
+            ("no \u{1b}]0;end", "no ]0;end"),
+            ("fill\u{3164}er\u{e0041}s\u{fe0f}", "fillers"),
             ("rtl\u{202e}gnp.exe", "rtlgnp.exe"),
             ("sep\u{2028}arator", "sep arator"),
             ("nul\0byte", "nul byte"),
             ("zero\u{200b}width", "zerowidth"),
         ];
         for (text, expected) in cases {
-            assert_eq!(Line::clean(text).as_str(), expected, "{text:?}");
+            assert_eq!(Line::own(text).as_str(), expected, "{text:?}");
         }
     }
 
     #[test]
     fn fault_c15_a_long_line_is_cut_with_an_ellipsis() {
-        let line = Line::clean(&"é".repeat(3_000_000));
+        let line = Line::own(&"é".repeat(3_000_000));
         assert_eq!(line.as_str().chars().count(), LINE_CHARS_MAX);
         assert!(line.as_str().ends_with('…'));
     }
@@ -272,22 +420,21 @@ mod tests {
 
     #[test]
     fn a_key_broken_up_by_invisible_characters_is_redacted_too() {
-        assert_eq!(Line::clean("sk_li\u{200b}ve_abc").as_str(), "[redacted]");
+        assert_eq!(Line::own("sk_li\u{200b}ve_abc").as_str(), "[redacted]");
     }
 
     #[test]
     fn a_support_id_is_short_and_clean() {
-        let id = Line::support_id("support_1\r\nlevel=ERROR").unwrap();
-        assert_eq!(id.as_str(), "support_1 level=ERROR");
-        assert_eq!(
-            Line::support_id(&"x".repeat(1_000_000))
-                .unwrap()
-                .as_str()
-                .chars()
-                .count(),
-            64
-        );
-        assert_eq!(Line::support_id(" \n"), None);
+        let cleaner = Cleaner::new(Secrets::new(0));
+        let id = |text: &str| {
+            let id = cleaner.support_id(text)?;
+            Some(id.as_str().to_owned())
+        };
+        let expected = Some("support_1 level=ERROR");
+        assert_eq!(id("support_1\r\nlevel=ERROR").as_deref(), expected);
+        let long = id(&"x".repeat(1_000_000)).unwrap();
+        assert_eq!(long.chars().count(), 64);
+        assert_eq!(id(" \n"), None);
     }
 
     #[test]
@@ -296,6 +443,29 @@ mod tests {
         assert_eq!(label("a\nb\u{202e}c"), "a\u{fffd}b\u{fffd}c");
         assert_eq!(label("ci sk_live_abc"), "ci [redacted]");
         assert_eq!(label(&"x".repeat(300)).chars().count(), LABEL_CHARS_MAX);
+    }
+
+    #[test]
+    fn a_label_that_was_changed_is_not_exact_even_when_it_was_saved() {
+        let cleaner = Cleaner::new(Secrets::new(0));
+        for (original, is_exact) in [
+            ("ci", true),
+            ("ci ü", true),
+            ("ci\u{202e}", false),
+            ("ci sk_live_abc", false),
+            ("[redacted]", false),
+            (&*"x".repeat(300), false),
+        ] {
+            let label = cleaner.label(original).unwrap();
+            assert_eq!(label.is_exact(), is_exact, "{original}");
+            for saved_as in [true, label.is_exact()] {
+                let saved = Label::saved(&label, saved_as).unwrap();
+                assert_eq!(saved.is_exact(), is_exact, "{original}");
+                assert_eq!(*saved, *label);
+            }
+        }
+        assert!(!Label::saved("ci", false).unwrap().is_exact());
+        assert_eq!(cleaner.label(""), None);
     }
 
     #[test]

@@ -238,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_change_has_a_line_with_the_key_and_its_values() {
-        let line = |text: &str| Some(Line::clean(text));
+        let line = |text: &str| Some(Line::own(text));
         let events = vec![
             changed(Difference::Added),
             changed(Difference::Scopes {

@@ -433,6 +433,7 @@ mod tests {
     use crate::domain::assessment::AssessmentRules;
     use crate::domain::key::tests::{at, key};
     use crate::domain::key::{Key, Scopes};
+    use crate::domain::text::Name;
     use crate::domain::view::Metrics;
 
     /// The exposition of an account with a hundred keys of ten scopes, and of one with one key.
@@ -447,9 +448,10 @@ mod tests {
             rules: Arc::new(AssessmentRules::default()),
             metrics,
         };
+        let names: Vec<String> = (0..10).map(|it| format!("scope.{it}")).collect();
         let keys = (0..100).map(|id| Key {
             scopes: Some(Scopes::new(
-                (0..10).map(|it| format!("scope.{it}")).collect(),
+                names.iter().map(|name| Name::saved(name)).collect(),
             )),
             ..key(&format!("key_{id:03}"))
         });

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId, Mode};
+use crate::domain::text::Line;
 use crate::provider::http::Session;
 use crate::provider::paging_hints::PagingHints;
 use crate::provider::profile::{EnvironmentAccount, Profile, TokenPrefix};
@@ -79,7 +80,7 @@ pub(super) async fn list(session: &mut Session, rules: &Rules<'_>) -> Result<Lis
             Some(why) => Err(Failure {
                 http_status: Some(answer.status),
                 support_id: listed.support_id,
-                ..Failure::new(Reason::Incomplete, &why)
+                ..Failure::because(Reason::Incomplete, Line::own(&why))
             }),
             None => Ok(listed),
         }

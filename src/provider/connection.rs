@@ -17,6 +17,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::domain::failure::{Failure, Reason};
+use crate::domain::text::Line;
 use crate::os::rlimits::is_lack_of_files;
 use crate::provider::resolver::Resolver;
 use crate::provider::tls;
@@ -154,5 +155,5 @@ pub(super) fn lack_of_files(cause: &str) -> String {
 
 /// The failure for [`lack_of_files`].
 pub(super) fn no_files(cause: &str) -> Failure {
-    Failure::new(Reason::Internal, &lack_of_files(cause))
+    Failure::because(Reason::Internal, Line::own(&lack_of_files(cause)))
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::domain::failure::{Failure, Reason};
+use crate::domain::text::{Cleaner, Line};
 use crate::provider::connection::{CONNECT_TIMEOUT, cause, client};
 use crate::provider::profile::Profile;
 use crate::provider::resolver::Resolver;
@@ -51,6 +52,8 @@ pub struct Session {
     /// Where the last request went; links are relative to it.
     last_url: Url,
     now: fn() -> DateTime<Utc>,
+    /// For what connections and headers say: a host or a certificate may be named like the token.
+    cleaner: Cleaner,
     /// The API's clock minus ours, in whole seconds, where the last answer named a time.
     pub clock_skew: Option<TimeDelta>,
     /// How old the last answer was when it came, where it came from a cache that says so.
@@ -90,6 +93,7 @@ impl Session {
             resolver,
             ends,
             now,
+            cleaner: Cleaner::new(token.secrets(0)),
             clock_skew: None,
             age: None,
         })
@@ -122,7 +126,7 @@ impl Session {
         if url.origin() != self.target.base_url.origin() {
             let host = url.host_str().unwrap_or("no host");
             let why = format!("the link to the next page leads elsewhere, to {host}");
-            return Err(Failure::new(Reason::Redirect, &why));
+            return Err(Failure::because(Reason::Redirect, self.cleaner.line(&why)));
         }
         self.request(url, read).await
     }
@@ -162,13 +166,13 @@ impl Session {
             *known = Some(Failure {
                 http_status: Some(status),
                 retry_after: retry_after(&headers, date.unwrap_or(now)),
-                ..Failure::new(Reason::of_status(status), &why)
+                ..Failure::because(Reason::of_status(status), self.cleaner.line(&why))
             });
         }
         let failed = |reason, why: &str| {
             known.clone().unwrap_or_else(|| Failure {
                 http_status: Some(status),
-                ..Failure::new(reason, why)
+                ..Failure::because(reason, Line::own(why))
             })
         };
         if let Some(what) = not_asked_for(&headers) {
@@ -232,13 +236,16 @@ impl Session {
             (Reason::Timeout, what)
         };
         let why = format!("{}: no {what} within {limit}", self.place());
-        Failure::new(reason, &why)
+        Failure::because(reason, Line::own(&why))
     }
 
     /// Why there was no answer at all.
     fn no_answer(&self, error: &reqwest::Error) -> Failure {
         match cause(error) {
-            Some((reason, words)) => Failure::new(reason, &format!("{}: {words}", self.place())),
+            Some((reason, words)) => {
+                let why = format!("{}: {words}", self.place());
+                Failure::because(reason, self.cleaner.line(&why))
+            }
             None => self.too_late(CONNECT_TIMEOUT, "connection"),
         }
     }

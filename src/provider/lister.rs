@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId};
-use crate::domain::text::chain;
+use crate::domain::text::{Line, chain};
 use crate::domain::token_mark::{MarkKey, TokenMark};
 use crate::os::rlimits::is_lack_of_files;
 use crate::provider::connection::no_files;
@@ -149,7 +149,7 @@ impl Lister {
         let why = format!(
             "reading the token ({token}) or certificates took too long; does a network mount hang?"
         );
-        Failure::new(Reason::Credential, &why)
+        Failure::because(Reason::Credential, Line::own(&why))
     }
 
     async fn prepare(&self) -> Result<(Token, Arc<rustls::ClientConfig>), Failure> {
@@ -164,7 +164,7 @@ fn unread(error: &TokenError) -> Failure {
     if is_lack_of_files(error) {
         return no_files(&chain(error));
     }
-    Failure::new(Reason::Credential, &chain(error))
+    Failure::because(Reason::Credential, Line::own(&chain(error)))
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ pub fn foreign(status: u16, what: &str, failure: Failure) -> Failure {
     Failure {
         reason,
         http_status: Some(status),
-        error: Some(Line::clean(&why)),
+        error: Some(Line::own(&why)),
         ..failure
     }
 }

@@ -15,7 +15,7 @@ use rustls_native_certs::load_native_certs;
 use tokio::time::Instant;
 
 use crate::domain::failure::{Failure, Reason};
-use crate::domain::text::chain;
+use crate::domain::text::{Line, chain};
 use crate::os::clock::TlsClock;
 use crate::os::files::{self, FileError};
 use crate::os::rlimits::is_lack_of_files;
@@ -183,7 +183,7 @@ pub fn check_ca_file(path: &Path) -> Result<(), CaFileError> {
 /// Reads certificate authorities in PEM.
 async fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
     certificates(path, files::read_async(path, CA_BYTES_MAX).await)
-        .map_err(|error| Failure::new(Reason::Tls, &chain(&error)))
+        .map_err(|error| Failure::because(Reason::Tls, Line::own(&chain(&error))))
 }
 
 fn certificates(
@@ -227,7 +227,7 @@ fn config(trusted: RootCertStore, now: fn() -> DateTime<Utc>) -> Result<ClientCo
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_details(provider, Arc::new(TlsClock(now)))
         .with_safe_default_protocol_versions()
-        .map_err(|error| Failure::new(Reason::Tls, &error.to_string()))?;
+        .map_err(|error| Failure::because(Reason::Tls, Line::own(&error.to_string())))?;
     Ok(config.with_root_certificates(trusted).with_no_client_auth())
 }
 

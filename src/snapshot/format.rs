@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::account_state::SavedState;
 use crate::domain::allow_list::AllowList;
-use crate::domain::key::{Expiry, Fields, Key, KeyId, Label, Mode, Scopes};
+use crate::domain::key::{Expiry, Fields, Key, KeyId, Mode, Scopes};
 use crate::domain::listing::{Listing, Rejects};
-use crate::domain::text;
+use crate::domain::text::{self, Label, Name};
 use crate::domain::token_mark::{self, TokenMark};
 use crate::provider::SAVED_WITHOUT_PROVIDER;
 
@@ -208,7 +208,7 @@ pub fn decode(bytes: &[u8], identity: &Identity) -> Result<SavedState, BadSnapsh
             .ok_or(BadSnapshot::Damaged("a hash is none"))?;
         Ok(TokenMark { key, digest })
     });
-    let listing = Listing::restored(keys?, rejects, saved.api_env.map(clean));
+    let listing = Listing::restored(keys?, rejects, saved.api_env.and_then(clean));
     Ok(SavedState {
         listing: Arc::new(listing),
         listed_at,
@@ -252,11 +252,7 @@ fn saved(key: &Key) -> SavedKey {
 }
 
 fn key(saved: SavedKey) -> Result<Key, BadSnapshot> {
-    let scopes: Vec<String> = saved
-        .scopes
-        .iter()
-        .map(|scope| text::label(scope))
-        .collect();
+    let scopes = saved.scopes.iter().map(|scope| Name::saved(scope));
     let networks = saved.networks.iter().map(|network| Some(network.as_str()));
     let invalid = (0..saved.invalid_entries.min(ENTRIES_MAX)).map(|_| None);
     Ok(Key {
@@ -264,7 +260,7 @@ fn key(saved: SavedKey) -> Result<Key, BadSnapshot> {
         label: saved
             .label
             .and_then(|label| Label::saved(&label, !saved.label_is_inexact)),
-        organization_id: saved.organization_id.map(clean),
+        organization_id: saved.organization_id.and_then(clean),
         mode: saved
             .is_live
             .map(|is_live| if is_live { Mode::Live } else { Mode::Test }),
@@ -277,8 +273,7 @@ fn key(saved: SavedKey) -> Result<Key, BadSnapshot> {
         },
         created_at: saved.created_at_ms.map(time).transpose()?,
         updated_at: saved.updated_at_ms.map(time).transpose()?,
-        scopes: (!saved.scopes_are_unknown)
-            .then(|| Scopes::new(scopes.iter().map(String::as_str).collect())),
+        scopes: (!saved.scopes_are_unknown).then(|| Scopes::new(scopes.collect::<Vec<_>>())),
         allow_list: (!saved.allow_list_is_unknown)
             .then(|| AllowList::parse(networks.chain(invalid))),
         unreadable: Fields::from_bits(saved.unreadable),
@@ -294,8 +289,8 @@ fn time(millis: i64) -> Result<DateTime<Utc>, BadSnapshot> {
 }
 
 /// Text becomes a label again, whoever wrote the file.
-fn clean(text: impl AsRef<str>) -> Box<str> {
-    text::label(text.as_ref()).into()
+fn clean(text: impl AsRef<str>) -> Option<Label> {
+    Label::saved(text.as_ref(), true)
 }
 
 /// FNV-1a, 64 bits (<https://www.rfc-editor.org/rfc/rfc9923>): finds any single changed byte for
@@ -381,7 +376,7 @@ mod tests {
                 ..key("c-unknown")
             },
             Key {
-                label: Label::new("a\nb", "a\u{fffd}b"),
+                label: Label::saved("a\u{fffd}b", true),
                 expiry: Expiry::At(at(5)),
                 scopes: None,
                 allow_list: None,

@@ -103,7 +103,7 @@ fn states() -> [AccountState; 2] {
         asked_at: None,
     };
     let failure = Failure {
-        support_id: Line::support_id("support_1"),
+        support_id: Some(Line::own("support_1")),
         ..Failure::new(Reason::ServerError, "")
     };
     let bad = Outcome {

@@ -8,7 +8,7 @@ use api_key_exporter::fake_api::Reply;
 use serde_json::{Value, json};
 
 use crate::process::{Daemon, binary};
-use crate::support::{Api, Folder, TOKEN};
+use crate::support::{Api, Folder, TOKEN, client};
 
 /// A secret that the API should never send whole, and does.
 const FULL: &str = "sk_live_RlVMTC1TRUNSRVQtb2YtYS1rZXktdGhhdC1pcy1ub3Qtb3Vycw.qWeRt";
@@ -211,4 +211,196 @@ async fn fault_c14_f6_no_secret_is_ever_shown() {
         .output()
         .unwrap();
     assert_clean("config show", &String::from_utf8(shown.stdout).unwrap());
+}
+
+/// A secret without a telling prefix; only the answer that repeats it says that it is one.
+const UNKNOWN: &str = "Xk29vQpL7-mTz_41RwYd.BnH8sGcE0";
+
+fn base64(text: &str) -> String {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let groups = text.as_bytes().chunks(3).flat_map(|group| {
+        let bits = group.iter().enumerate();
+        let bits = bits.fold(0, |bits, (at, byte)| {
+            bits | usize::from(*byte) << (16 - 8 * at)
+        });
+        (0..=group.len()).map(move |digit| char::from(alphabet[bits >> (18 - 6 * digit) & 63]))
+    });
+    groups.collect()
+}
+
+fn escaped(text: &str, before: &str) -> String {
+    let escapes = text.bytes().map(|byte| format!("{before}{byte:02x}"));
+    escapes.collect::<Vec<_>>().concat()
+}
+
+/// A secret in every form in which it may be repeated.
+fn forms(secret: &str) -> Vec<String> {
+    let between = |separator: &str| {
+        let characters: Vec<String> = secret.chars().map(String::from).collect();
+        let threes = characters.chunks(3).map(<[String]>::concat);
+        threes.collect::<Vec<_>>().join(separator)
+    };
+    vec![
+        secret.to_owned(),
+        secret[3..17].to_owned(),
+        secret.to_uppercase(),
+        between("\u{200b}"),
+        between("\u{ad}"),
+        between("\u{e0041}"),
+        between("\u{1b}[1m"),
+        between("\u{1b}"),
+        between("\n"),
+        base64(secret),
+        base64(&format!("x{secret}")),
+        base64(&format!("xy:{secret}"))
+            .replace('+', "-")
+            .replace('/', "_"),
+        escaped(secret, ""),
+        escaped(secret, "").to_uppercase(),
+        escaped(secret, "%"),
+        secret
+            .replace('7', "%37")
+            .replace('-', "%2d")
+            .replace('.', "%2E"),
+        escaped(&base64(secret), "%"),
+    ]
+}
+
+/// Neither the secret nor a telling part of any of its forms is in `text`.
+fn assert_without(what: &str, text: &str, secret: &str) {
+    let visible = |text: &str| -> String {
+        let visible = text.chars().filter(char::is_ascii_graphic);
+        visible.collect::<String>().to_lowercase()
+    };
+    let text = visible(text);
+    let parts = |form: &str, len: usize| -> Vec<String> {
+        let form = visible(form);
+        let starts = 0..=form.len().saturating_sub(len);
+        starts
+            .map(|at| form[at..(at + len).min(form.len())].to_owned())
+            .collect()
+    };
+    let telling = parts(secret, 12);
+    let encoded = forms(secret).into_iter().flat_map(|form| parts(&form, 17));
+    for part in telling.into_iter().chain(encoded) {
+        assert!(!text.contains(&part), "{what} shows {part:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_j1_secrets_are_redacted_in_every_form_and_place() {
+    let body = TOKEN.strip_prefix("sk_live_").unwrap();
+    let folder = Folder::new("forms");
+    let state = folder.0.join("state");
+    fs::create_dir(&state).unwrap();
+    let mut config = format!(
+        "poll.interval = \"5s\"\npoll.timeout = \"4s\"\npoll.attempts = 1\nlog.format = \"text\"\nstate.directory = {:?}\n",
+        state.display().to_string()
+    );
+    let all: Vec<String> = forms(UNKNOWN).into_iter().chain(forms(body)).collect();
+    // The secret comes last, and what repeats it comes first.
+    let entries = all.iter().enumerate().map(|(number, form)| {
+        json!({ "id": format!("key-{number}"), "label": format!("ci {form}"), "organization_id": form,
+            "scopes": [form, format!("a {form}.read"), "payments.read"], "ip_allow_list": [form], "expires_at": form })
+    });
+    let ids = all.iter().map(|form| json!({ "id": form, "label": "id" }));
+    let last = json!({ "id": "last", "secret": UNKNOWN, "label": "ordinary label" });
+    let entries: Vec<Value> = entries.chain(ids).chain([last]).collect();
+    let mut replies = vec![Reply::json(
+        200,
+        &json!({ "status": 200, "data": entries, "error": null, "env": body }),
+    )];
+    let escaped_json = |text: &str| {
+        text.encode_utf16()
+            .map(|unit| format!("\\u{unit:04x}"))
+            .collect::<Vec<_>>()
+            .concat()
+    };
+    for form in &all {
+        let nested = json!({ "a": [{ "b": form }], form: 1 });
+        replies.push(Reply::json(
+            500,
+            &json!({ "status": 500, "error": format!("no {form}, sorry"), "message": form, "support_id": form,
+                "validator": { "token": form }, "log": nested, "data": { "secret": UNKNOWN }, "env": form }),
+        ));
+        let raw = format!(
+            "{{\"status\":500,\"error\":\"{0}\",\"log\":{{\"a\":[\"{0}\"],\"{0}\":1}},\"message\":[\"{0}\"],\"data\":[{{\"\\u0073ecret\":\"{1}\"}}]}}",
+            escaped_json(form),
+            escaped_json(UNKNOWN)
+        );
+        replies.push(Reply::body(500, "application/json", raw));
+    }
+    for host in [body, &escaped(body, "")] {
+        let location = format!("http://{host}.example/{body}");
+        replies.push(Reply::body(302, "text/plain", "").header("Location", &location));
+    }
+    let mut apis = Vec::new();
+    for (index, reply) in replies.into_iter().enumerate() {
+        let api = Api::start(reply).await;
+        let url = api.url();
+        writeln!(
+            config,
+            "[[accounts]]\nname = \"a{index}\"\nbase_url = \"{url}\"\ntoken_env = \"MY_TOKEN\""
+        )
+        .unwrap();
+        apis.push(api);
+    }
+    let path = folder.file("config.toml", &config).display().to_string();
+    let mut command = binary(&[
+        "--config.file",
+        &path,
+        "--log.level",
+        "trace",
+        "--web.listen-address",
+        "127.0.0.1:0",
+    ]);
+    command.env("MY_TOKEN", TOKEN).env("RUST_LOG", "trace");
+    let daemon = Daemon::start(command, &folder);
+    for index in 1..apis.len() {
+        daemon.logs(&format!("account=a{index} reason=")).await;
+    }
+    daemon.logs("account=a0").await;
+    let metrics = daemon.get("/metrics").await;
+    for expected in [
+        "key_id=\"key-0\"",
+        "name=\"ordinary label\"",
+        "scope=\"payments.read\"",
+        "[redacted]",
+    ] {
+        assert!(
+            metrics.contains(expected),
+            "{expected} is missing: {metrics}"
+        );
+    }
+    let mut shown = vec![("/metrics", metrics)];
+    let open_metrics = client()
+        .get(format!("http://{}/metrics", daemon.address().await))
+        .header("Accept", "application/openmetrics-text; version=1.0.0");
+    let open_metrics = open_metrics.send().await.unwrap().text().await.unwrap();
+    assert!(
+        open_metrics.contains("# {support_id=\"[redacted]\"}"),
+        "{open_metrics}"
+    );
+    shown.push(("OpenMetrics", open_metrics));
+    shown.push(("/", daemon.get("/").await));
+    daemon.signal("-TERM");
+    shown.push(("the log", daemon.log()));
+    assert_eq!(daemon.ended().0, Some(0));
+    let mut files = 0;
+    for file in fs::read_dir(&state).unwrap() {
+        let file = file.unwrap().path();
+        files += 1;
+        let bytes = if file.is_file() {
+            fs::read(&file).unwrap()
+        } else {
+            Vec::new()
+        };
+        shown.push(("the snapshot", String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    assert!(files > 0, "nothing was saved");
+    for (what, text) in shown {
+        for secret in [UNKNOWN, body] {
+            assert_without(what, &text, secret);
+        }
+    }
 }

@@ -38,6 +38,7 @@ fn pure_modules_do_no_io() {
         "provider/time_format.rs",
         "provider/paging_hints.rs",
         "provider/profile.rs",
+        "provider/secret_fields.rs",
         "provider/response.rs",
         "redaction.rs",
         "poller/retry.rs",

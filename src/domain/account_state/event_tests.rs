@@ -70,7 +70,7 @@ pub(super) fn ending(id: &str, day: i64) -> Key {
     }
 }
 
-fn own(scopes: &[&str]) -> Key {
+fn own(scopes: &[&'static str]) -> Key {
     Key {
         is_own: true,
         scopes: Some(Scopes::new(scopes.to_vec())),
@@ -363,7 +363,7 @@ fn what_widens_a_key_comes_first_and_what_is_too_much_is_a_number() {
     let many = |from: usize, to: usize| -> Vec<Key> {
         (from..to).map(|id| key(&format!("k{id:03}"))).collect()
     };
-    let with_own = |mut keys: Vec<Key>, scopes: &[&str]| {
+    let with_own = |mut keys: Vec<Key>, scopes: &[&'static str]| {
         keys.push(Key {
             is_own: false,
             ..own(scopes)

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId, LastUse};
-use crate::domain::text::Line;
+use crate::domain::text::{Cleaner, Line};
 use crate::provider::Rules;
 use crate::provider::bitgpt::parse;
 use crate::provider::bitgpt::wire::{self, Data, Entry, Text, Usage};
@@ -38,7 +38,10 @@ pub fn answer(
             });
         }
     };
-    let told = parse::told(http_status, &envelope, rules.token);
+    let mut secrets = parse::secrets(body, rules.token);
+    secrets.add(page.secret.as_str().unwrap_or_default());
+    let cleaner = Cleaner::new(secrets);
+    let told = parse::told(http_status, &envelope, &cleaner);
     if !is_http_success {
         return Err(parse::of_http_status(&envelope, told));
     }
@@ -52,9 +55,9 @@ pub fn answer(
     };
     let judged = parse::success(&envelope)
         .and_then(|()| is_page().map_err(|why| (Reason::Schema, why.to_owned())))
-        .and_then(|()| parse::expected_env(&envelope, rules));
+        .and_then(|()| parse::expected_env(&envelope, rules, &cleaner));
     judged.map_err(|(reason, why)| {
-        let error = told.error.clone().or_else(|| Some(Line::clean(&why)));
+        let error = told.error.clone().or_else(|| Some(Line::own(&why)));
         Failure {
             reason,
             error,
@@ -62,7 +65,7 @@ pub fn answer(
         }
     })?;
     Ok(Details {
-        label: parse::label(&page.label, rules.token),
+        label: parse::label(&page.label, &cleaner),
         last_use: last_use(&page.usage),
         requests: page.usage.total_requests,
         read_at,

@@ -2,17 +2,19 @@
 
 use std::borrow::Cow;
 
+use secrecy::zeroize::Zeroizing;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::domain::allow_list::AllowList;
 use crate::domain::failure::{Failure, Reason};
-use crate::domain::key::{Expiry, Field, Fields, Key, KeyId, Label, Scopes};
+use crate::domain::key::{Expiry, Field, Fields, Key, KeyId, Scopes};
 use crate::domain::listing::{Listing, Reject, Rejects};
-use crate::domain::text::{self, Line};
+use crate::domain::text::{Cleaner, Label, Line, Secrets, json_words};
 use crate::provider::bitgpt::PROFILE;
 use crate::provider::bitgpt::wire::{self, Data, Entry, Envelope, Text, Texts};
 use crate::provider::response::{foreign, is_success, seconds};
+use crate::provider::secret_fields;
 use crate::provider::time_format::parse_unambiguous;
 use crate::provider::{Listed, Rules};
 use crate::secret::Token;
@@ -37,21 +39,61 @@ pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Listed
     }
 }
 
+/// The secrets of an answer that can be found before it is read, and the token.
+pub(super) fn secrets(body: &str, token: &Token) -> Secrets {
+    let mut secrets = token.secrets(body.len());
+    for secret in secret_fields::values(body, "secret") {
+        secrets.add(secret);
+    }
+    secrets
+}
+
 fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Listed, Failure> {
+    let mut unknown = Vec::new();
+    let cleaner = Cleaner::new(secrets(body, rules.token));
+    let listed = read_with(&cleaner, &mut unknown, http_status, body, rules);
+    if unknown.is_empty() {
+        return listed;
+    }
+    // Secrets that are written in an unusual way, now known for the text before them too.
+    let mut secrets = secrets(body, rules.token);
+    for secret in &unknown {
+        secrets.add(secret);
+    }
+    let cleaner = Cleaner::new(secrets);
+    read_with(&cleaner, &mut Vec::new(), http_status, body, rules)
+}
+
+/// Reads an answer. Secrets that `cleaner` does not know go to `unknown`.
+fn read_with(
+    cleaner: &Cleaner,
+    unknown: &mut Vec<Zeroizing<String>>,
+    http_status: u16,
+    body: &str,
+    rules: &Rules<'_>,
+) -> Result<Listed, Failure> {
+    let is_http_success = is_success(http_status);
     let mut keys = Vec::new();
     let mut rejects = Rejects::default();
     let mut rejected_ids = Vec::new();
-    let mut collect = |entry: Entry<'_>| match key(&entry, rules.token) {
-        Ok(key) => keys.push(key),
-        Err(reject) => {
-            rejects.add(reject);
-            rejected_ids.extend(id(&entry, rules.token));
+    let mut collect = |entry: Entry<'_>| {
+        let secret = entry.secret.as_str().unwrap_or_default();
+        if !cleaner.knows(secret) {
+            unknown.push(Zeroizing::new(secret.to_owned()));
+        }
+        // Of an answer that is an error anyway, entries are of no other use.
+        if !is_http_success {
+            return;
+        }
+        match key(&entry, rules.token, cleaner) {
+            Ok(key) => keys.push(key),
+            Err(reject) => {
+                rejects.add(reject);
+                rejected_ids.extend(id(&entry, cleaner));
+            }
         }
     };
-    let is_http_success = is_success(http_status);
-    // The entries of an answer that is an error anyway are read over.
-    let keys_max = if is_http_success { rules.keys_max } else { 0 };
-    let envelope = match wire::read(body, keys_max, &mut collect) {
+    let envelope = match wire::read(body, rules.keys_max, &mut collect) {
         Ok(envelope) => envelope,
         Err(_) if !is_http_success => return Err(no_envelope(http_status)),
         Err(error) => {
@@ -61,13 +103,13 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Listed, Failu
             });
         }
     };
-    let told = told(http_status, &envelope, rules.token);
+    let told = told(http_status, &envelope, cleaner);
     if !is_http_success {
         return Err(of_http_status(&envelope, told));
     }
     let entries = keys.len() + rejects.total() as usize;
-    if let Err((reason, why)) = verdict(&envelope, entries, rules) {
-        let error = told.error.clone().or_else(|| Some(Line::clean(&why)));
+    if let Err((reason, why)) = verdict(&envelope, entries, rules, cleaner) {
+        let error = told.error.clone().or_else(|| Some(Line::own(&why)));
         return Err(Failure {
             reason,
             error,
@@ -77,7 +119,7 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Listed, Failu
     let api_env = envelope
         .env
         .and_then(string)
-        .map(|env| text::label(&rules.token.scrub(&env)).into());
+        .and_then(|env| cleaner.label(&env));
     let listing = Listing::new(keys, rejects, api_env).with_rejected_ids(rejected_ids);
     Ok(Listed {
         listing,
@@ -91,6 +133,7 @@ fn verdict(
     envelope: &Envelope<'_>,
     entries: usize,
     rules: &Rules<'_>,
+    cleaner: &Cleaner,
 ) -> Result<(), (Reason, String)> {
     let schema = |why: &str| Err((Reason::Schema, why.to_owned()));
     success(envelope)?;
@@ -107,7 +150,7 @@ fn verdict(
     }
     match envelope.paging.missing(entries) {
         Some(why) => Err((Reason::Incomplete, why)),
-        None => expected_env(envelope, rules),
+        None => expected_env(envelope, rules, cleaner),
     }
 }
 
@@ -139,12 +182,13 @@ pub(super) fn success(envelope: &Envelope<'_>) -> Result<(), (Reason, String)> {
 pub(super) fn expected_env(
     envelope: &Envelope<'_>,
     rules: &Rules<'_>,
+    cleaner: &Cleaner,
 ) -> Result<(), (Reason, String)> {
     let env = envelope.env.and_then(string);
     match rules.expected_env {
         Some(expected) if env.as_deref() != Some(expected) => {
             let env = env.map_or("nothing".to_owned(), |env| {
-                format!("{:?}", Line::clean(&env))
+                format!("{:?}", cleaner.line(&env))
             });
             Err((
                 Reason::EnvironmentMismatch,
@@ -156,10 +200,10 @@ pub(super) fn expected_env(
 }
 
 /// What the envelope says to people, good or bad.
-pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> Failure {
+pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, cleaner: &Cleaner) -> Failure {
     let line = |field: Option<&RawValue>| {
-        let text = field.filter(|field| !is_null(field)).map(words)?;
-        Some(Line::clean(&token.scrub_parts(&text)))
+        let field = field.filter(|field| !is_null(field))?;
+        Some(cleaner.line(&words(field)))
     };
     // Documented as text; whatever stands there instead may still find the case.
     let support_id = envelope.support_id.filter(|id| !is_null(id)).map(words);
@@ -167,7 +211,7 @@ pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> 
     let lines = [
         (
             "api_status",
-            api_status.map(|status| Line::clean(&status.to_string())),
+            api_status.map(|status| Line::own(&status.to_string())),
         ),
         ("validator", line(envelope.validator)),
         ("api_log", line(envelope.log)),
@@ -177,7 +221,7 @@ pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, token: &Token) -> 
         reason: Reason::Internal,
         http_status: Some(http_status),
         error: line(envelope.error),
-        support_id: support_id.and_then(|id| Line::support_id(&token.scrub_parts(&id))),
+        support_id: support_id.and_then(|id| cleaner.support_id(&id)),
         lines: lines
             .into_iter()
             .filter_map(|(name, line)| Some((name, line?)))
@@ -202,7 +246,7 @@ pub(super) fn of_http_status(envelope: &Envelope<'_>, told: Failure) -> Failure 
     let error = told
         .error
         .clone()
-        .or_else(|| Some(Line::clean(&format!("HTTP status {http_status}"))));
+        .or_else(|| Some(Line::own(&format!("HTTP status {http_status}"))));
     Failure {
         reason: Reason::of_status(http_status),
         error,
@@ -252,29 +296,21 @@ fn mend_surrogates(body: &str) -> Option<String> {
 
 /// serde's own words would repeat the offending value, so only the place is told.
 pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
-    let place = format!("line {}, column {}", error.line(), error.column());
-    match error.classify() {
-        Category::Data => {
-            Failure::new(Reason::Schema, &format!("the body is no envelope, {place}"))
-        }
-        Category::Eof => Failure::new(
-            Reason::NotJson,
-            &format!("the body ends too early, {place}"),
-        ),
-        Category::Syntax | Category::Io => {
-            Failure::new(Reason::NotJson, &format!("the body is not JSON, {place}"))
-        }
-    }
+    let (reason, what) = match error.classify() {
+        Category::Data => (Reason::Schema, "is no envelope"),
+        Category::Eof => (Reason::NotJson, "ends too early"),
+        Category::Syntax | Category::Io => (Reason::NotJson, "is not JSON"),
+    };
+    let (line, column) = (error.line(), error.column());
+    let why = format!("the body {what}, line {line}, column {column}");
+    Failure::because(reason, Line::own(&why))
 }
 
-/// Longest scope that is looked at byte by byte only. The documented ones have up to 30.
-const PLAIN_SCOPE_BYTES_MAX: usize = 64;
-
-fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
+fn key(entry: &Entry<'_>, token: &Token, cleaner: &Cleaner) -> Result<Key, Reject> {
     if entry.is_misshapen {
         return Err(Reject::Shape);
     }
-    let id = id(entry, token).ok_or(Reject::Id)?;
+    let id = id(entry, cleaner).ok_or(Reject::Id)?;
     let secret = entry.secret.as_str().unwrap_or_default();
     let mut unreadable = Fields::default();
     let texts = [
@@ -297,7 +333,7 @@ fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
     let expires_at = time(Field::Expiry, &entry.expires_at);
     let created_at = time(Field::CreatedAt, &entry.created_at);
     let updated_at = time(Field::UpdatedAt, &entry.updated_at);
-    let scopes = scopes(&entry.scopes, token);
+    let scopes = scopes(&entry.scopes, cleaner);
     if scopes.is_none() {
         unreadable.insert(Field::Scopes);
     }
@@ -307,8 +343,8 @@ fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
     }
     Ok(Key {
         id,
-        label: label(&entry.label, token),
-        organization_id: shown(&entry.organization_id, token),
+        label: label(&entry.label, cleaner),
+        organization_id: label(&entry.organization_id, cleaner),
         mode: PROFILE.mode_of(secret),
         is_own: token.is_shown_as(secret, PROFILE.mask.as_ref()),
         is_disabled: false,
@@ -329,24 +365,17 @@ fn key(entry: &Entry<'_>, token: &Token) -> Result<Key, Reject> {
 }
 
 /// The entry's id, where it has one that can be shown.
-fn id(entry: &Entry<'_>, token: &Token) -> Option<KeyId> {
+fn id(entry: &Entry<'_>, cleaner: &Cleaner) -> Option<KeyId> {
     let text = entry.id.as_str()?;
-    let is_plain = matches!(token.scrub(text), Cow::Borrowed(_));
-    KeyId::parse(text).filter(|_| is_plain)
+    KeyId::parse(text).filter(|_| cleaner.is_free_of_secrets(text))
 }
 
-pub(super) fn label(text: &Text<'_>, token: &Token) -> Option<Label> {
-    let text = text.as_str()?;
-    Label::new(text, &text::label(&token.scrub(text)))
-}
-
-fn shown(text: &Text<'_>, token: &Token) -> Option<Box<str>> {
-    let text = text::label(&token.scrub(text.as_str()?));
-    (!text.is_empty()).then(|| text.into())
+pub(super) fn label(text: &Text<'_>, cleaner: &Cleaner) -> Option<Label> {
+    cleaner.label(text.as_str()?)
 }
 
 /// Scopes are words that a program compares, so one that is not text makes all of them unreadable.
-fn scopes(scopes: &Texts<'_>, token: &Token) -> Option<Scopes> {
+fn scopes(scopes: &Texts<'_>, cleaner: &Cleaner) -> Option<Scopes> {
     let texts = match scopes {
         Texts::Absent => return Some(Scopes::default()),
         Texts::Are(texts) => texts,
@@ -354,21 +383,9 @@ fn scopes(scopes: &Texts<'_>, token: &Token) -> Option<Scopes> {
     };
     let mut names = Vec::with_capacity(texts.len());
     for text in texts {
-        names.push(scope(text.as_str()?, token));
+        names.push(cleaner.name(text.as_str()?));
     }
     Some(Scopes::new(names))
-}
-
-/// A scope's name; the usual one needs no cleaning.
-fn scope<'a>(name: &'a str, token: &Token) -> Cow<'a, str> {
-    let is_plain = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'.');
-    if name.len() <= PLAIN_SCOPE_BYTES_MAX
-        && name.bytes().all(is_plain)
-        && matches!(text::redact(name), Cow::Borrowed(_))
-    {
-        return token.scrub(name);
-    }
-    Cow::Owned(text::label(&token.scrub(name)))
 }
 
 fn allow_list(entries: &Texts<'_>) -> Option<AllowList> {
@@ -398,7 +415,7 @@ fn string(field: &RawValue) -> Option<Cow<'_, str>> {
 
 /// A string's text, and any other value as the JSON that it is.
 fn words(field: &RawValue) -> Cow<'_, str> {
-    string(field).unwrap_or(Cow::Borrowed(field.get()))
+    string(field).unwrap_or_else(|| json_words(field.get()))
 }
 
 #[cfg(test)]
@@ -824,7 +841,7 @@ mod tests {
                     Some("support_1")
                 );
                 let told = failure.line("api_log").map_or(0, |log| log.chars().count());
-                assert!(told <= text::LINE_CHARS_MAX, "{told}");
+                assert!(told <= crate::domain::text::LINE_CHARS_MAX, "{told}");
             }
         }
     }

@@ -613,7 +613,7 @@ fn shown(text: &str) -> String {
     if text.contains("$2") || text.contains("-----") {
         return format!("{REDACTED:?}");
     }
-    format!("{:?}", Line::clean(text).as_str())
+    format!("{:?}", Line::own(text).as_str())
 }
 
 #[cfg(test)]
