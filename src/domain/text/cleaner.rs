@@ -92,9 +92,7 @@ impl Cleaner {
             return true;
         }
         let mut copy = [0; SHORT_BYTES_MAX];
-        let visible = if !has_blanks {
-            bytes
-        } else {
+        let visible = if has_blanks {
             let mut len = 0;
             for byte in bytes.iter().filter(|byte| **byte != b' ') {
                 let Some(to) = copy.get_mut(len) else {
@@ -104,6 +102,8 @@ impl Cleaner {
                 len += 1;
             }
             copy.get(..len).unwrap_or_default()
+        } else {
+            bytes
         };
         !self.0.may_hold_part(visible) && !may_be_encoded(visible)
     }
