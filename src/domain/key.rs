@@ -196,8 +196,8 @@ impl KeyState {
 pub struct Scopes(Box<str>);
 
 impl Scopes {
-    /// Takes scope names in any order, with repetitions; empty ones are left out. No name has a line
-    /// break.
+    /// Takes scope names in any order, with repetitions; empty ones are left out. No name has a
+    /// line break.
     pub fn new<'a, N: Into<Name<'a>>>(names: Vec<N>) -> Self {
         let mut names: Vec<Name<'a>> = names.into_iter().map(Into::into).collect();
         names.sort_unstable();

@@ -32,9 +32,9 @@ const SUPPORT_ID_CHARS_MAX: usize = 64;
 /// cleaning costs little.
 const LOOKED_AT_BYTES_MAX: usize = 16 * 1024;
 
-/// One clean line for the log: no control, bidirectional or invisible characters, nothing that looks
-/// like a key, at most [`LINE_CHARS_MAX`] characters with `…` where it was cut. What an API said
-/// becomes one in [`Cleaner::line`] only, which leaves its secrets out.
+/// One clean line for the log: no control, bidirectional or invisible characters, nothing that
+/// looks like a key, at most [`LINE_CHARS_MAX`] characters with `…` where it was cut. What an API
+/// said becomes one in [`Cleaner::line`] only, which leaves its secrets out.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Line(Box<str>);
 
@@ -50,9 +50,9 @@ impl Line {
     }
 }
 
-/// Text as the value of a metric label: without control, bidirectional and invisible characters, and
-/// without anything that looks like a key. What an API said becomes one in [`Cleaner::name`] only,
-/// which leaves its secrets out.
+/// Text as the value of a metric label: without control, bidirectional and invisible characters,
+/// and without anything that looks like a key. What an API said becomes one in [`Cleaner::name`]
+/// only, which leaves its secrets out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name<'a> {
     text: Cow<'a, str>,

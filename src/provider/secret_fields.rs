@@ -6,8 +6,8 @@ use memchr::{memchr2, memmem};
 /// Longest value that is taken for a secret, in bytes: as long as the longest token.
 const SECRET_BYTES_MAX: usize = 4096;
 
-/// The string values of all fields of this name, at any depth. It reads no JSON: values with escapes
-/// or blanks, and names with escapes, are left to whoever does.
+/// The string values of all fields of this name, at any depth. It reads no JSON: values with
+/// escapes or blanks, and names with escapes, are left to whoever does.
 pub fn values<'a>(json: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let quoted = format!("\"{name}\"");
     let finder = memmem::Finder::new(quoted.as_bytes()).into_owned();

@@ -287,16 +287,9 @@ fn assert_without(what: &str, text: &str, secret: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn fault_j1_secrets_are_redacted_in_every_form_and_place() {
-    let body = TOKEN.strip_prefix("sk_live_").unwrap();
-    let folder = Folder::new("forms");
-    let state = folder.0.join("state");
-    fs::create_dir(&state).unwrap();
-    let mut config = format!(
-        "poll.interval = \"5s\"\npoll.timeout = \"4s\"\npoll.attempts = 1\nlog.format = \"text\"\nstate.directory = {:?}\n",
-        state.display().to_string()
-    );
+/// A listing, errors and redirects that repeat a secret of the answer, or the token's `body`, in
+/// every form and place.
+fn repeating(body: &str) -> Vec<Reply> {
     let all: Vec<String> = forms(UNKNOWN).into_iter().chain(forms(body)).collect();
     // The secret comes last, and what repeats it comes first.
     let entries = all.iter().enumerate().map(|(number, form)| {
@@ -334,8 +327,21 @@ async fn fault_j1_secrets_are_redacted_in_every_form_and_place() {
         let location = format!("http://{host}.example/{body}");
         replies.push(Reply::body(302, "text/plain", "").header("Location", &location));
     }
+    replies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_j1_secrets_are_redacted_in_every_form_and_place() {
+    let body = TOKEN.strip_prefix("sk_live_").unwrap();
+    let folder = Folder::new("forms");
+    let state = folder.0.join("state");
+    fs::create_dir(&state).unwrap();
+    let mut config = format!(
+        "poll.interval = \"5s\"\npoll.timeout = \"4s\"\npoll.attempts = 1\nlog.format = \"text\"\nstate.directory = {:?}\n",
+        state.display().to_string()
+    );
     let mut apis = Vec::new();
-    for (index, reply) in replies.into_iter().enumerate() {
+    for (index, reply) in repeating(body).into_iter().enumerate() {
         let api = Api::start(reply).await;
         let url = api.url();
         writeln!(

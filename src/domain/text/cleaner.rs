@@ -60,8 +60,8 @@ impl Cleaner {
         }
     }
 
-    /// Whether `text` holds no part of a secret: what must not be changed, such as an id, is refused
-    /// otherwise.
+    /// Whether `text` holds no part of a secret: what must not be changed, such as an id, is
+    /// refused otherwise.
     pub fn is_free_of_secrets(&self, text: &str) -> bool {
         if self.is_plain(text) {
             return true;
@@ -75,8 +75,8 @@ impl Cleaner {
         self.0.contains(secret)
     }
 
-    /// Whether `text` is printable ASCII and certainly without a secret. Fast; almost all labels and
-    /// scopes are.
+    /// Whether `text` is printable ASCII and certainly without a secret. Fast; almost all labels
+    /// and scopes are.
     fn is_plain(&self, text: &str) -> bool {
         let bytes = text.as_bytes();
         let (mut is_simple, mut has_blanks) = (true, false);

@@ -245,8 +245,8 @@ const fn sextet(byte: u8) -> Option<u8> {
 /// Characters of base64 that are the same in every encoding of a part, whatever stands around it.
 const BASE64_LEN_MIN: usize = PART * 4 / 3 - 1;
 
-/// Whether visible ASCII may hold a part of visible ASCII in base64 or hexadecimal digits. Fast, and
-/// right where it says no.
+/// Whether visible ASCII may hold a part of visible ASCII in base64 or hexadecimal digits. Fast,
+/// and right where it says no.
 pub(super) fn may_be_encoded(visible: &[u8]) -> bool {
     if visible.len() < BASE64_LEN_MIN {
         return false;
@@ -288,8 +288,8 @@ static CLASSES: [u8; 256] = {
             0
         };
         if let Some(sextet) = sextet(byte) {
-            // The upper six bits of the first byte; the upper four bits of the second one; the upper
-            // two bits of the third one.
+            // The upper six bits of the first byte; the upper four bits of the second one; the
+            // upper two bits of the third one.
             class |= (sextet >= 0x20 >> 2 && sextet <= 0x7f >> 2) as u8;
             class |= ((sextet & 15 >= 0x20 >> 4 && sextet & 15 <= 0x7f >> 4) as u8) << 1;
             class |= ((sextet & 3 <= 0x7f >> 6) as u8) << 2;

@@ -1,3 +1,5 @@
+//! Secrets in every form that text may hold them in, and names that only look like it.
+
 #![allow(
     clippy::string_slice,
     clippy::format_collect,
@@ -148,8 +150,8 @@ fn forms(part: &str, random: &mut fastrand::Rng) -> Vec<(String, String)> {
     forms
 }
 
-/// What a reader could still make of `shown`: whether it holds 12 characters of `secret` in a row, as
-/// text or decoded. Written apart from the code that it checks.
+/// What a reader could still make of `shown`: whether it holds 12 characters of `secret` in a row,
+/// as text or decoded. Written apart from the code that it checks.
 fn leaks(shown: &str, secret: &str) -> bool {
     let secret = secret.to_lowercase();
     let parts: Vec<&str> = (0..=secret.len() - PART)
