@@ -20,6 +20,7 @@ mod faults;
 mod golden;
 mod http;
 mod inventory;
+mod json_list;
 mod metrics;
 mod openmetrics;
 mod process;
