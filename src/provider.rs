@@ -120,6 +120,12 @@ impl Provider {
     /// Every provider with code of its own.
     pub const NATIVE: [Self; 1] = [Self::BitGpt];
 
+    /// The names of the providers that need no definition of the user's own, the default one first.
+    pub fn built_in_names() -> impl Iterator<Item = &'static str> {
+        let native = [bitgpt::NAME].into_iter();
+        native.chain(definitions::BUILT_IN.iter().map(|(name, _)| *name))
+    }
+
     /// The variables that make an account without a configuration file, for people.
     pub fn environment_variables() -> String {
         let providers = Self::NATIVE.into_iter();

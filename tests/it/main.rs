@@ -26,6 +26,7 @@ mod openmetrics;
 mod process;
 mod prometheus;
 mod promtool;
+mod providers;
 mod rules;
 mod secrets;
 mod support;
