@@ -108,7 +108,9 @@ fn run(case: &str, keys: usize) {
     let rules = Rules {
         token: &token,
         keys_max: keys,
+        pages_max: 200,
         expected_env: None,
+        held: None,
     };
     let changed = String::from_utf8(body.clone())
         .unwrap()

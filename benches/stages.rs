@@ -11,11 +11,13 @@
 
 mod listing;
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api_key_exporter::config::definition_of;
 use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
 use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
@@ -28,8 +30,11 @@ use api_key_exporter::exposition::text::Exposition;
 use api_key_exporter::exposition::{Encoding, Format};
 use api_key_exporter::provider::Rules;
 use api_key_exporter::provider::bitgpt::parse;
+use api_key_exporter::provider::json_list::{JsonList, read_page};
+use api_key_exporter::provider::response::Response;
 use api_key_exporter::secret::Token;
 use chrono::{DateTime, TimeDelta, Utc};
+use http::HeaderMap;
 
 const METRICS: Metrics = Metrics {
     relative: true,
@@ -93,6 +98,7 @@ fn stages(count: usize) {
         );
     };
     tell("poll: read the listing", median(|| drop(black_box(read()))));
+    by_definition(&body, count, &tell);
     let outcomes: Vec<Outcome> = (0..=RUNS).map(|_| listed()).collect();
     let mut outcomes = outcomes.into_iter();
     tell(
@@ -139,12 +145,82 @@ fn stages(count: usize) {
     }
 }
 
+/// What reading takes where a definition says what is read.
+fn by_definition(body: &[u8], count: usize, tell: &dyn Fn(&str, Duration)) {
+    let mut answer = Response {
+        status: 200,
+        headers: HeaderMap::new(),
+        body: body.to_vec(),
+    };
+    let flat = json_list(FLAT);
+    tell(
+        "poll: read the listing by a definition",
+        median(|| drop(black_box(read_defined(&flat, &answer, count)))),
+    );
+    answer.body = [b"{\"data\":[", body, b"]}"].concat();
+    let nested = json_list(NESTED);
+    tell(
+        "poll: the same, nested",
+        median(|| drop(black_box(read_defined(&nested, &answer, count)))),
+    );
+}
+
+/// What the native reader reads, as a definition.
+const FLAT: &str = r#"
+    path = "/keys"
+    items = "/data"
+    id = "/id"
+    label = "/label"
+    expires_at = { at = "/expires_at", format = "naive_utc" }
+    created_at = { at = "/created_at", format = "naive_utc" }
+    updated_at = { at = "/updated_at", format = "naive_utc" }
+    scopes = "/scopes"
+    ip_allow_list = "/ip_allow_list"
+    disabled = [{ at = "/revoked", is = true }]
+"#;
+
+/// The same list as one inside of an item.
+const NESTED: &str = r#"
+    path = "/keys"
+    items = "/data"
+    nested = "/data"
+    id = "/id"
+    label = "/label"
+    expires_at = { at = "/expires_at", format = "naive_utc" }
+    created_at = { at = "/created_at", format = "naive_utc" }
+    updated_at = { at = "/updated_at", format = "naive_utc" }
+    scopes = "/scopes"
+    ip_allow_list = "/ip_allow_list"
+    disabled = [{ at = "^/revoked", is = true }]
+"#;
+
+fn json_list(text: &str) -> JsonList {
+    let definition = Arc::new(definition_of("bench", text).unwrap());
+    JsonList::new(&definition, &BTreeMap::new()).unwrap()
+}
+
+fn read_defined(json_list: &JsonList, answer: &Response, keys_max: usize) -> Listing {
+    let token = Token::parse(b"sk_live_token-of-the-bench", "bench").unwrap();
+    let rules = Rules {
+        token: &token,
+        keys_max,
+        pages_max: 200,
+        expected_env: None,
+        held: None,
+    };
+    let listed = read_page(json_list, answer, &rules, DateTime::UNIX_EPOCH).unwrap();
+    assert_eq!(listed.listing.keys().len(), keys_max);
+    listed.listing
+}
+
 fn read(body: &[u8], keys_max: usize) -> Listing {
     let token = Token::parse(b"sk_live_token-of-the-bench", "bench").unwrap();
     let rules = Rules {
         token: &token,
         keys_max,
+        pages_max: 200,
         expected_env: None,
+        held: None,
     };
     parse::answer(200, body, &rules).unwrap().listing
 }

@@ -6,6 +6,7 @@ mod help;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 pub use clap_complete::Shell;
@@ -13,6 +14,7 @@ pub use clap_complete::Shell;
 pub use self::help::{completions, man};
 use crate::config::{Flag, Flags};
 use crate::domain::text::{REDACTED, redact};
+use crate::provider::Provider;
 
 /// The name of the program, as users type it.
 const PROGRAM: &str = "api-key-exporter";
@@ -36,7 +38,10 @@ pub enum Task {
     /// Run the daemon.
     Run,
     /// Run the daemon against the embedded fake API.
-    Demo,
+    Demo {
+        /// The provider that the API is like.
+        provider: &'static str,
+    },
     /// Check the configuration.
     ConfigCheck {
         /// Whether to check it without reading any token.
@@ -75,7 +80,19 @@ enum Command {
     Run(Options),
     /// Run the daemon against an embedded fake API: no token, configuration or network needed
     #[command(after_long_help = help::DEMO)]
-    Demo(Settings),
+    Demo {
+        #[command(flatten)]
+        settings: Settings,
+        /// Built-in provider that the fake API is like, for example gitlab
+        #[arg(
+            long,
+            value_name = "NAME",
+            default_value = Provider::built_in_names().next(),
+            value_parser = built_in_provider(),
+            hide_possible_values = true
+        )]
+        provider: &'static str,
+    },
     /// Check or print the configuration
     Config {
         #[command(flatten)]
@@ -194,7 +211,9 @@ impl Invocation {
         let (task, options) = match cli.command {
             None => (Task::Run, Options::default()),
             Some(Command::Run(options)) => (Task::Run, options),
-            Some(Command::Demo(settings)) => (Task::Demo, settings.into()),
+            Some(Command::Demo { settings, provider }) => {
+                (Task::Demo { provider }, settings.into())
+            }
             Some(Command::Config { options, command }) => {
                 let (task, inner) = match command {
                     ConfigCommand::Check {
@@ -211,6 +230,14 @@ impl Invocation {
         let options = options.or(cli.options);
         Ok(Self { task, options })
     }
+}
+
+/// Reads the name of a built-in provider.
+fn built_in_provider() -> impl TypedValueParser<Value = &'static str> {
+    PossibleValuesParser::new(Provider::built_in_names()).map(|given| {
+        let mut names = Provider::built_in_names();
+        names.find(|name| *name == given).unwrap_or_default()
+    })
 }
 
 /// An option may precede the command as well as follow it, but only one that the command takes.

@@ -12,7 +12,7 @@ use crate::cli::{Invocation, Task};
 pub fn execute(Invocation { task, options }: &Invocation, print: &dyn Fn(&str)) -> Exit {
     match *task {
         Task::Run => run::run(options),
-        Task::Demo => demo::demo(options, print),
+        Task::Demo { provider } => demo::demo(options, provider, print),
         Task::ConfigCheck { skip_tokens } => config::check(options, skip_tokens),
         Task::ConfigShow => config::show(options),
         Task::Completions(shell) => generate::completions(shell),

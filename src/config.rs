@@ -10,6 +10,7 @@ mod keys;
 mod layers;
 mod log;
 mod problem;
+mod providers;
 mod reader;
 mod suggestion;
 mod value;
@@ -29,6 +30,7 @@ use layers::Layers;
 pub use log::{Log, LogFormat};
 use problem::shown_path;
 pub use problem::{Origin, Place, Problem};
+pub use providers::definition_of;
 pub use reader::Effective;
 use reader::{Least, Section};
 use secrecy::zeroize::Zeroizing;
@@ -109,6 +111,8 @@ pub struct Poll {
     pub max_body_bytes: usize,
     /// Most keys of a listing.
     pub max_keys: usize,
+    /// Most pages of a listing.
+    pub max_pages: usize,
     /// When a listing that lost many keys is believed.
     pub shrink: ShrinkGuard,
     /// How long an expired key that the API no longer lists is kept; zero is not at all.
@@ -235,7 +239,8 @@ impl Config {
             .section("log", |section| Log::read(section, sources))
             .unwrap_or_default();
         let without_accounts = root.problem_count();
-        let accounts = accounts::read(&mut root, &poll, sources);
+        let providers = providers::read(&mut root);
+        let accounts = accounts::read(&mut root, &providers, &poll, sources);
         let are_accounts_good = !tried_environment && root.problem_count() == without_accounts;
         let known = are_accounts_good.then_some(accounts.as_slice());
         let mut entries = keys::read(&mut root, known);
@@ -262,6 +267,7 @@ impl Config {
             inventory: Inventory::new(entries),
             thresholds,
             policy,
+            privileged_scopes: accounts.iter().map(Account::privileged_scopes).collect(),
         });
         Ok(Self {
             web,
@@ -345,6 +351,8 @@ impl Poll {
     /// A key takes some 400 bytes, so that 20,000 keys fit.
     const MAX_BODY_BYTES: u64 = 8 * 1024 * 1024;
     const MAX_KEYS: u64 = 20_000;
+    /// At the usual 100 keys a page, as many keys as that.
+    const MAX_PAGES: u64 = 200;
     /// A week has working days in it, whatever the day that the key expires on.
     const EXPIRED_RETENTION: Duration = Duration::from_hours(24 * 7);
 
@@ -360,6 +368,7 @@ impl Poll {
             attempts: section.number("attempts", Self::ATTEMPTS, 1..=10),
             max_body_bytes: section.number("max_body_bytes", Self::MAX_BODY_BYTES, 1024..=1 << 30),
             max_keys: section.number("max_keys", Self::MAX_KEYS, 1..=1_000_000),
+            max_pages: section.number("max_pages", Self::MAX_PAGES, 1..=10_000),
             shrink: ShrinkGuard {
                 confirmations: section.number(
                     "shrink_confirmations",

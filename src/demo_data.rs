@@ -3,10 +3,14 @@
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
+use crate::fake_api::shapes::{SampleExpiry, SampleKey, Shape};
 use crate::fake_api::{Framing, Reply, Request};
 
 /// The demo's token. It is no secret: only the fake API takes it.
 pub(crate) const TOKEN: &str = "sk_test_ZGVtby1rZXktb2YtdGhlLWV4cG9ydGVyLWl0c2VsZg";
+
+/// The same for other providers; some take a user and a password.
+pub(crate) const SHAPED_TOKEN: &str = "demo:the-token-of-the-demo";
 
 /// A deployment key lives this long and is then replaced by the next: short enough to watch.
 const DEPLOY_KEY_LIFE: TimeDelta = TimeDelta::minutes(10);
@@ -22,16 +26,62 @@ pub(crate) fn answer(
     if !request.line.starts_with("GET /developers/api_keys") {
         return Reply::error(404, "Resource not found", &support_id(asked));
     }
-    let mut reply = if asked.is_multiple_of(3) {
+    let reply = if asked.is_multiple_of(3) {
         trouble(asked / 3 - 1, asked)
     } else {
         Reply::listing(&keys(start, now))
     };
-    reply.headers.push((
-        "Date".to_owned(),
-        now.format("%a, %d %b %Y %H:%M:%S GMT").to_string(),
-    ));
-    reply
+    reply.header("Date", &http_date(now))
+}
+
+/// The answer in another provider's form to a request for `origin`. `polls` is the number of this
+/// poll, counting from 1: every third fails.
+pub(crate) fn shaped_answer(
+    shape: &Shape,
+    request: &Request,
+    origin: &str,
+    polls: usize,
+    start: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Reply {
+    if polls.is_multiple_of(3) {
+        return shaped_trouble(shape, polls / 3 - 1);
+    }
+    let keys = sample_keys(
+        &shape.privileged_scopes(),
+        shape.has_dates_only(),
+        start,
+        now,
+    );
+    shape
+        .answer(request, &keys, origin)
+        .header("Date", &http_date(now))
+}
+
+/// One error after the other, without an end.
+fn shaped_trouble(shape: &Shape, number: usize) -> Reply {
+    match number % 6 {
+        0 => shape.failure(500, "An unexpected error occurred"),
+        1 => shape
+            .failure(429, "Too many requests")
+            .header("Retry-After", "20"),
+        2 => bad_gateway(),
+        3 => shape.failure(403, "The token must not list tokens"),
+        4 => Reply {
+            framing: Framing::FalseLength(1_000_000),
+            ..Reply::body(200, "application/json", "[{\"id\": 1, \"na")
+        },
+        _ => shape.failure(503, "Down for maintenance"),
+    }
+}
+
+fn bad_gateway() -> Reply {
+    let page = "<html><body><h1>502 Bad Gateway</h1></body></html>\n";
+    Reply::body(502, "text/html", page)
+}
+
+fn http_date(now: DateTime<Utc>) -> String {
+    now.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 /// One key's page: what the listing tells and its use, with a secret in full, as the real API has
@@ -44,11 +94,7 @@ pub(crate) fn page(id: &str, start: DateTime<Utc>, now: DateTime<Utc>) -> Reply 
     let Some((number, mut key)) = found else {
         return Reply::error(404, "Resource not found", &support_id(0));
     };
-    let last_used_at = match number {
-        7 => None,
-        _ if number % 3 == 0 => Some(plain(now - TimeDelta::days(100 + number))),
-        _ => Some(plain(now - TimeDelta::minutes(number * 7))),
-    };
+    let last_used_at = last_used_at(number, now).map(plain);
     set(
         &mut key,
         "secret",
@@ -86,11 +132,7 @@ fn trouble(number: usize, asked: usize) -> Reply {
                 "env": "development"
             }),
         ),
-        4 => Reply::body(
-            502,
-            "text/html",
-            "<html><body><h1>502 Bad Gateway</h1></body></html>\n",
-        ),
+        4 => bad_gateway(),
         5 => Reply::error(403, "Missing scope api_keys.read", &id),
         6 => Reply {
             framing: Framing::FalseLength(1_000_000),
@@ -243,11 +285,87 @@ fn keys(start: DateTime<Utc>, now: DateTime<Utc>) -> Vec<Value> {
     keys
 }
 
-/// A key that lives for ten minutes and is then replaced, so that one watches a life.
-fn deploy_key(now: DateTime<Utc>) -> Value {
+/// The same set of keys for other providers than BitGPT, and one that was revoked. `privileged` are
+/// scopes that count as such; `has_dates_only` is where the provider cannot write a time of day.
+fn sample_keys(
+    privileged: &[String],
+    has_dates_only: bool,
+    start: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Vec<SampleKey> {
+    let owned = |texts: &[&str]| texts.iter().copied().map(str::to_owned).collect();
+    let sample = |number: i64, row: &Row| {
+        let (label, expires_in, created_in, scopes, ip_allow_list) = *row;
+        let at = |hours: i64| start + TimeDelta::hours(hours);
+        SampleKey {
+            id: (1_000 + number).to_string(),
+            label: label.to_owned(),
+            expires_at: match expires_in {
+                _ if label == UNREADABLE => SampleExpiry::Unreadable,
+                Some(hours) => SampleExpiry::At(at(hours)),
+                None => SampleExpiry::Never,
+            },
+            created_at: at(created_in),
+            last_used_at: last_used_at(number, now),
+            scopes: if scopes == ADMIN && !privileged.is_empty() {
+                privileged.to_vec()
+            } else {
+                owned(scopes)
+            },
+            ip_allow_list: owned(ip_allow_list),
+            is_disabled: false,
+        }
+    };
+    let rows = ROWS.iter().filter(|(label, ..)| *label != OWN);
+    let mut keys: Vec<_> = (1..)
+        .zip(rows)
+        .map(|(number, row)| sample(number, row))
+        .collect();
+    let revoked = (
+        "revoked: lost laptop",
+        Some(3 * DAY),
+        -80 * DAY,
+        READ,
+        OFFICE,
+    );
+    keys.push(SampleKey {
+        is_disabled: true,
+        ..sample(99, &revoked)
+    });
+    let (number, deployed_at) = deployment(now);
+    // Ten minutes are less than a date can say.
+    if has_dates_only {
+        return keys;
+    }
+    keys.push(SampleKey {
+        id: number.to_string(),
+        expires_at: SampleExpiry::At(deployed_at + DEPLOY_KEY_LIFE),
+        created_at: deployed_at,
+        ..sample(0, &("minutes left: deployment", None, 0, READ, OFFICE))
+    });
+    keys
+}
+
+/// When a key was last used: one never, and every third one months ago.
+fn last_used_at(number: i64, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    match number {
+        7 => None,
+        _ if number % 3 == 0 => Some(now - TimeDelta::days(100 + number)),
+        _ => Some(now - TimeDelta::minutes(number * 7)),
+    }
+}
+
+/// The number and the start of the deployment that `now` is in.
+fn deployment(now: DateTime<Utc>) -> (i64, DateTime<Utc>) {
     let life = DEPLOY_KEY_LIFE.num_seconds();
     let number = now.timestamp().div_euclid(life);
     let start = DateTime::from_timestamp(number * life, 0).unwrap_or(now);
+    (number, start)
+}
+
+/// A key that lives for ten minutes and is then replaced, so that one watches a life.
+fn deploy_key(now: DateTime<Utc>) -> Value {
+    let (number, start) = deployment(now);
     let mut key = key(
         0,
         &(

@@ -1,8 +1,10 @@
-//! A fake BitGPT API on loopback, for the demo and for tests: answers each request as a script
-//! says, well or badly.
+//! A fake API on loopback, for the demo and for tests: answers each request as a script says, well
+//! or badly. `shapes` has the answers of all providers but BitGPT.
 //!
 //! It writes HTTP by hand, because a proper server library would refuse to lie about lengths or
 //! stop in the middle.
+
+pub mod shapes;
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,9 +33,9 @@ pub struct Request {
     pub at: Instant,
     /// The method and the path.
     pub line: String,
-    /// The headers, names in lower case, without the authorization.
+    /// The headers, names in lower case, without the one that carries the token.
     pub headers: Vec<(String, String)>,
-    /// Whether it carried the right bearer token.
+    /// Whether it carried the right token.
     pub is_authorized: bool,
 }
 
@@ -46,7 +48,7 @@ pub struct Reply {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// How the body's end is told.
+    /// How the end of the body is marked.
     pub framing: Framing,
     /// Waited before the first byte.
     pub delay: Duration,
@@ -56,11 +58,11 @@ pub struct Reply {
     pub body_drip: Duration,
     /// The connection ends after this much of the body.
     pub cut_after: Option<usize>,
-    /// The body starts again for ever.
+    /// The body repeats without an end.
     pub is_endless: bool,
 }
 
-/// How the end of a body is told.
+/// How the end of a body is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// `Content-Length`, true.
@@ -137,9 +139,41 @@ impl Reply {
 }
 
 impl Request {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(sent, _)| sent == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// The id of the key whose page is asked for; `None` where the listing is.
     pub fn key_id(&self) -> Option<&str> {
         self.line.strip_prefix("GET /developers/api_keys/")
+    }
+}
+
+/// What a request must carry to reach the script.
+#[derive(Clone, Debug)]
+pub struct Authorization {
+    /// The header, in lower case.
+    pub header: String,
+    /// All of its value.
+    pub value: String,
+    /// What every other request gets.
+    pub refusal: Reply,
+}
+
+impl Authorization {
+    /// A bearer token, and the refusal of BitGPT.
+    pub fn bearer(token: &str) -> Self {
+        Self {
+            header: "authorization".to_owned(),
+            value: format!("Bearer {token}"),
+            refusal: Reply::error(
+                401,
+                "Authentication failed",
+                "support_0197c0ec-0000-7000-8000-000000000401",
+            ),
+        }
     }
 }
 
@@ -159,11 +193,20 @@ impl FakeApi {
         token: &str,
         script: impl FnMut(&Request) -> Reply + Send + 'static,
     ) -> io::Result<Self> {
+        Self::start_with(address, Authorization::bearer(token), script).await
+    }
+
+    /// Listens on `address` and answers requests with this authorization as `script` says.
+    pub async fn start_with(
+        address: SocketAddr,
+        authorization: Authorization,
+        script: impl FnMut(&Request) -> Reply + Send + 'static,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let requests = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::new(Shared {
-            authorization: format!("Bearer {token}"),
+            authorization,
             requests: requests.clone(),
             script: Mutex::new(Box::new(script)),
         });
@@ -206,7 +249,7 @@ impl Drop for FakeApi {
 type Script = Box<dyn FnMut(&Request) -> Reply + Send>;
 
 struct Shared {
-    authorization: String,
+    authorization: Authorization,
     requests: Arc<Mutex<Vec<Request>>>,
     script: Mutex<Script>,
 }
@@ -226,11 +269,7 @@ impl Shared {
             let mut script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
             script(&request)
         } else {
-            Reply::error(
-                401,
-                "Authentication failed",
-                "support_0197c0ec-0000-7000-8000-000000000401",
-            )
+            self.authorization.refusal.clone()
         };
         // The client may be gone; that is its right.
         drop(write(&mut stream, &reply).await);
@@ -243,8 +282,8 @@ impl Shared {
         let mut headers = Vec::new();
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
-            if name == "authorization" {
-                is_authorized = value == self.authorization;
+            if name == self.authorization.header {
+                is_authorized = value == self.authorization.value;
             } else {
                 headers.push((name, value.to_owned()));
             }

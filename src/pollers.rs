@@ -146,7 +146,7 @@ impl Pollers {
         let (mut changed, mut added, mut removed) = (Vec::new(), Vec::new(), Vec::new());
         for account in &config.accounts {
             let is_same_api = |known: &PollerHandle| {
-                let api = |of: &Account| (of.provider, of.base_url.clone());
+                let api = |of: &Account| (of.provider.clone(), of.base_url.clone());
                 api(&known.account) == api(account)
             };
             let is_known = before.get(&account.name).map(is_same_api);
@@ -272,9 +272,13 @@ impl Pollers {
                     mark_key.or_else(secret::random_mark_key),
                     now,
                 ));
+                let known = store.clone();
                 let poller = Poller {
                     details: has_details.then(|| reader(lister.clone(), details, now)),
-                    attempt: async move |deadline| lister.attempt(deadline).await,
+                    attempt: async move |deadline| {
+                        let held = known.state(id).and_then(|state| state.held.clone());
+                        lister.attempt(deadline, held.as_deref()).await
+                    },
                     state,
                     attempts_max,
                     store: store.clone(),
@@ -391,7 +395,7 @@ fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
         name: account.name.as_str().into(),
         provider: profile.name.as_ref().into(),
         listing_scope: profile.listing_scope.as_deref().map(Into::into),
-        base_url: account.base_url.as_str().into(),
+        base_url: account.provider.identity(&account.base_url).into(),
         interval: account.interval,
         shrink: config.poll.shrink,
         expired_retention: delta(config.poll.expired_retention),
@@ -400,7 +404,7 @@ fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
 
 fn settings(account: &Account, config: &Config) -> ListerSettings {
     ListerSettings {
-        provider: account.provider,
+        provider: account.provider.clone(),
         target: Arc::new(Target {
             base_url: account.base_url.clone(),
             proxy_url: account.proxy_url.clone(),
@@ -409,6 +413,7 @@ fn settings(account: &Account, config: &Config) -> ListerSettings {
         }),
         ca_file: account.ca_file.clone(),
         keys_max: config.poll.max_keys,
+        pages_max: config.poll.max_pages,
         expected_env: account.expected_env.clone(),
     }
 }

@@ -6,7 +6,10 @@
 
 pub mod bitgpt;
 mod connection;
+pub mod definitions;
 pub mod http;
+mod json_body;
+pub mod json_list;
 pub mod lister;
 pub mod paging_hints;
 mod pending;
@@ -17,9 +20,12 @@ pub mod secret_fields;
 pub mod time_format;
 pub mod tls;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::{HeaderName, HeaderValue};
 use chrono::{DateTime, TimeDelta, Utc};
+use url::Url;
 
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId};
@@ -27,6 +33,7 @@ use crate::domain::listing::Listing;
 use crate::domain::text::Line;
 use crate::domain::token_mark::TokenMark;
 use crate::provider::http::Session;
+use crate::provider::json_list::JsonList;
 use crate::provider::profile::Profile;
 use crate::secret::Token;
 
@@ -34,11 +41,13 @@ use crate::secret::Token;
 pub const SAVED_WITHOUT_PROVIDER: &str = bitgpt::NAME;
 
 /// A provider of API keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Provider {
     /// BitGPT, the default.
     #[default]
     BitGpt,
+    /// One whose definition says how it lists keys as JSON.
+    Json(Arc<JsonList>),
 }
 
 /// A listing that succeeded, with what came beside it.
@@ -99,17 +108,27 @@ pub struct Rules<'a> {
     pub token: &'a Token,
     /// Most keys of a listing.
     pub keys_max: usize,
+    /// Most pages of a listing.
+    pub pages_max: usize,
     /// The environment that the API must say it is.
     pub expected_env: Option<&'a str>,
+    /// The listing before this one.
+    pub held: Option<&'a Listing>,
 }
 
 impl Provider {
-    /// Every built-in provider.
-    pub const ALL: [Self; 1] = [Self::BitGpt];
+    /// Every provider with code of its own.
+    pub const NATIVE: [Self; 1] = [Self::BitGpt];
+
+    /// The names of the providers that need no definition of the user's own, the default one first.
+    pub fn built_in_names() -> impl Iterator<Item = &'static str> {
+        let native = [bitgpt::NAME].into_iter();
+        native.chain(definitions::BUILT_IN.iter().map(|(name, _)| *name))
+    }
 
     /// The variables that make an account without a configuration file, for people.
     pub fn environment_variables() -> String {
-        let providers = Self::ALL.iter();
+        let providers = Self::NATIVE.into_iter();
         let variables = providers.filter_map(|provider| provider.profile().environment);
         let named = variables.map(|it| format!("{} or {}", it.token_file, it.token));
         named.collect::<Vec<_>>().join(" or ")
@@ -119,6 +138,35 @@ impl Provider {
     pub fn profile(&self) -> &Profile {
         match self {
             Self::BitGpt => &bitgpt::PROFILE,
+            Self::Json(json_list) => json_list.profile(),
+        }
+    }
+
+    /// What tells its listing at `base_url` from others of the same provider there: with other
+    /// parameters, the keys are other keys.
+    pub fn identity(&self, base_url: &Url) -> String {
+        match self {
+            Self::BitGpt => base_url.to_string(),
+            Self::Json(json_list) => {
+                let base_url = base_url.as_str().trim_end_matches('/');
+                format!("{base_url}{}", json_list.request().path)
+            }
+        }
+    }
+
+    /// Whether a listing says when each key was last used.
+    pub fn lists_last_use(&self) -> bool {
+        match self {
+            Self::BitGpt => false,
+            Self::Json(json_list) => json_list.definition().facts.last_used_at.is_some(),
+        }
+    }
+
+    /// Headers of its requests besides those of all providers.
+    fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        match self {
+            Self::BitGpt => &[],
+            Self::Json(json_list) => &json_list.request().headers,
         }
     }
 
@@ -126,6 +174,7 @@ impl Provider {
     async fn list(&self, session: &mut Session, rules: &Rules<'_>) -> Result<Listed, Failure> {
         let listed = match self {
             Self::BitGpt => bitgpt::list(session, rules).await,
+            Self::Json(json_list) => json_list::list(session, json_list, rules).await,
         };
         listed?.usable()
     }
@@ -138,12 +187,12 @@ impl Provider {
         rules: &Rules<'_>,
         now: fn() -> DateTime<Utc>,
     ) -> Result<Details, Failure> {
-        if !self.profile().has_details {
-            let why = "this provider has no details of a key";
-            return Err(Failure::new(Reason::Internal, why));
-        }
         match self {
             Self::BitGpt => bitgpt::details(session, id, rules, now).await,
+            Self::Json(_) => {
+                let why = "this provider has no details of a key";
+                Err(Failure::new(Reason::Internal, why))
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::HeaderValue;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -36,6 +37,15 @@ pub struct Mask {
     pub separator: Cow<'static, str>,
     /// Fewest characters before the separator that identify a secret: more than all share.
     pub first_chars_min: usize,
+}
+
+/// How a header carries a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenForm {
+    /// As it is.
+    Plain,
+    /// As base64; the token is a user and a password with a colon between them (RFC 7617).
+    Base64,
 }
 
 /// Why a token cannot be used. The text names the source, never its content.
@@ -145,12 +155,25 @@ impl Token {
     }
 
     /// The value of a header that carries the token after `prefix`, marked sensitive.
-    pub fn header(&self, prefix: &str) -> HeaderValue {
-        let text = Zeroizing::new(format!("{prefix}{}", self.0.expose_secret()));
+    pub fn header(&self, prefix: &str, form: TokenForm) -> HeaderValue {
+        let token = self.0.expose_secret();
+        let text = Zeroizing::new(match form {
+            TokenForm::Plain => [prefix, token].concat(),
+            TokenForm::Base64 => {
+                let encoded = Zeroizing::new(BASE64_STANDARD.encode(token));
+                [prefix, &encoded].concat()
+            }
+        });
         let mut value =
             HeaderValue::from_str(&text).expect("printable ASCII is a valid header value");
         value.set_sensitive(true);
         value
+    }
+
+    /// Whether it is a user and a password with a colon between them.
+    pub fn is_user_and_password(&self) -> bool {
+        let parts = self.0.expose_secret().split_once(':');
+        parts.is_some_and(|(user, password)| !user.is_empty() && !password.is_empty())
     }
 
     /// Whether `secret` shows this token: whole, or masked where secrets are.
@@ -295,7 +318,8 @@ mod tests {
         for shown in [
             format!("{:?}", token()),
             format!("{source:?}"),
-            format!("{:?}", token().header("Bearer ")),
+            format!("{:?}", token().header("Bearer ", TokenForm::Plain)),
+            format!("{:?}", token().header("Basic ", TokenForm::Base64)),
         ] {
             assert!(!shown.contains("MDE5"), "{shown}");
         }

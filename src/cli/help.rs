@@ -38,6 +38,7 @@ why if it cannot start, for example because the address is in use.
 
 Examples:
   api-key-exporter demo
+  api-key-exporter demo --provider gitlab
   api-key-exporter demo --web.listen-address 127.0.0.1:0    (any free port)";
 
 /// After the options of `config check --help`.

@@ -7,12 +7,16 @@ use chrono::TimeDelta;
 
 use crate::app::{self, Exit, RunError};
 use crate::cli::Options;
-use crate::config::{Config, Sources};
-use crate::demo_data::{self, TOKEN};
+use crate::config::{Config, Sources, definition_of};
+use crate::demo_data::{self, SHAPED_TOKEN, TOKEN};
 use crate::fake_api::FakeApi;
+use crate::fake_api::shapes::Shape;
 use crate::os::clock;
 use crate::os::systemd::Unit;
+use crate::provider::Provider;
+use crate::provider::definitions::BUILT_IN;
 use crate::reload::Load;
+use crate::secret::Token;
 use crate::server::routes::Paths;
 
 /// Where the fake API listens: on a free port that only this machine reaches.
@@ -22,14 +26,32 @@ const API_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::L
 /// the environment.
 const TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_TOKEN";
 
-/// Runs the demo. `print` gets what people should read first.
-pub(super) fn demo(options: &Options, print: &dyn Fn(&str)) -> Exit {
-    let sources = sources(&app::sources(options));
+/// Runs the demo of a provider. `print` gets what people should read first.
+pub(super) fn demo(options: &Options, provider: &'static str, print: &dyn Fn(&str)) -> Exit {
+    let token = if is_native(provider) {
+        TOKEN
+    } else {
+        SHAPED_TOKEN
+    };
+    let sources = sources(&app::sources(options), token);
     let of_problems = sources.clone();
     let prepare = async || {
-        let api = start_api().await.map_err(RunError::Demo)?;
+        // What is asked depends on everything but the address.
+        let config = Config::parse(&config_text(provider, API_ADDRESS), &sources);
+        let config = config.map_err(|problems| {
+            let problems = problems.iter().map(ToString::to_string);
+            let problems = problems.collect::<Vec<_>>().join("; ");
+            RunError::Demo(std::io::Error::other(problems))
+        })?;
+        let provider_of_account = config.accounts.first().map(|it| it.provider.clone());
+        let api = match provider_of_account.unwrap_or_default() {
+            Provider::BitGpt => start_api().await,
+            Provider::Json(list) => start_shaped_api(Shape::new((*list).clone())).await,
+        };
+        let api = api.map_err(RunError::Demo)?;
         // The API lives as long as the function that names its address.
-        let load: Load = Arc::new(move || Config::parse(&config_text(api.address()), &sources));
+        let load: Load =
+            Arc::new(move || Config::parse(&config_text(provider, api.address()), &sources));
         Ok(load)
     };
     app::serve(
@@ -37,8 +59,12 @@ pub(super) fn demo(options: &Options, print: &dyn Fn(&str)) -> Exit {
         Unit::default(),
         false,
         &|problems| app::misconfigured_daemon(&of_problems, problems),
-        &|urls, config| print(&welcome(urls, &config.web.paths)),
+        &|urls, config| print(&welcome(provider, urls, &config.web.paths)),
     )
+}
+
+fn is_native(provider: &str) -> bool {
+    BUILT_IN.iter().all(|(name, _)| *name != provider)
 }
 
 /// Starts the fake API.
@@ -57,22 +83,63 @@ async fn start_api() -> std::io::Result<FakeApi> {
     .await
 }
 
+/// Starts the fake API of another provider.
+async fn start_shaped_api(shape: Shape) -> std::io::Result<FakeApi> {
+    let mut polls = 0;
+    let start = clock::now();
+    let token = Token::parse(SHAPED_TOKEN.as_bytes(), TOKEN_VARIABLE);
+    let token = token.map_err(|error| std::io::Error::other(error.to_string()))?;
+    let authorization = shape.authorization(&token);
+    FakeApi::start_with(API_ADDRESS, authorization, move |request| {
+        if shape.is_first(request) {
+            polls += 1;
+        }
+        let host = request.header("host").unwrap_or_default();
+        let origin = format!("http://{host}");
+        demo_data::shaped_answer(&shape, request, &origin, polls, start, clock::now())
+    })
+    .await
+}
+
 /// What the daemon runs on: everything at its default but for a poll every ten seconds, so that
 /// there is something to see, every policy on, details, and an inventory. One attempt a poll,
 /// because the fake's errors come one request at a time and a retry would hide them.
-fn config_text(api: SocketAddr) -> String {
+fn config_text(provider: &str, api: SocketAddr) -> String {
     let muted_until = clock::now() + TimeDelta::days(14);
     let muted_until = muted_until.format("%Y-%m-%d");
+    let params = params(provider);
+    let own_key = if is_native(provider) { OWN_KEY } else { "" };
     format!(
         "poll.interval = \"10s\"\npoll.timeout = \"5s\"\npoll.attempts = 1\n\
          details.enabled = true\ndetails.requests_per_minute = 120\ndetails.interval = \"10m\"\n\
          policy.max_allowed_addresses = 65536\npolicy.max_age = \"540d\"\n\
          policy.max_lifetime = \"365d\"\npolicy.max_unused = \"90d\"\n\
-         [[accounts]]\nname = \"demo\"\nbase_url = \"http://{api}\"\ntoken_env = \"{TOKEN_VARIABLE}\"\n\
-         {INVENTORY}\
+         [[accounts]]\nname = \"demo\"\nprovider = \"{provider}\"\nbase_url = \"http://{api}\"\n\
+         token_env = \"{TOKEN_VARIABLE}\"\nparams = {{ {params} }}\n\
+         {INVENTORY}{own_key}\
          [[keys]]\nmatch = \"expired long ago\"\nname = \"Old shop\"\nteam = \"shop\"\n\
          muted_until = {muted_until}\nreason = \"is removed with the old shop\"\n"
     )
+}
+
+/// The entry of the exporter's own key, which is known among keys of BitGPT only.
+const OWN_KEY: &str = r#"
+[[keys]]
+match = "api-key-exporter itself"
+name = "Key exporter"
+team = "platform"
+"#;
+
+/// A value for each parameter that the provider needs.
+fn params(provider: &str) -> String {
+    let built_in = BUILT_IN.iter().find(|(name, _)| *name == provider);
+    let definition = built_in.and_then(|(name, text)| definition_of(name, text).ok());
+    let params = definition.iter().flat_map(|it| {
+        let needed = it.request.params().into_iter();
+        needed.filter(|name| !it.request.defaults.contains_key(*name))
+    });
+    let params: Vec<_> = params.map(|name| format!("{name} = \"demo\"")).collect();
+    params.join(", ")
 }
 
 /// Whose the demo's keys are; a few are nobody's.
@@ -103,10 +170,6 @@ match = "minutes left: deployment"
 name = "Deployment"
 team = "platform"
 [[keys]]
-match = "api-key-exporter itself"
-name = "Key exporter"
-team = "platform"
-[[keys]]
 match = "privileged: *"
 team = "security"
 [[keys]]
@@ -116,8 +179,8 @@ team = "analytics"
 
 /// The flags of the command line and nothing of the environment: a demo does not depend on the
 /// machine.
-fn sources(given: &Sources) -> Sources {
-    let environment = [(TOKEN_VARIABLE.to_owned(), TOKEN.to_owned())].into();
+fn sources(given: &Sources, token: &str) -> Sources {
+    let environment = [(TOKEN_VARIABLE.to_owned(), token.to_owned())].into();
     Sources {
         file: None,
         environment,
@@ -129,15 +192,15 @@ fn sources(given: &Sources) -> Sources {
 }
 
 /// What people read first.
-fn welcome(urls: &[String], paths: &Paths) -> String {
+fn welcome(provider: &str, urls: &[String], paths: &Paths) -> String {
     let (prefix, telemetry) = (&paths.prefix, &paths.telemetry);
     let pages = |url: &String| {
         format!("  start page  {url}{prefix}/\n  metrics     {url}{prefix}{telemetry}\n")
     };
     let pages: String = urls.iter().map(pages).collect();
     format!(
-        "api-key-exporter demo: an embedded fake BitGPT API, polled every 10 s. About every third poll\n\
-         fails in another way, and the log below says how. Nothing leaves this machine.\n\n\
+        "api-key-exporter demo: an embedded fake API of {provider}, polled every 10 s. About every\n\
+         third poll fails in another way, and the log below says how. Nothing leaves this machine.\n\n\
          {pages}\nStop it with Ctrl-C.\n\n"
     )
 }

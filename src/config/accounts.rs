@@ -8,12 +8,15 @@ use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use crate::config::problem::{Origin, Problem, is_path, shown};
+use crate::config::providers::{self, Candidate, Candidates};
 use crate::config::reader::{Effective, Section};
 use crate::config::{ENV_PREFIX, Poll, Sources};
+use crate::domain::glob::Glob;
 use crate::domain::text;
 use crate::provider::Provider;
-use crate::provider::profile::EnvironmentAccount;
-use crate::secret::{Token, TokenSource};
+use crate::provider::json_list::JsonList;
+use crate::provider::profile::{EnvironmentAccount, Profile};
+use crate::secret::{Token, TokenForm, TokenSource};
 
 /// Most accounts of one exporter. Each has a task, some KiB of memory, two files at most while it
 /// is polled, and some 70 lines in each scrape: 40 MiB of so many.
@@ -46,6 +49,13 @@ pub struct Account {
 }
 
 impl Account {
+    /// Its name, and the scopes that its provider counts as privileged.
+    pub(super) fn privileged_scopes(&self) -> (Box<str>, Box<[Glob]>) {
+        let scopes = self.provider.profile().privileged_scopes.iter();
+        let globs = scopes.filter_map(|scope| Glob::parse(scope));
+        (self.name.as_str().into(), globs.collect())
+    }
+
     /// Whether the account is polled in the same way as `other`: from the same place, with a token
     /// from the same source.
     pub fn is_polled_like(&self, other: &Self) -> bool {
@@ -104,9 +114,14 @@ fn is_about_accounts(variable: &str) -> bool {
 }
 
 /// Reads all accounts; without any, makes one named `default` from the environment.
-pub(super) fn read(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Vec<Account> {
+pub(super) fn read(
+    root: &mut Section<'_>,
+    candidates: &Candidates,
+    poll: &Poll,
+    sources: &Sources,
+) -> Vec<Account> {
     let read = root.sections("accounts", |section| {
-        let (name, account) = account(section, poll, sources);
+        let (name, account) = account(section, candidates, poll, sources);
         ((name, section.origin_in_force("name")), account)
     });
     let (names, accounts): (Vec<(String, Origin)>, Vec<Option<Account>>) = read.into_iter().unzip();
@@ -131,36 +146,43 @@ pub(super) fn read(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Ve
 }
 
 /// The account's name, for comparison with the others', and the account where all of it is right.
-fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> (String, Option<Account>) {
+fn account(
+    section: &mut Section<'_>,
+    candidates: &Candidates,
+    poll: &Poll,
+    sources: &Sources,
+) -> (String, Option<Account>) {
     let name = section.text(
         "name",
         NAME,
         "a name of 1 to 64 characters, without control characters, that does not look like a key",
         parse_name,
     );
-    let named = |provider: &Provider| (provider.profile().name.to_string(), *provider);
-    let named: Vec<(String, Provider)> = Provider::ALL.iter().map(named).collect();
-    let providers: Vec<(&str, Provider)> = named
-        .iter()
-        .map(|(name, it)| (name.as_str(), *it))
-        .collect();
-    let default = Provider::default();
-    let provider = section.choice("provider", &default.profile().name, &providers);
-    let profile = provider.profile();
-    let base_url = section.text(
+    let provider = provider(section, candidates);
+    let profile = provider.as_ref().map(Provider::profile);
+    let before = section.problem_count();
+    let base_url = section.optional_text(
         "base_url",
-        &profile.base_url,
-        "an https:// URL without user, query or fragment (http:// only to a loopback address)",
+        profile.and_then(|profile| profile.base_url.as_deref()),
+        BASE_URL,
         parse_base_url,
     );
+    if base_url.is_none() && profile.is_some() {
+        section.missing("base_url", before, BASE_URL);
+    }
     let token = token(section, sources);
+    if let (Some(profile), Some(token)) = (profile, &token)
+        && !sources.skip_tokens
+    {
+        check_user_and_password(section, profile, token);
+    }
     let expected_env = section.optional_text(
         "expected_env",
         None,
         "\"production\" or \"development\"",
         |text| matches!(text, "production" | "development").then(|| text.to_owned()),
     );
-    if expected_env.is_some() && !profile.has_environments {
+    if expected_env.is_some() && profile.is_some_and(|profile| !profile.has_environments) {
         let why = "this provider does not say which environment it is";
         section.problem("expected_env", None, why);
     }
@@ -179,7 +201,7 @@ fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> (String
         "an http:// or https:// URL",
         parse_proxy_url,
     );
-    if proxy_url.is_some() && base_url.scheme() == "http" {
+    if proxy_url.is_some() && base_url.as_ref().is_some_and(|url| url.scheme() == "http") {
         section.problem(
             "proxy_url",
             None,
@@ -189,7 +211,8 @@ fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> (String
     let interval = section
         .optional_duration("interval", None, Poll::INTERVAL_RANGE)
         .unwrap_or(poll.interval);
-    let account = token.map(|token| Account {
+    let complete = provider.zip(base_url).zip(token);
+    let account = complete.map(|((provider, base_url), token)| Account {
         name: name.clone(),
         provider,
         base_url,
@@ -200,6 +223,56 @@ fn account(section: &mut Section<'_>, poll: &Poll, sources: &Sources) -> (String
         interval,
     });
     (name, account)
+}
+
+const BASE_URL: &str =
+    "an https:// URL without user, query or fragment (http:// only to a loopback address)";
+
+/// The account's provider with the account's parameters; `None` where something is wrong with
+/// either, which is noted.
+fn provider(section: &mut Section<'_>, candidates: &Candidates) -> Option<Provider> {
+    let choices: Vec<(&str, &Candidate)> = candidates
+        .iter()
+        .map(|(name, candidate)| (name.as_str(), candidate))
+        .collect();
+    let default = Provider::default();
+    let candidate = section.choice("provider", &default.profile().name, &choices);
+    let params = providers::params(section);
+    let problems = match candidate {
+        Candidate::Native(provider) => {
+            if params.is_empty() {
+                return Some(provider.clone());
+            }
+            let unknown = |name| (name, "this provider has no such parameter");
+            params.into_keys().map(unknown).collect()
+        }
+        Candidate::Defined(definition) => match JsonList::new(definition, &params) {
+            Ok(json_list) => return Some(Provider::Json(json_list.into())),
+            Err(problems) => problems,
+        },
+        Candidate::Broken => return None,
+    };
+    for (name, why) in problems {
+        section.problem(&format!("params.{name}"), None, why);
+    }
+    None
+}
+
+/// Basic authentication needs both in the token file.
+fn check_user_and_password(section: &mut Section<'_>, profile: &Profile, source: &TokenSource) {
+    if profile.token_form != TokenForm::Base64 {
+        return;
+    }
+    if let Ok(token) = source.read()
+        && !token.is_user_and_password()
+    {
+        let name = match source {
+            TokenSource::File(_) => "token_file",
+            TokenSource::Env { .. } => "token_env",
+        };
+        let why = "must hold user:password: the provider uses basic authentication";
+        section.problem(name, None, why);
+    }
 }
 
 /// Exactly one of `token_file` and `token_env`, readable now: a daemon that starts without its
@@ -281,9 +354,9 @@ fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> O
         let set = |variable: &str| sources.environment.contains_key(variable);
         sources.skip_tokens || set(variables.token_file) || set(variables.token)
     };
-    let with_variables = Provider::ALL
+    let with_variables = Provider::NATIVE
         .into_iter()
-        .find_map(|it| Some((it, it.profile().environment.filter(is_set)?)));
+        .find_map(|it| Some((it.clone(), it.profile().environment.filter(is_set)?)));
     let Some((provider, variables)) = with_variables else {
         root.general_problem(format!(
             "no account: set {} in the environment, or write [[accounts]] into the file named by \
@@ -305,6 +378,7 @@ fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> O
         None => (variables.token, from_variable(variables.token, sources)),
     };
     let profile = provider.profile();
+    let base_url = profile.base_url.as_deref().unwrap_or_default();
     let token = checked(source, sources)
         .map_err(|why| root.general_problem(format!("{variable}: {why}")))
         .ok()?;
@@ -315,7 +389,7 @@ fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> O
     let set = [
         ("name", NAME.to_owned()),
         ("provider", profile.name.to_string()),
-        ("base_url", profile.base_url.to_string()),
+        ("base_url", base_url.to_owned()),
     ];
     let origin = Origin::Environment(variable.to_owned());
     let in_force = set
@@ -337,8 +411,8 @@ fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> O
     }
     Some(Account {
         name: NAME.to_owned(),
+        base_url: parse_base_url(base_url)?,
         provider,
-        base_url: parse_base_url(&profile.base_url)?,
         token,
         expected_env: None,
         ca_file: None,
@@ -353,7 +427,7 @@ fn parse_name(text: &str) -> Option<String> {
     (is_short && is_clean).then(|| text.to_owned())
 }
 
-fn parse_base_url(text: &str) -> Option<Url> {
+pub(super) fn parse_base_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let is_loopback = match url.host()? {
         Host::Domain(name) => name == "localhost",

@@ -10,7 +10,6 @@ use crate::domain::assessment::Thresholds;
 use crate::domain::glob::Glob;
 use crate::domain::policy::Limits;
 use crate::os::clock::delta;
-use crate::provider::Provider;
 
 /// From the shortest notice that an alert could be sent with, to ten years, which outlives keys.
 pub(super) const NOTICE_RANGE: RangeInclusive<Duration> =
@@ -81,8 +80,6 @@ pub(super) fn read_thresholds(section: &mut Section<'_>) -> Thresholds {
 }
 
 pub(super) fn read_limits(section: &mut Section<'_>) -> Limits {
-    let provider = Provider::default();
-    let privileged = &provider.profile().privileged_scopes;
     let age = |section: &mut Section<'_>, name| {
         section.optional_duration(name, None, AGE_RANGE).map(delta)
     };
@@ -90,13 +87,12 @@ pub(super) fn read_limits(section: &mut Section<'_>) -> Limits {
         never_expires: section.flag("never_expires", true),
         no_ip_allow_list: section.flag("no_ip_allow_list", true),
         privileged_scopes: section
-            .any_list(
+            .optional_list(
                 "privileged_scopes",
-                privileged,
                 "a pattern for scopes such as \"users.*\", 1 to 255 characters",
                 Glob::parse,
             )
-            .into(),
+            .map(Into::into),
         // 2^62 is more than any number of addresses that one counts.
         max_allowed_addresses: section.optional_number("max_allowed_addresses", 1..=1 << 62),
         max_age: age(section, "max_age"),

@@ -122,6 +122,200 @@ impl<'a> Section<'a> {
         read_ones
     }
 
+    /// Reads each table of a table of named ones, `[name.NAME]`, in order of the names.
+    pub(super) fn named_sections<T>(
+        &mut self,
+        name: &'static str,
+        read: impl Fn(&str, &mut Section<'_>) -> T,
+    ) -> Vec<(String, T)> {
+        let wanted = format!("must be sections, [{name}.NAME]");
+        let tables = match self.take(name).map(value::table) {
+            None => return Vec::new(),
+            Some(Ok(tables)) => tables,
+            Some(Err(other)) => {
+                self.wrong(name, &other, &wanted);
+                return Vec::new();
+            }
+        };
+        let mut tables: Vec<(String, Value)> = tables.into_iter().collect();
+        tables.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut read_ones = Vec::new();
+        for (key, table) in tables {
+            let path = format!("{name}.{}", text::label(&key));
+            let place = value::place(&table);
+            match value::table(table) {
+                Ok(values) => {
+                    let header = (format!("[{path}]"), 0);
+                    let read = |section: &mut Section<'_>| read(&key, section);
+                    let read = self.child(values, place, path, header, read);
+                    read_ones.push((key, read));
+                }
+                Err(other) => self.wrong(&path, &other, &wanted),
+            }
+        }
+        read_ones
+    }
+
+    /// Reads a table that is the value of an option; `None` where there is none, or something else.
+    pub(super) fn inline<T>(
+        &mut self,
+        name: &'static str,
+        wanted: &str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Option<T> {
+        let given = self.take_inline(name)?;
+        let (path, place) = (self.path_of(name), value::place(&given));
+        match value::table(given) {
+            Ok(values) => Some(self.unshown(values, place, path, read)),
+            Err(other) => {
+                self.wrong(name, &other, &format!("must be {wanted}"));
+                None
+            }
+        }
+    }
+
+    /// As [`Section::inline`] for a list of such tables.
+    pub(super) fn inline_list<T>(
+        &mut self,
+        name: &'static str,
+        wanted: &str,
+        read: impl Fn(&mut Section<'_>) -> T,
+    ) -> Vec<T> {
+        let Some(given) = self.take_inline(name) else {
+            return Vec::new();
+        };
+        let tables = match value::list(given) {
+            Ok(tables) => tables,
+            Err(other) => {
+                self.wrong(name, &other, &format!("must be {wanted}"));
+                return Vec::new();
+            }
+        };
+        let mut read_ones = Vec::new();
+        for (index, table) in tables.into_iter().enumerate() {
+            let path = format!("{}[{index}]", self.path_of(name));
+            let place = value::place(&table);
+            match value::table(table) {
+                Ok(values) => read_ones.push(self.unshown(values, place, path, &read)),
+                Err(other) => self.wrong(name, &other, &format!("must be {wanted}")),
+            }
+        }
+        read_ones
+    }
+
+    /// Reads a table of texts with names of any kind, in order of the names. Numbers and flags
+    /// count as the text that they are written as.
+    pub(super) fn inline_texts<T>(
+        &mut self,
+        name: &'static str,
+        wanted: &str,
+        parse: impl Fn(&str, &str) -> Option<T>,
+    ) -> Vec<T> {
+        let read = |section: &mut Section<'_>| {
+            let mut values: Vec<(String, Value)> = section.values.drain().collect();
+            values.sort_by(|a, b| a.0.cmp(&b.0));
+            let mut parsed = Vec::new();
+            for (key, value) in values {
+                let text = value::scalar_text(&value);
+                match text.and_then(|text| parse(&key, &text)) {
+                    Some(read) => parsed.push(read),
+                    None => section.wrong(&text::label(&key), &value, &format!("must be {wanted}")),
+                }
+            }
+            parsed
+        };
+        self.inline(name, &format!("a table of {wanted}"), read)
+            .unwrap_or_default()
+    }
+
+    /// Reads a list of values of several kinds; `None` where the option is not set, or wrong.
+    pub(super) fn values<T>(
+        &mut self,
+        name: &'static str,
+        wanted: &str,
+        parse: impl Fn(&Value) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let given = self.take_inline(name)?;
+        let list = given.clone().into_array().unwrap_or_default();
+        let parsed: Option<Vec<T>> = list.iter().map(parse).collect();
+        if parsed.is_none() || list.is_empty() {
+            self.wrong(name, &given, &format!("must be {wanted}"));
+            return None;
+        }
+        parsed
+    }
+
+    /// Reads a value of any kind that `parse` takes.
+    pub(super) fn value<T>(
+        &mut self,
+        name: &'static str,
+        wanted: &str,
+        parse: impl FnOnce(&Value) -> Option<T>,
+    ) -> Option<T> {
+        let given = self.take_inline(name)?;
+        let parsed = parse(&given);
+        if parsed.is_none() {
+            self.wrong(name, &given, &format!("must be {wanted}"));
+        }
+        parsed
+    }
+
+    /// Whether the option is text, where it may also be something else.
+    pub(super) fn is_text(&self, name: &str) -> bool {
+        self.values.get(name).and_then(value::text).is_some()
+    }
+
+    /// Reads nothing more, so that no option is called unknown.
+    pub(super) fn forget_rest(&mut self) {
+        self.values.clear();
+    }
+
+    /// Notes that an option must be set, where it is not and no problem says more.
+    pub(super) fn missing(&mut self, name: &str, problems_before: usize, wanted: &str) {
+        if self.problem_count() == problems_before {
+            self.problem(name, None, &format!("is missing: must be {wanted}"));
+        }
+    }
+
+    /// Takes an option that is shown as it is written.
+    fn take_inline(&mut self, name: &'static str) -> Option<Value> {
+        let given = self.take(name);
+        let origin = given.as_ref().map(|given| self.origin(name, given));
+        let (section, index) = self.header.clone();
+        self.effective.push(Effective {
+            section,
+            index,
+            name: name.to_owned(),
+            value: given.as_ref().map(value::as_toml),
+            origin: origin.unwrap_or(Origin::Default),
+        });
+        given
+    }
+
+    /// Reads a table whose options are shown as part of the option that it is the value of.
+    fn unshown<T>(
+        &mut self,
+        values: Map<String, Value>,
+        place: Option<Place>,
+        path: String,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> T {
+        let mut effective = Vec::new();
+        let mut section = Section {
+            values,
+            path,
+            header: (String::new(), 0),
+            file: self.file,
+            place,
+            known: Vec::new(),
+            problems: &mut *self.problems,
+            effective: &mut effective,
+        };
+        let read = read(&mut section);
+        section.finish();
+        read
+    }
+
     /// Names every option that nobody asked for.
     pub(super) fn finish(&mut self) {
         let mut unknown: Vec<(String, Value)> = self.values.drain().collect();
@@ -370,6 +564,16 @@ impl<'a> Section<'a> {
         self.texts(name, default, wanted, 0, parse)
     }
 
+    /// As [`Section::any_list`], for an option that may be left out.
+    pub(super) fn optional_list<T>(
+        &mut self,
+        name: &'static str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        self.optional_texts(name, None, wanted, 0, parse)
+    }
+
     fn texts<T>(
         &mut self,
         name: &'static str,
@@ -379,6 +583,18 @@ impl<'a> Section<'a> {
         parse: impl Fn(&str) -> Option<T>,
     ) -> Vec<T> {
         let default = default.iter().map(|text| (*text).to_owned()).collect();
+        self.optional_texts(name, Some(default), wanted, least, parse)
+            .unwrap_or_default()
+    }
+
+    fn optional_texts<T>(
+        &mut self,
+        name: &'static str,
+        default: Option<Vec<String>>,
+        wanted: &str,
+        least: usize,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
         let show = |texts: &Vec<String>| {
             format!(
                 "[{}]",
@@ -389,15 +605,15 @@ impl<'a> Section<'a> {
                     .join(", ")
             )
         };
-        let texts = self.read(name, Some(default), show, |value| {
+        let texts = self.read(name, default, show, |value| {
             let texts = value::texts(value).filter(|texts| texts.len() >= least);
             texts.ok_or_else(|| format!("must be a list of {wanted}"))
         });
-        let texts = texts.unwrap_or_default();
+        let texts = texts?;
         for text in texts.iter().filter(|text| parse(text).is_none()) {
             self.problem(name, Some(text), &format!("must be {wanted}"));
         }
-        texts.iter().filter_map(|text| parse(text)).collect()
+        Some(texts.iter().filter_map(|text| parse(text)).collect())
     }
 
     /// Notes a problem with an option of this section that was read before.

@@ -221,7 +221,7 @@ fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
          query or fragment (http:// only to a loopback address)",
         "accounts[0].token_file (file a.toml): no token: set token_file (a path) or token_env (a variable's name)",
         "telemetry (file a.toml): unknown option; known here: inventory_file, web, poll, \
-         details, thresholds, policy, metrics, state, log, accounts, keys",
+         details, thresholds, policy, metrics, state, log, providers, accounts, keys",
     ];
     assert_eq!(problems(text, &[]), expected);
 }
@@ -277,7 +277,7 @@ fn what_stands_in_the_place_of_a_section_is_a_problem() {
 fn unknown_variables_of_ours_are_problems_too() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"";
     let expected = "poll.intervall (environment API_KEY_EXPORTER__POLL__INTERVALL): unknown option; did you mean interval? known here: \
-                    interval, timeout, attempts, max_body_bytes, max_keys, shrink_confirmations, shrink_ratio, expired_retention";
+                    interval, timeout, attempts, max_body_bytes, max_keys, max_pages, shrink_confirmations, shrink_ratio, expired_retention";
     assert_eq!(
         problems(account, &[("API_KEY_EXPORTER__POLL__INTERVALL", "1m")]),
         [expected]
@@ -295,7 +295,7 @@ fn a_variable_that_makes_a_section_is_named_whole() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"";
     let meant = "did you mean poll?";
     let known = "known here: inventory_file, web, poll, details, thresholds, policy, metrics, \
-                 state, log, accounts, keys";
+                 state, log, providers, accounts, keys";
     for (variable, expected) in [
         (
             "API_KEY_EXPORTER__KEYS__0__MATCH",

@@ -133,6 +133,14 @@ pub(super) fn flag(value: &Value) -> Option<bool> {
     }
 }
 
+/// True or false, written so.
+pub(super) fn boolean(value: &Value) -> Option<bool> {
+    match &value.kind {
+        ValueKind::Boolean(flag) => Some(*flag),
+        _ => None,
+    }
+}
+
 /// A list of texts; from the environment, one text with commas.
 pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     match &value.kind {
@@ -174,6 +182,53 @@ pub(super) fn as_shown(value: &Value) -> Option<String> {
         ValueKind::I64(number) => Some(number.to_string()),
         ValueKind::Float(number) => Some(number.to_string()),
         _ => None,
+    }
+}
+
+/// The text of a string, and of a number or flag as it is written.
+pub(super) fn scalar_text(value: &Value) -> Option<String> {
+    match &value.kind {
+        ValueKind::String(text) => Some(text.clone()),
+        ValueKind::Boolean(flag) => Some(flag.to_string()),
+        ValueKind::I64(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A whole number that may be negative; as text only where everything is text.
+pub(super) fn integer(value: &Value) -> Option<i64> {
+    match &value.kind {
+        ValueKind::I64(number) => Some(*number),
+        ValueKind::String(text) if is_text_only(value) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The value as TOML writes it in one line.
+pub(super) fn as_toml(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::Array(values) => {
+            let values: Vec<String> = values.iter().map(as_toml).collect();
+            format!("[{}]", values.join(", "))
+        }
+        ValueKind::Table(table) => {
+            let mut fields: Vec<String> = table
+                .iter()
+                .map(|(name, value)| format!("{} = {}", toml_key(name), as_toml(value)))
+                .collect();
+            fields.sort_unstable();
+            format!("{{ {} }}", fields.join(", "))
+        }
+        _ => as_shown(value).unwrap_or_else(|| "\"\"".to_owned()),
+    }
+}
+
+fn toml_key(name: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if !name.is_empty() && name.bytes().all(is_bare) {
+        name.to_owned()
+    } else {
+        shown(name)
     }
 }
 

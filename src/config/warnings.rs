@@ -32,7 +32,8 @@ pub(super) fn of(
     policy: &Limits,
 ) -> Vec<String> {
     let mut warnings = Vec::new();
-    if policy.max_unused.is_some() && !details.enabled {
+    let has_last_use = |account: &Account| account.provider.lists_last_use();
+    if policy.max_unused.is_some() && !details.enabled && !accounts.iter().any(has_last_use) {
         warnings.push(
             "policy.max_unused does nothing without details.enabled: only details tell the last use"
                 .to_owned(),
@@ -58,8 +59,8 @@ pub(super) fn of(
 /// The exporter appends the path of the listing itself.
 fn listing_in_base_url(account: &Account) -> Option<String> {
     let path = account.base_url.path().trim_end_matches('/');
-    let listing_path = &account.provider.profile().listing_path;
-    path.ends_with(&**listing_path).then(|| {
+    let listing_path = account.provider.profile().listing_path.as_deref()?;
+    path.ends_with(listing_path).then(|| {
         format!(
             "base_url of account {:?} ends with {listing_path}, the path of the listing, which the \
              exporter appends itself: remove it",
@@ -125,8 +126,8 @@ pub(super) fn of_environment(
     accounts: &[Account],
     effective: &[Effective],
 ) -> Vec<String> {
-    let variables = Provider::ALL
-        .iter()
+    let variables = Provider::NATIVE
+        .into_iter()
         .filter_map(|provider| provider.profile().environment);
     variables
         .flat_map(|variables| unused_tokens(variables, sources, accounts, effective))

@@ -1,7 +1,10 @@
 //! What a key's facts mean to the operator: whose it is, how urgent, and what it breaks.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::domain::glob::Glob;
 use crate::domain::inventory::{Entry, Inventory};
 use crate::domain::key::Key;
 use crate::domain::listing::Listing;
@@ -16,6 +19,8 @@ pub struct AssessmentRules {
     pub thresholds: Thresholds,
     /// What keys must not be.
     pub policy: Limits,
+    /// For each account, the scopes that count as privileged unless the policy says otherwise.
+    pub privileged_scopes: BTreeMap<Box<str>, Box<[Glob]>>,
 }
 
 /// `[thresholds]` of the configuration. No time is negative.
@@ -162,8 +167,18 @@ impl AssessmentRules {
             notice,
             severity: notice.severity(key, now),
             is_muted: entry.is_some_and(|entry| entry.is_muted(now)),
-            broken: self.policy.broken(key, now).without(exempt),
+            broken: self
+                .policy
+                .broken(key, now, self.usual_scopes(account))
+                .without(exempt),
         }
+    }
+
+    fn usual_scopes(&self, account: &str) -> &[Glob] {
+        self.privileged_scopes
+            .get(account)
+            .map(|scopes| &**scopes)
+            .unwrap_or_default()
     }
 
     /// The moments at which what is muted, or which policies are broken, changes by itself for a

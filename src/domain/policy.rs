@@ -95,8 +95,8 @@ pub struct Limits {
     pub never_expires: bool,
     /// Whether a key must have an allow list that restricts it.
     pub no_ip_allow_list: bool,
-    /// Scopes that a key must not have; empty is off.
-    pub privileged_scopes: Box<[Glob]>,
+    /// Scopes that a key must not have; empty is off. `None` is what the provider of the key says.
+    pub privileged_scopes: Option<Box<[Glob]>>,
     /// Most addresses, of both families together, that may use a key.
     pub max_allowed_addresses: Option<u64>,
     /// From this age on a key is too old.
@@ -110,7 +110,9 @@ pub struct Limits {
 impl Limits {
     /// What `key` breaks at `now`, before any exemption. A key whose times, scopes or allow list
     /// are not known breaks no policy about them, and a disabled key breaks none.
-    pub fn broken(&self, key: &Key, now: DateTime<Utc>) -> Policies {
+    ///
+    /// `usual_scopes` are those that count as privileged unless the configuration says otherwise.
+    pub fn broken(&self, key: &Key, now: DateTime<Utc>, usual_scopes: &[Glob]) -> Policies {
         if key.is_disabled {
             return Policies::default();
         }
@@ -128,7 +130,7 @@ impl Limits {
                 .max_allowed_addresses
                 .zip(key.allow_list.as_ref())
                 .is_some_and(|(max, list)| is_wider(list, max)),
-            Policy::PrivilegedScope => self.is_privileged(key),
+            Policy::PrivilegedScope => self.is_privileged(key, usual_scopes),
             Policy::TooOld => is_past(self.too_old_at(key)),
             Policy::LifetimeTooLong => match (self.max_lifetime, key.lifetime()) {
                 (Some(max), Some(lifetime)) => lifetime > max,
@@ -146,12 +148,13 @@ impl Limits {
             .flatten()
     }
 
-    fn is_privileged(&self, key: &Key) -> bool {
+    fn is_privileged(&self, key: &Key, usual_scopes: &[Glob]) -> bool {
+        let privileged_scopes = self.privileged_scopes.as_deref().unwrap_or(usual_scopes);
         let mut scopes = key.scopes.iter().flat_map(Scopes::iter);
         // A scope that is a pattern itself holds whatever scopes there are, or will be.
-        let is_wildcard = |scope: &str| !self.privileged_scopes.is_empty() && scope.contains('*');
+        let is_wildcard = |scope: &str| !privileged_scopes.is_empty() && scope.contains('*');
         scopes.any(|scope| {
-            let mut privileged = self.privileged_scopes.iter();
+            let mut privileged = privileged_scopes.iter();
             is_wildcard(scope) || privileged.any(|privileged| privileged.matches(scope))
         })
     }
@@ -177,7 +180,7 @@ impl Default for Limits {
         Self {
             never_expires: true,
             no_ip_allow_list: true,
-            privileged_scopes: Box::default(),
+            privileged_scopes: None,
             max_allowed_addresses: None,
             max_age: None,
             max_lifetime: None,
@@ -210,6 +213,10 @@ mod tests {
         }
     }
 
+    fn globs(texts: &[&str]) -> Box<[Glob]> {
+        texts.iter().filter_map(|text| Glob::parse(text)).collect()
+    }
+
     fn words(policies: Policies) -> Vec<&'static str> {
         policies.iter().map(Policy::as_str).collect()
     }
@@ -234,22 +241,19 @@ mod tests {
             ..key("a")
         };
         let limits = Limits {
-            privileged_scopes: ["users.*", "webhooks.delete"]
-                .iter()
-                .filter_map(|text| Glob::parse(text))
-                .collect(),
+            privileged_scopes: Some(globs(&["users.*", "webhooks.delete"])),
             ..Limits::default()
         };
         let expected = ["never_expires", "no_ip_allow_list", "privileged_scope"];
-        assert_eq!(words(limits.broken(&harmful, at(0))), expected);
+        assert_eq!(words(limits.broken(&harmful, at(0), &[])), expected);
         let fine = Key {
             expiry: Expiry::At(at(1)),
             allow_list: Some(AllowList::parse([Some("10.0.0.1")].into_iter())),
             scopes: Some(Scopes::new(vec!["payments.create"])),
             ..key("a")
         };
-        assert!(limits.broken(&fine, at(0)).is_empty());
-        assert!(nothing().broken(&harmful, at(0)).is_empty());
+        assert!(limits.broken(&fine, at(0), &[]).is_empty());
+        assert!(nothing().broken(&harmful, at(0), &[]).is_empty());
     }
 
     #[test]
@@ -266,11 +270,11 @@ mod tests {
                 ..key("a")
             };
             let limits = Limits {
-                privileged_scopes: Glob::parse("users.delete").into_iter().collect(),
+                privileged_scopes: Some(globs(&["users.delete"])),
                 ..Limits::default()
             };
-            assert_eq!(limits.is_privileged(&key), expected, "{scope}");
-            assert!(!nothing().is_privileged(&key), "{scope}");
+            assert_eq!(limits.is_privileged(&key, &[]), expected, "{scope}");
+            assert!(!nothing().is_privileged(&key, &[]), "{scope}");
         }
     }
 
@@ -286,13 +290,13 @@ mod tests {
             allow_list: None,
             ..key("a")
         };
-        assert_eq!(limits.broken(&unknown, at(0)), Policies::default());
+        assert_eq!(limits.broken(&unknown, at(0), &[]), Policies::default());
         let disabled = Key {
             is_disabled: true,
             scopes: Some(Scopes::new(vec!["*"])),
             ..key("a")
         };
-        assert_eq!(limits.broken(&disabled, at(0)), Policies::default());
+        assert_eq!(limits.broken(&disabled, at(0), &[]), Policies::default());
     }
 
     #[test]
@@ -313,7 +317,7 @@ mod tests {
                 allow_list: Some(AllowList::parse(entries.iter().map(|entry| Some(*entry)))),
                 ..key("a")
             };
-            let broken = limits.broken(&key, at(0));
+            let broken = limits.broken(&key, at(0), &[]);
             let is_wide = broken.contains(Policy::WideIpAllowList);
             assert_eq!(is_wide, expected, "{entries:?}");
         }
@@ -337,14 +341,14 @@ mod tests {
             (birthday + 1, true),
             (birthday + 100 * 365 * 86_400, true),
         ] {
-            let is_old = limits.broken(&old, at(now)).contains(Policy::TooOld);
+            let is_old = limits.broken(&old, at(now), &[]).contains(Policy::TooOld);
             assert_eq!(is_old, expected, "at {now}");
         }
         assert_eq!(
             limits.turning_points(&old).collect::<Vec<_>>(),
             [at(birthday)]
         );
-        assert!(limits.broken(&key("undated"), at(1 << 40)).is_empty());
+        assert!(limits.broken(&key("undated"), at(1 << 40), &[]).is_empty());
     }
 
     #[test]
@@ -367,7 +371,7 @@ mod tests {
                 expiry,
                 ..key("a")
             };
-            let broken = limits.broken(&key, at(0));
+            let broken = limits.broken(&key, at(0), &[]);
             let is_long = broken.contains(Policy::LifetimeTooLong);
             assert_eq!(is_long, expected, "{expiry:?}");
         }
@@ -388,7 +392,7 @@ mod tests {
             (used(LastUse::Unknown), 1 << 40, false),
             (key("without-details"), 1 << 40, false),
         ] {
-            let is_unused = limits.broken(&key, at(now)).contains(Policy::Unused);
+            let is_unused = limits.broken(&key, at(now), &[]).contains(Policy::Unused);
             assert_eq!(is_unused, expected, "{key:?} at {now}");
         }
     }

@@ -16,7 +16,7 @@ use crate::provider::paging_hints::PagingHints;
 use crate::provider::profile::{EnvironmentAccount, Profile, TokenPrefix};
 use crate::provider::response::Response;
 use crate::provider::{Listed, Rules};
-use crate::secret::Mask;
+use crate::secret::{Mask, TokenForm};
 
 /// Its name.
 pub(super) const NAME: &str = "bitgpt";
@@ -27,10 +27,11 @@ const KEYS_PATH: &str = "/developers/api_keys";
 /// <https://docs.bitgpt.xyz>, developer resources.
 pub(super) static PROFILE: Profile = Profile {
     name: Cow::Borrowed(NAME),
-    base_url: Cow::Borrowed("https://api.bitgpt.xyz"),
-    listing_path: Cow::Borrowed(KEYS_PATH),
+    base_url: Some(Cow::Borrowed("https://api.bitgpt.xyz")),
+    listing_path: Some(Cow::Borrowed(KEYS_PATH)),
     auth_header: Cow::Borrowed("authorization"),
     auth_prefix: Cow::Borrowed("Bearer "),
+    token_form: TokenForm::Plain,
     environment: Some(EnvironmentAccount {
         token_file: "BITGPT_API_KEY_FILE",
         token: "BITGPT_API_KEY",
@@ -54,17 +55,17 @@ pub(super) static PROFILE: Profile = Profile {
     // What the documented scopes can do to the account itself: create, update, delete or
     // deactivate keys, users, organizations and webhooks.
     privileged_scopes: Cow::Borrowed(&[
-        "api_keys.create",
-        "api_keys.update",
-        "api_keys.delete",
-        "organizations.create",
-        "organizations.update",
-        "organizations.deactivate",
-        "users.*update",
-        "users.*deactivate",
-        "webhooks.create",
-        "webhooks.update",
-        "webhooks.delete",
+        Cow::Borrowed("api_keys.create"),
+        Cow::Borrowed("api_keys.update"),
+        Cow::Borrowed("api_keys.delete"),
+        Cow::Borrowed("organizations.create"),
+        Cow::Borrowed("organizations.update"),
+        Cow::Borrowed("organizations.deactivate"),
+        Cow::Borrowed("users.*update"),
+        Cow::Borrowed("users.*deactivate"),
+        Cow::Borrowed("webhooks.create"),
+        Cow::Borrowed("webhooks.update"),
+        Cow::Borrowed("webhooks.delete"),
     ]),
     has_details: true,
     has_environments: true,

@@ -15,8 +15,8 @@ use url::Url;
 
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::{Cleaner, Line};
+use crate::provider::Provider;
 use crate::provider::connection::{CONNECT_TIMEOUT, cause, client};
-use crate::provider::profile::Profile;
 use crate::provider::resolver::Resolver;
 use crate::provider::response::{
     Response, age, clock_skew, date, foreign, is_success, not_asked_for, redirect_host, retry_after,
@@ -56,7 +56,7 @@ pub struct Session {
     cleaner: Cleaner,
     /// The API's clock minus ours, in whole seconds, where the last answer named a time.
     pub clock_skew: Option<TimeDelta>,
-    /// How old the last answer was when it came, where it came from a cache that says so.
+    /// How old the oldest answer was when it came, where some came from a cache that says so.
     pub age: Option<Duration>,
 }
 
@@ -67,16 +67,16 @@ impl Session {
         target: Arc<Target>,
         tls: &ClientConfig,
         resolver: Resolver,
-        (profile, token): (&Profile, &Token),
+        (provider, token): (&Provider, &Token),
         ends: Instant,
         now: fn() -> DateTime<Utc>,
     ) -> Result<Self, Failure> {
+        let profile = provider.profile();
         let auth_header = HeaderName::try_from(&*profile.auth_header).map_err(|_invalid| {
             let why = "the provider's authentication header has no valid name";
             Failure::new(Reason::Internal, why)
         })?;
         let mut headers = HeaderMap::new();
-        headers.insert(auth_header, token.header(&profile.auth_prefix));
         for (name, value) in [
             (ACCEPT, "application/json"),
             (ACCEPT_ENCODING, "identity"),
@@ -85,6 +85,9 @@ impl Session {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
+        headers.extend(provider.headers().iter().cloned());
+        let auth_value = token.header(&profile.auth_prefix, profile.token_form);
+        headers.insert(auth_header, auth_value);
         Ok(Self {
             client: client(tls, resolver.clone(), target.proxy_url.as_ref(), headers)?,
             last_url: target.base_url.clone(),
@@ -113,32 +116,49 @@ impl Session {
         self.request(url, read).await
     }
 
-    /// As [`Session::get`] for a link that an answer gave, absolute or relative to that answer's
+    /// The address of a link that the last answer gave, absolute or relative to that answer's
     /// address. It must lead to the same scheme, host and port: the token goes nowhere else.
-    pub async fn follow<T>(
-        &mut self,
-        link: &str,
-        read: impl FnOnce(&Response) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+    pub(super) fn resolve(&self, link: &str) -> Result<Url, Failure> {
         let url = self.last_url.join(link).map_err(|_shows_the_url| {
             Failure::new(Reason::Incomplete, "the link to the next page is no URL")
         })?;
-        if url.origin() != self.target.base_url.origin() {
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        if has_user || url.origin() != self.target.base_url.origin() {
             let host = url.host_str().unwrap_or("no host");
             let why = format!("the link to the next page leads elsewhere, to {host}");
             return Err(Failure::because(Reason::Redirect, self.cleaner.line(&why)));
         }
-        self.request(url, read).await
+        Ok(url)
     }
 
-    async fn request<T>(
+    /// Where the last request went.
+    pub(super) fn last_url(&self) -> &Url {
+        &self.last_url
+    }
+
+    /// How much of the attempt's time is left.
+    pub(super) fn time_left(&self) -> Duration {
+        self.ends.saturating_duration_since(Instant::now())
+    }
+
+    /// The time.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        (self.now)()
+    }
+
+    /// Lets the bodies that were read so far not count any more: what they held was dropped.
+    pub(super) fn forget_bodies(&mut self) {
+        self.body_bytes_left = self.target.body_bytes_max;
+    }
+
+    /// As [`Session::get`], for an address that [`Session::resolve`] gave.
+    pub(super) async fn request<T>(
         &mut self,
         url: Url,
         read: impl FnOnce(&Response) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         self.last_url = url;
-        let limit = self.ends.saturating_duration_since(Instant::now());
-        let limit = self.target.timeout.min(limit);
+        let limit = self.target.timeout.min(self.time_left());
         // What an error status already says is not lost when its body never ends.
         let mut known = None;
         match timeout(limit, self.exchange(&mut known)).await {
@@ -158,7 +178,7 @@ impl Session {
         let headers = std::mem::take(response.headers_mut());
         let date = date(&headers);
         let now = (self.now)();
-        self.age = age(&headers);
+        self.age = self.age.max(age(&headers));
         self.clock_skew = clock_skew(&headers, now);
         if !is_success(status) {
             let to = redirect_host(&headers).map(|host| format!(", a redirect to {host}"));

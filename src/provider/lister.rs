@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId};
+use crate::domain::listing::Listing;
 use crate::domain::text::{Line, chain};
 use crate::domain::token_mark::{MarkKey, TokenMark};
 use crate::os::rlimits::is_lack_of_files;
@@ -31,6 +32,8 @@ pub struct ListerSettings {
     pub ca_file: Option<PathBuf>,
     /// Most keys of a listing.
     pub keys_max: usize,
+    /// Most pages of a listing.
+    pub pages_max: usize,
     /// The environment that the API must say it is.
     pub expected_env: Option<String>,
 }
@@ -73,18 +76,22 @@ impl Lister {
         }
     }
 
-    /// One attempt to list all keys, `deadline` long at most, the reading of files included.
-    pub async fn attempt(&self, deadline: Duration) -> Answer<Listed> {
+    /// One attempt to list all keys, `deadline` long at most, the reading of files included. `held`
+    /// is the listing before this one.
+    pub async fn attempt(&self, deadline: Duration, held: Option<&Listing>) -> Answer<Listed> {
         // Boxed, because a poller is far longer at rest than at work.
-        Box::pin(self.list(deadline)).await
+        Box::pin(self.list(deadline, held)).await
     }
 
-    async fn list(&self, deadline: Duration) -> Answer<Listed> {
+    async fn list(&self, deadline: Duration, held: Option<&Listing>) -> Answer<Listed> {
         let (token, mut session) = match self.open(deadline).await {
             Ok(opened) => opened,
             Err(failure) => return Answer::failed(failure),
         };
-        let rules = self.rules(&token);
+        let rules = Rules {
+            held,
+            ..self.rules(&token)
+        };
         let result = self.settings.provider.list(&mut session, &rules).await;
         let token = self.mark_key.map(|key| token.mark(key));
         self.close(&session, token, result)
@@ -107,12 +114,11 @@ impl Lister {
         let ends = Instant::now() + deadline;
         let prepared = timeout_at(ends, self.prepare()).await;
         let (token, tls) = prepared.map_err(|_elapsed| self.slow_files())??;
-        let profile = self.settings.provider.profile();
         let session = Session::new(
             self.settings.target.clone(),
             &tls,
             self.resolver.clone(),
-            (profile, &token),
+            (&self.settings.provider, &token),
             ends,
             self.now,
         )?;
@@ -140,7 +146,9 @@ impl Lister {
         Rules {
             token,
             keys_max: self.settings.keys_max,
+            pages_max: self.settings.pages_max,
             expected_env: self.settings.expected_env.as_deref(),
+            held: None,
         }
     }
 

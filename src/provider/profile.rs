@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::domain::key::Mode;
-use crate::secret::Mask;
+use crate::secret::{Mask, TokenForm};
 
 /// Text that a built-in provider has at compile time and a user's definition at run time.
 pub type Text = Cow<'static, str>;
@@ -13,14 +13,16 @@ pub type Text = Cow<'static, str>;
 pub struct Profile {
     /// Its name in the configuration and in the label `provider`.
     pub name: Text,
-    /// Where its API is, unless an account says otherwise.
-    pub base_url: Text,
-    /// The path below `base_url` that lists the keys.
-    pub listing_path: Text,
+    /// Where its API is, unless an account says otherwise; `None` where each account must.
+    pub base_url: Option<Text>,
+    /// The path below `base_url` that lists the keys, where it is the same for all accounts.
+    pub listing_path: Option<Text>,
     /// The header that carries the token, in lower case.
     pub auth_header: Text,
     /// What stands before the token there.
     pub auth_prefix: Text,
+    /// How the token is written there.
+    pub token_form: TokenForm,
     /// The variables that make an account without a configuration file.
     pub environment: Option<EnvironmentAccount>,
     /// What its tokens start with; empty where they have nothing in common.
@@ -30,7 +32,7 @@ pub struct Profile {
     /// The one scope that listing keys, and reading one's details, needs.
     pub listing_scope: Option<Text>,
     /// Patterns of the scopes that count as privileged unless the configuration says otherwise.
-    pub privileged_scopes: Cow<'static, [&'static str]>,
+    pub privileged_scopes: Cow<'static, [Text]>,
     /// Whether it has a page of details for each key.
     pub has_details: bool,
     /// Whether it says which environment it is, so that an account may expect one.

@@ -34,7 +34,9 @@ fn exposition(count: usize, now: DateTime<Utc>) -> Exposition {
     let rules = Rules {
         token: &token,
         keys_max: count,
+        pages_max: 200,
         expected_env: None,
+        held: None,
     };
     let listing = parse::answer(200, body.as_bytes(), &rules).unwrap().listing;
     let account = Account {

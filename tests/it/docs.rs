@@ -334,12 +334,7 @@ fn every_toml_example_is_a_valid_configuration() {
     for page in pages() {
         let (_, blocks) = prose_and_code(&fs::read_to_string(&page).unwrap());
         for (_, code) in blocks.iter().filter(|(language, _)| language == "toml") {
-            // The files that it names do not exist here.
-            let lines = code.lines().map(|line| match line.split_once(" = ") {
-                Some(("token_file", _)) => "token_env = \"BITGPT_API_KEY\"",
-                _ => line,
-            });
-            let config = load(&lines.collect::<Vec<_>>().join("\n"));
+            let config = crate::providers::example(code);
             assert!(!config.accounts.is_empty());
             checked += 1;
         }

@@ -61,7 +61,9 @@ fn states() -> [AccountState; 2] {
         &Rules {
             token: &token,
             keys_max: 100,
+            pages_max: 200,
             expected_env: None,
+            held: None,
         },
     );
     let listing = listing.unwrap().listing;

@@ -54,7 +54,9 @@ fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_s
     let rules = Rules {
         token: &token,
         keys_max: 100,
+        pages_max: 200,
         expected_env: None,
+        held: None,
     };
     let account = Account {
         name: "a".into(),

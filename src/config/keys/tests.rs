@@ -248,7 +248,7 @@ fn policies_can_be_turned_off_and_on() {
     );
     let limits = &config.assessment_rules.policy;
     assert!(!limits.never_expires && limits.no_ip_allow_list);
-    assert!(limits.privileged_scopes.is_empty());
+    assert_eq!(limits.privileged_scopes, Some([].into()));
     assert_eq!(limits.max_age, Some(TimeDelta::days(365)));
     assert!((config.assessment_rules.thresholds.lifetime_fraction - 1.0).abs() < 1e-9);
     let expected = "policy.max_unused does nothing without details.enabled: only details tell the \
@@ -267,8 +267,11 @@ fn what_nobody_says_is_as_the_domain_has_it() {
     let mut expected = crate::domain::assessment::AssessmentRules::default();
     // But for what each provider has of its own.
     let privileged = &config.accounts[0].provider.profile().privileged_scopes;
-    let globs = privileged.iter().map(|text| Glob::parse(text).unwrap());
-    expected.policy.privileged_scopes = globs.collect();
-    assert!(!expected.policy.privileged_scopes.is_empty());
+    let globs: Box<[Glob]> = privileged
+        .iter()
+        .map(|text| Glob::parse(text).unwrap())
+        .collect();
+    assert!(!globs.is_empty());
+    expected.privileged_scopes.insert("default".into(), globs);
     assert_eq!(*config.assessment_rules, expected);
 }

@@ -11,6 +11,7 @@ use crate::domain::text::{Cleaner, Line};
 use crate::provider::Rules;
 use crate::provider::bitgpt::parse;
 use crate::provider::bitgpt::wire::{self, Data, Entry, Text, Usage};
+use crate::provider::json_body;
 use crate::provider::response::is_success;
 use crate::provider::time_format::parse_unambiguous;
 
@@ -34,7 +35,7 @@ pub fn answer(
         Err(error) => {
             return Err(Failure {
                 http_status: Some(http_status),
-                ..parse::unreadable(&error)
+                ..json_body::unreadable(&error)
             });
         }
     };
@@ -95,7 +96,9 @@ mod tests {
         let rules = Rules {
             token: &token,
             keys_max: 1,
+            pages_max: 200,
             expected_env: Some("production"),
+            held: None,
         };
         let id = KeyId::parse("k").unwrap();
         answer(http_status, body.as_bytes(), &id, &rules, at(7))

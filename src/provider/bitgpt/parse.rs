@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use secrecy::zeroize::Zeroizing;
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::domain::allow_list::AllowList;
@@ -13,6 +12,7 @@ use crate::domain::listing::{Listing, Reject, Rejects};
 use crate::domain::text::{Cleaner, Label, Line, Secrets, json_words};
 use crate::provider::bitgpt::PROFILE;
 use crate::provider::bitgpt::wire::{self, Data, Entry, Envelope, Text, Texts};
+use crate::provider::json_body;
 use crate::provider::response::{foreign, is_success, seconds};
 use crate::provider::secret_fields;
 use crate::provider::time_format::parse_unambiguous;
@@ -23,20 +23,7 @@ use crate::secret::Token;
 /// `status` of 2xx; `error` null; `data` a list within the limit; the expected environment. Bytes
 /// that are not UTF-8 spoil the field that they stand in, not the listing.
 pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Listed, Failure> {
-    // Checking is many times as fast as mending, and there is next to never something to mend.
-    let body =
-        std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
-    // The only byte order mark that JSON texts are seen with; RFC 8259 lets a reader ignore it.
-    let body = body.strip_prefix('\u{feff}').unwrap_or(&body);
-    match read(http_status, body, rules) {
-        Err(failure) if matches!(failure.reason, Reason::NotJson | Reason::Gateway) => {
-            match mend_surrogates(body) {
-                Some(mended) => read(http_status, &mended, rules),
-                None => Err(failure),
-            }
-        }
-        answer => answer,
-    }
+    json_body::read(body, |body| read(http_status, body, rules))
 }
 
 /// The secrets of an answer that can be found before it is read, and the token.
@@ -99,7 +86,7 @@ fn read_with(
         Err(error) => {
             return Err(Failure {
                 http_status: Some(http_status),
-                ..unreadable(&error)
+                ..json_body::unreadable(&error)
             });
         }
     };
@@ -260,52 +247,6 @@ pub(super) fn no_envelope(http_status: u16) -> Failure {
     foreign(http_status, "the body is not JSON", nothing)
 }
 
-/// Half of a pair of escapes (`\\ud83d` alone) is no character, and the JSON reader refuses the
-/// whole text for it. Like bytes that are not UTF-8, it shall spoil its own field only: each
-/// becomes U+FFFD. `None` where there is none.
-fn mend_surrogates(body: &str) -> Option<String> {
-    let escape_at = |bytes: &[u8]| {
-        let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
-        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-    };
-    let mut mended = body.as_bytes().to_vec();
-    let (mut at, mut is_mended) = (0, false);
-    while let Some(rest) = mended.get(at..).filter(|rest| !rest.is_empty()) {
-        let low_follows = || {
-            rest.get(6..)
-                .and_then(escape_at)
-                .is_some_and(|low| (0xdc00..0xe000).contains(&low))
-        };
-        let len = match (rest.first(), escape_at(rest)) {
-            (Some(b'\\'), Some(0xd800..=0xdbff)) if low_follows() => 12,
-            (Some(b'\\'), Some(0xd800..=0xdfff)) => {
-                if let Some(escape) = mended.get_mut(at + 2..at + 6) {
-                    escape.copy_from_slice(b"fffd");
-                    is_mended = true;
-                }
-                6
-            }
-            // An escaped backslash does not start another escape.
-            (Some(b'\\'), _) => 2,
-            _ => 1,
-        };
-        at += len;
-    }
-    is_mended.then(|| String::from_utf8(mended).ok()).flatten()
-}
-
-/// serde's own words would repeat the offending value, so only the place is told.
-pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
-    let (reason, what) = match error.classify() {
-        Category::Data => (Reason::Schema, "is no envelope"),
-        Category::Eof => (Reason::NotJson, "ends too early"),
-        Category::Syntax | Category::Io => (Reason::NotJson, "is not JSON"),
-    };
-    let (line, column) = (error.line(), error.column());
-    let why = format!("the body {what}, line {line}, column {column}");
-    Failure::because(reason, Line::own(&why))
-}
-
 fn key(entry: &Entry<'_>, token: &Token, cleaner: &Cleaner) -> Result<Key, Reject> {
     if entry.is_misshapen {
         return Err(Reject::Shape);
@@ -436,7 +377,9 @@ mod tests {
             &Rules {
                 token: &token,
                 keys_max: 5,
+                pages_max: 200,
                 expected_env: None,
+                held: None,
             },
         )
     }
@@ -884,7 +827,9 @@ mod tests {
         let rules = Rules {
             token: &token,
             keys_max: 3,
+            pages_max: 200,
             expected_env: Some("production"),
+            held: None,
         };
         for (env, expected) in [
             ("\"production\"", None),

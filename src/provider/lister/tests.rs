@@ -30,6 +30,7 @@ fn settings(base_url: &str) -> ListerSettings {
         }),
         ca_file: None,
         keys_max: 10,
+        pages_max: 200,
         expected_env: None,
     }
 }
@@ -47,7 +48,8 @@ async fn list_lines(session: &mut Session, rules: &Rules<'_>) -> Result<Listed, 
                 support_id: None,
             });
         };
-        let page = session.follow(&next, |page| {
+        let url = session.resolve(&next)?;
+        let page = session.request(url, |page| {
             if page.status != 200 {
                 let reason = Reason::of_foreign_status(page.status);
                 return Err(Failure::new(reason, "no page"));

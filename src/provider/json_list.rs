@@ -1,0 +1,229 @@
+//! A provider whose API lists keys as JSON, as a definition describes it: data, not code.
+
+mod answer;
+pub mod definition;
+mod entry;
+mod key;
+mod pages;
+mod plan;
+pub mod pointer;
+pub mod template;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use url::Url;
+
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::key::{Key, KeyId};
+use crate::domain::listing::{Listing, Rejects};
+use crate::domain::text::Line;
+use crate::provider::http::Session;
+use crate::provider::json_list::answer::Page;
+use crate::provider::json_list::definition::{Definition, ParamProblem, Request};
+use crate::provider::json_list::pages::{Pages, Step, Stop};
+use crate::provider::json_list::plan::Plan;
+use crate::provider::profile::Profile;
+use crate::provider::response::Response;
+use crate::provider::{Listed, Rules};
+
+/// How often a listing is read, where it changes while it is. One that does three times in a row
+/// does so all the time.
+const PASSES_MAX: usize = 3;
+
+/// A definition with an account's parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonList {
+    definition: Arc<Definition>,
+    profile: Profile,
+    request: Request,
+    plan: Plan,
+}
+
+impl JsonList {
+    /// Fills the account's parameters in, or names all that are wrong.
+    pub fn new(
+        definition: &Arc<Definition>,
+        params: &BTreeMap<String, String>,
+    ) -> Result<Self, Vec<ParamProblem>> {
+        let request = definition.request.fill(params)?;
+        let path = request.path.split('?').next().unwrap_or_default();
+        Ok(Self {
+            profile: Profile {
+                listing_path: Some(path.to_owned().into()),
+                ..definition.profile.clone()
+            },
+            plan: Plan::new(definition),
+            definition: definition.clone(),
+            request,
+        })
+    }
+
+    /// What the definition says.
+    pub fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    /// What is particular to the provider.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// What is asked first.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+/// Reads one answer as if it were the whole listing, however many pages the definition has.
+pub fn read_page(
+    json_list: &JsonList,
+    answer: &Response,
+    rules: &Rules<'_>,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<Listed, Failure> {
+    let mut collected = Collected::default();
+    collected.add(answer::read(json_list, answer, rules, rules.keys_max, now)?);
+    Ok(collected.listed())
+}
+
+/// Reads all pages, on the session's one connection: all or nothing.
+///
+/// A key that is deleted meanwhile moves those behind it, so that one may move from a page that was
+/// not read yet to one that was. A listing of several pages that lacks keys of the one before is
+/// therefore read again, and counts where both lack the same ones.
+pub(super) async fn list(
+    session: &mut Session,
+    json_list: &JsonList,
+    rules: &Rules<'_>,
+) -> Result<Listed, Failure> {
+    let mut lacked: Option<Vec<KeyId>> = None;
+    for _ in 0..PASSES_MAX {
+        let before = session.time_left();
+        if let Some(collected) = pass(session, json_list, rules).await? {
+            let is_one_answer = collected.pages == 1;
+            let listed = collected.listed();
+            let lacking = missing(&listed.listing, rules.held);
+            let is_confirmed = lacked
+                .as_ref()
+                .is_some_and(|lacked| lacking.iter().all(|id| lacked.contains(id)));
+            let took = before.saturating_sub(session.time_left());
+            // An unconfirmed listing is better than none at every poll.
+            let has_time = session.time_left() > took;
+            if is_one_answer || lacking.is_empty() || is_confirmed || !has_time {
+                return Ok(listed);
+            }
+            lacked = Some(lacking);
+        }
+        session.forget_bodies();
+    }
+    let why = "the listing was another one each time that its pages were read";
+    Err(Failure::new(Reason::Incomplete, why))
+}
+
+/// The keys that were listed before and have no entry now.
+fn missing(listing: &Listing, held: Option<&Listing>) -> Vec<KeyId> {
+    let held = held.map(Listing::keys).unwrap_or_default().iter();
+    held.filter(|key| key.unlisted_since.is_none() && !listing.has_entry(&key.id))
+        .map(|key| key.id.clone())
+        .collect()
+}
+
+/// Reads all pages once; `None` where the API says that keys were deleted meanwhile.
+async fn pass(
+    session: &mut Session,
+    json_list: &JsonList,
+    rules: &Rules<'_>,
+) -> Result<Option<Collected>, Failure> {
+    let mut pages = Pages::new(&json_list.definition.pagination, rules.pages_max);
+    let mut collected = Collected::default();
+    let mut addresses: HashSet<Url> = HashSet::new();
+    let mut step = Step::Get(pages.first());
+    loop {
+        let left = rules.keys_max - collected.entries;
+        let now = session.now();
+        let read = |answer: &Response| {
+            let page = answer::read(json_list, answer, rules, left, now)?;
+            let step = pages.after(&page, &answer.headers).map_err(|stop| {
+                let support_id = page.support_id.clone();
+                (stop, answer.status, support_id)
+            });
+            Ok((page, step))
+        };
+        let (page, next) = match &step {
+            Step::Done => return Ok(Some(collected)),
+            Step::Get(query) => session.get(&json_list.request.with(query), read).await?,
+            Step::Follow(link) => {
+                let url = session.resolve(link)?;
+                if addresses.contains(&url) {
+                    let why = "the link to the next page leads to one that was read";
+                    return Err(Failure::new(Reason::Incomplete, why));
+                }
+                session.request(url, read).await?
+            }
+        };
+        addresses.insert(session.last_url().clone());
+        collected.add(page);
+        step = match next {
+            Ok(next) => next,
+            Err((Stop::Changed, ..)) => return Ok(None),
+            Err((Stop::Incomplete(why), status, support_id)) => {
+                return Err(Failure {
+                    http_status: Some(status),
+                    support_id,
+                    ..Failure::because(Reason::Incomplete, Line::own(&why))
+                });
+            }
+        };
+    }
+}
+
+/// The pages that were read so far.
+#[derive(Debug, Default)]
+struct Collected {
+    pages: usize,
+    /// The keys, each with the number of its page.
+    keys: Vec<(usize, Key)>,
+    rejects: Rejects,
+    rejected_ids: Vec<KeyId>,
+    entries: usize,
+    support_id: Option<Line>,
+}
+
+impl Collected {
+    fn add(&mut self, page: Page) {
+        let number = self.pages;
+        self.pages += 1;
+        self.keys
+            .extend(page.keys.into_iter().map(|key| (number, key)));
+        self.rejects.id += page.rejects.id;
+        self.rejects.shape += page.rejects.shape;
+        self.rejected_ids.extend(page.rejected_ids);
+        self.entries += page.entries;
+        self.support_id = page.support_id.or(self.support_id.take());
+    }
+
+    /// The listing. A key that is on two pages, because one was made meanwhile, counts once, as the
+    /// later page has it.
+    fn listed(self) -> Listed {
+        let keys: Vec<Key> = if self.pages > 1 {
+            let pages = self.keys.iter();
+            let last: HashMap<KeyId, usize> =
+                pages.map(|(page, key)| (key.id.clone(), *page)).collect();
+            let keys = self.keys.into_iter();
+            let keys = keys.filter(|(page, key)| last.get(&key.id) == Some(page));
+            keys.map(|(_, key)| key).collect()
+        } else {
+            self.keys.into_iter().map(|(_, key)| key).collect()
+        };
+        let listing = Listing::new(keys, self.rejects, None);
+        Listed {
+            listing: listing.with_rejected_ids(self.rejected_ids),
+            support_id: self.support_id,
+        }
+    }
+}

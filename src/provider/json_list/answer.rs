@@ -1,0 +1,569 @@
+//! One answer's bytes to a page of keys, or to the failure that it describes. Pure.
+//!
+//! The answer is read in one pass: the list item by item, of what is around it only what the
+//! definition points at.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use chrono::{DateTime, Utc};
+use http::HeaderMap;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::key::{Key, KeyId};
+use crate::domain::listing::{Reject, Rejects};
+use crate::domain::text::{Cleaner, Line, Secrets};
+use crate::provider::json_list::JsonList;
+use crate::provider::json_list::definition::{Pagination, SupportId};
+use crate::provider::json_list::entry::{Values, Walk};
+use crate::provider::json_list::key::Item;
+use crate::provider::json_list::pointer::{self, Pointer, Segment};
+use crate::provider::paging_hints::PagingHints;
+use crate::provider::response::{Response, foreign, is_success};
+use crate::provider::{Rules, json_body, secret_fields};
+use crate::secret::Token;
+
+/// Longest value at `error` that is shown where it is no text.
+const ERROR_BYTES_MAX: usize = 4 * 1024;
+
+/// Fields with these names are secrets unless the definition points at them.
+const SECRET_NAMES: [&str; 6] = ["token", "secret", "key", "password", "value", "hash"];
+
+/// One answer with a part of the list.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    pub(super) keys: Vec<Key>,
+    pub(super) rejects: Rejects,
+    /// Ids of the entries that were left out although they have one.
+    pub(super) rejected_ids: Vec<KeyId>,
+    /// How many items the list has; of a nested listing, the outer ones.
+    pub(super) items: usize,
+    /// How many keys there may be: the items, or the inner ones of a nested listing.
+    pub(super) entries: usize,
+    /// A number for the ids in their order; `None` where there are none.
+    pub(super) ids_hash: Option<u64>,
+    /// The values that the pagination points at, in its order.
+    pub(super) paging: Vec<Said>,
+    pub(super) support_id: Option<Line>,
+}
+
+/// What stands where the pagination points at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nothing, null, or an empty text.
+    Nothing,
+    Bool(bool),
+    /// A text, or a whole number as it is written.
+    Text(String),
+    Other,
+}
+
+/// Judges one whole answer, of which `keys_max` keys may be read at `now`. Success takes HTTP 200,
+/// 201 or 202 and a list where the definition has it.
+pub(super) fn read(
+    json_list: &JsonList,
+    answer: &Response,
+    rules: &Rules<'_>,
+    keys_max: usize,
+    now: DateTime<Utc>,
+) -> Result<Page, Failure> {
+    json_body::read(&answer.body, |body| {
+        let cleaner = Cleaner::new(secrets(json_list, body, rules.token));
+        let mut reading = Reading::new(json_list, answer, &cleaner, keys_max, now);
+        let mut reader = serde_json::Deserializer::from_str(body);
+        let around = Around {
+            reading: &mut reading,
+            depth: 0,
+        };
+        let read = around.deserialize(&mut reader).and_then(|()| reader.end());
+        match read {
+            Ok(()) => reading.judge(answer, rules),
+            Err(_) if !is_success(answer.status) => {
+                let nothing = Failure::new(Reason::Internal, "");
+                Err(foreign(answer.status, "the body is not JSON", nothing))
+            }
+            Err(error) => Err(Failure {
+                http_status: Some(answer.status),
+                ..json_body::unreadable(&error)
+            }),
+        }
+    })
+}
+
+/// The secrets of an answer, and the token: fields whose names say so, and that the definition does
+/// not point at.
+fn secrets(json_list: &JsonList, body: &str, token: &Token) -> Secrets {
+    let mut secrets = token.secrets(body.len());
+    let facts = &json_list.definition().facts;
+    let is_wanted = |name: &&str| {
+        let mut places = facts.all();
+        places.any(|(_, place)| {
+            let last = place.pointer.segments().last();
+            matches!(last, Some(Segment::Name(last)) if **last == **name)
+        })
+    };
+    for name in SECRET_NAMES.iter().filter(|name| !is_wanted(name)) {
+        for secret in secret_fields::values(body, name) {
+            secrets.add(secret);
+        }
+    }
+    secrets
+}
+
+/// What stands where the list should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum List {
+    #[default]
+    Absent,
+    Found,
+    /// It has more keys than allowed; the rest was read over.
+    TooLong,
+    Other,
+}
+
+/// An answer while it is read.
+struct Reading<'d, 'a> {
+    json_list: &'d JsonList,
+    cleaner: &'d Cleaner,
+    now: DateTime<Utc>,
+    keys_max: usize,
+    /// The way to the list; `None` in an answer that has none, because it failed.
+    path: Option<&'d [Segment]>,
+    /// What is wanted beside the list, and what was found.
+    wanted: Vec<(&'d Pointer, Option<&'a RawValue>)>,
+    /// Where the answer should hold the whole list: whether it says otherwise.
+    hints: Option<PagingHints>,
+    list: List,
+    /// A field that matters stands there twice.
+    has_duplicate: bool,
+    page: Page,
+    /// How many items of a nested listing have an inner list.
+    inner_lists: usize,
+    ids: DefaultHasher,
+    inner: Values<'a>,
+    outer: Values<'a>,
+}
+
+impl<'d, 'a> Reading<'d, 'a> {
+    fn new(
+        json_list: &'d JsonList,
+        answer: &Response,
+        cleaner: &'d Cleaner,
+        keys_max: usize,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let definition = json_list.definition();
+        let is_success = is_success(answer.status);
+        // In the order in which `judge` takes them apart.
+        let support_id = match &definition.support_id {
+            Some(SupportId::At(at)) => Some(at),
+            Some(SupportId::Header(_)) | None => None,
+        };
+        let paging = definition.pagination.pointers().into_iter();
+        let wanted = [support_id, definition.error.as_ref()]
+            .into_iter()
+            .flatten();
+        let wanted = wanted.chain(paging.map(|(_, at)| at));
+        let is_whole = is_success && definition.pagination == Pagination::None;
+        Self {
+            json_list,
+            cleaner,
+            now,
+            keys_max,
+            path: is_success.then(|| definition.items.segments()),
+            wanted: wanted.map(|at| (at, None)).collect(),
+            hints: is_whole.then(PagingHints::default),
+            list: List::Absent,
+            has_duplicate: false,
+            page: Page::default(),
+            inner_lists: 0,
+            ids: DefaultHasher::new(),
+            inner: Values::default(),
+            outer: Values::default(),
+        }
+    }
+
+    /// Takes the value of a field beside the way to the list, `depth` steps from the outside.
+    fn field(&mut self, name: &str, value: &'a RawValue, depth: usize) {
+        let path = self.path.unwrap_or_default();
+        if let Some(hints) = &mut self.hints {
+            hints.field(name, value);
+        }
+        for (pointer, found) in &mut self.wanted {
+            if let Some(rest) = rest_of(pointer, path, depth, name) {
+                self.has_duplicate |= found.is_some();
+                *found = pointer::find(value, rest);
+            }
+        }
+    }
+
+    fn is_wanted(&self, name: &str, depth: usize) -> bool {
+        let path = self.path.unwrap_or_default();
+        let mut wanted = self.wanted.iter();
+        self.hints.is_some() && PagingHints::is_about_paging(name)
+            || wanted.any(|(pointer, _)| rest_of(pointer, path, depth, name).is_some())
+    }
+
+    /// Reads one item, of the list or of an inner one.
+    fn item<D: Deserializer<'a>>(&mut self, deserializer: D) -> Result<(), D::Error> {
+        let tree = &self.json_list.plan().inner;
+        self.inner.reset(tree.slots);
+        Walk::item(&tree.root, &mut self.inner).deserialize(deserializer)?;
+        self.page.entries += 1;
+        self.page.items += usize::from(self.json_list.definition().nested.is_none());
+        let item = Item {
+            json_list: self.json_list,
+            inner: &self.inner,
+            outer: &self.outer,
+            cleaner: self.cleaner,
+        };
+        match item.key(self.now) {
+            Ok(key) => {
+                key.id.hash(&mut self.ids);
+                self.page.keys.push(key);
+            }
+            Err(reject) => {
+                self.page.rejects.add(reject);
+                self.page.rejected_ids.extend(item.id());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an item with a list of its own.
+    fn outer_item(&mut self, item: &'a RawValue, nested: &'d [Segment]) {
+        let tree = &self.json_list.plan().outer;
+        self.outer.reset(tree.slots);
+        let mut reader = serde_json::Deserializer::from_str(item.get());
+        let walked = Walk::item(&tree.root, &mut self.outer).deserialize(&mut reader);
+        let is_object = item.get().starts_with('{');
+        if walked.is_err() || !is_object || self.outer.is_misshapen {
+            self.page.entries += 1;
+            self.page.rejects.add(Reject::Shape);
+            return;
+        }
+        match pointer::find(item, nested) {
+            Some(list) if list.get().starts_with('[') => {
+                self.inner_lists += 1;
+                let mut reader = serde_json::Deserializer::from_str(list.get());
+                // It was read once already, so that it is JSON.
+                let read = reader.deserialize_seq(Items { reading: self });
+                debug_assert!(read.is_ok(), "{read:?}");
+            }
+            Some(null) if null.get() == "null" => self.inner_lists += 1,
+            // Some leave an empty list out.
+            None => {}
+            Some(_) => {
+                self.page.entries += 1;
+                self.page.rejects.add(Reject::Shape);
+            }
+        }
+    }
+
+    fn judge(mut self, answer: &Response, rules: &Rules<'_>) -> Result<Page, Failure> {
+        let definition = self.json_list.definition();
+        let mut found = std::mem::take(&mut self.wanted).into_iter().map(|it| it.1);
+        let support_id = match &definition.support_id {
+            Some(SupportId::Header(name)) => {
+                let value = answer.headers.get(name);
+                value
+                    .and_then(|value| value.to_str().ok())
+                    .map(str::to_owned)
+            }
+            Some(SupportId::At(_)) => found.next().flatten().and_then(words),
+            None => None,
+        };
+        let support_id = support_id.and_then(|id| self.cleaner.support_id(&id));
+        let error = definition
+            .error
+            .as_ref()
+            .and_then(|_| found.next().flatten());
+        let error = error.and_then(words).map(|text| self.cleaner.line(&text));
+        let error = error.filter(|error| !error.as_str().is_empty());
+        let failure = |reason, why: &str| Failure {
+            http_status: Some(answer.status),
+            support_id: support_id.clone(),
+            error: error.clone().or_else(|| Some(Line::own(why))),
+            ..Failure::because(reason, Line::own(why))
+        };
+        if !is_success(answer.status) {
+            let why = format!("HTTP status {}", answer.status);
+            return Err(failure(Reason::of_status(answer.status), &why));
+        }
+        if self.has_duplicate {
+            return Err(failure(
+                Reason::NotJson,
+                "a field beside the list stands there twice",
+            ));
+        }
+        let at = &definition.items;
+        let no_list = |what: &str| {
+            // Where the answer says what is wrong, it is an error and no new form.
+            let reason = error.as_ref().map_or(Reason::Schema, |_| Reason::ApiError);
+            Err(failure(reason, &format!("{what} at {:?}", at.to_string())))
+        };
+        match self.list {
+            List::Found => {}
+            List::Absent => return no_list("the answer has no list"),
+            List::Other => return no_list("the answer has something else than a list"),
+            List::TooLong => {
+                let why = format!("more than poll.max_keys ({}) keys", rules.keys_max);
+                return Err(failure(Reason::TooManyKeys, &why));
+            }
+        }
+        if definition.nested.is_some() && self.page.items > 0 && self.inner_lists == 0 {
+            let why = "no item has a list where the definition's nested points at";
+            if self.page.rejects.total() == 0 {
+                return Err(failure(Reason::Schema, why));
+            }
+        }
+        if let Some(why) = self.missing(&answer.headers) {
+            return Err(failure(Reason::Incomplete, &why));
+        }
+        self.page.ids_hash = (!self.page.keys.is_empty()).then(|| self.ids.finish());
+        self.page.paging = found.map(Said::of).collect();
+        self.page.support_id = support_id;
+        Ok(self.page)
+    }
+
+    fn missing(&mut self, headers: &HeaderMap) -> Option<String> {
+        let hints = self.hints.as_mut()?;
+        hints.headers(headers);
+        hints.missing(self.page.items)
+    }
+}
+
+/// The steps that are left of `pointer` from the value of the field `name`, which is beside the
+/// way `path`, `depth` steps from the outside; `None` where the pointer leads elsewhere.
+fn rest_of<'p>(
+    pointer: &'p Pointer,
+    path: &[Segment],
+    depth: usize,
+    name: &str,
+) -> Option<&'p [Segment]> {
+    let (above, rest) = pointer.segments().split_at_checked(depth)?;
+    let (step, rest) = rest.split_first()?;
+    let is_there = path.get(..depth) == Some(above);
+    (is_there && matches!(step, Segment::Name(step) if **step == *name)).then_some(rest)
+}
+
+impl Said {
+    fn of(found: Option<&RawValue>) -> Self {
+        let Some(found) = found.map(RawValue::get) else {
+            return Self::Nothing;
+        };
+        match serde_json::from_str::<Value>(found) {
+            Ok(Value::Null) => Self::Nothing,
+            Ok(Value::Bool(flag)) => Self::Bool(flag),
+            Ok(Value::String(text)) if text.is_empty() => Self::Nothing,
+            Ok(Value::String(text)) => Self::Text(text),
+            Ok(Value::Number(number)) if number.is_u64() => Self::Text(number.to_string()),
+            Ok(Value::Number(_) | Value::Array(_) | Value::Object(_)) | Err(_) => Self::Other,
+        }
+    }
+}
+
+/// A text, or another value as JSON without what may be a secret.
+fn words(found: &RawValue) -> Option<String> {
+    let json = found.get();
+    if json == "null" {
+        return None;
+    }
+    if let Ok(text) = serde_json::from_str::<String>(json) {
+        return Some(text);
+    }
+    if json.len() > ERROR_BYTES_MAX {
+        return Some("an error that is no text and too long to be shown".to_owned());
+    }
+    let mut value: Value = serde_json::from_str(json).ok()?;
+    drop_secrets(&mut value);
+    Some(value.to_string())
+}
+
+/// Takes the fields out whose name says that they are secrets.
+fn drop_secrets(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !SECRET_NAMES.contains(&name.to_ascii_lowercase().as_str()));
+            fields.values_mut().for_each(drop_secrets);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(drop_secrets),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Reads what is around the list, and the list. Recursion is as deep as `items` has segments.
+struct Around<'s, 'd, 'a> {
+    reading: &'s mut Reading<'d, 'a>,
+    depth: usize,
+}
+
+impl<'d> Around<'_, 'd, '_> {
+    /// Whether the list is here.
+    fn is_at_list(&self) -> bool {
+        self.reading
+            .path
+            .is_some_and(|path| path.len() == self.depth)
+    }
+
+    /// The next step to the list.
+    fn step(&self) -> Option<&'d str> {
+        match self.reading.path?.get(self.depth)? {
+            Segment::Name(name) => Some(name),
+            Segment::Every => None,
+        }
+    }
+
+    fn other(&mut self) {
+        if self.is_at_list() {
+            self.reading.list = List::Other;
+        }
+    }
+}
+
+impl<'a> DeserializeSeed<'a> for Around<'_, '_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Around<'_, '_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(mut self, _: bool) -> Result<(), E> {
+        self.other();
+        Ok(())
+    }
+
+    fn visit_i64<E>(mut self, _: i64) -> Result<(), E> {
+        self.other();
+        Ok(())
+    }
+
+    fn visit_u64<E>(mut self, _: u64) -> Result<(), E> {
+        self.other();
+        Ok(())
+    }
+
+    fn visit_f64<E>(mut self, _: f64) -> Result<(), E> {
+        self.other();
+        Ok(())
+    }
+
+    fn visit_str<E>(mut self, _: &str) -> Result<(), E> {
+        self.other();
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
+        if self.is_at_list() {
+            let reading = self.reading;
+            reading.list = List::Found;
+            let Some(nested) = &reading.json_list.definition().nested else {
+                return Items { reading }.visit_seq(seq);
+            };
+            while let Some(item) = seq.next_element::<&'a RawValue>()? {
+                reading.page.items += 1;
+                reading.outer_item(item, nested.segments());
+            }
+            return Ok(());
+        }
+        let wanted = self.step().and_then(pointer::index);
+        for at in 0.. {
+            let is_read = if Some(at) == wanted {
+                let depth = self.depth + 1;
+                let around = Around {
+                    reading: &mut *self.reading,
+                    depth,
+                };
+                seq.next_element_seed(around)?.is_some()
+            } else {
+                seq.next_element::<IgnoredAny>()?.is_some()
+            };
+            if !is_read {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.other();
+        let depth = self.depth;
+        let mut was_there = false;
+        while let Some(name) = map.next_key::<Name<'a>>()? {
+            let name = name.0;
+            if self.step() == Some(&*name) {
+                self.reading.has_duplicate |= was_there;
+                was_there = true;
+                map.next_value_seed(Around {
+                    reading: &mut *self.reading,
+                    depth: depth + 1,
+                })?;
+            } else if self.reading.is_wanted(&name, depth) {
+                let value = map.next_value::<&'a RawValue>()?;
+                self.reading.field(&name, value, depth);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that is copied only where it has escapes.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
+
+/// Reads the items of the list, or of an inner list.
+struct Items<'s, 'd, 'a> {
+    reading: &'s mut Reading<'d, 'a>,
+}
+
+impl<'a> Visitor<'a> for Items<'_, '_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
+        let reading = self.reading;
+        while reading.page.entries < reading.keys_max {
+            if seq.next_element_seed(One { reading })?.is_none() {
+                return Ok(());
+            }
+        }
+        if seq.next_element::<IgnoredAny>()?.is_some() {
+            reading.list = List::TooLong;
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+        }
+        Ok(())
+    }
+}
+
+/// Reads one item.
+struct One<'s, 'd, 'a> {
+    reading: &'s mut Reading<'d, 'a>,
+}
+
+impl<'a> DeserializeSeed<'a> for One<'_, '_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.reading.item(deserializer)
+    }
+}

@@ -1,0 +1,253 @@
+//! The values read of an item to a key. Pure.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::allow_list::AllowList;
+use crate::domain::key::{Details, Expiry, Field, Fields, Key, KeyId, LastUse, Scopes};
+use crate::domain::listing::Reject;
+use crate::domain::text::Cleaner;
+use crate::provider::json_list::JsonList;
+use crate::provider::json_list::definition::{Never, Scalar, Test, TextsPlace, TimePlace};
+use crate::provider::json_list::entry::{Captured, Values};
+use crate::provider::json_list::plan::Slot;
+
+/// The values of one key.
+#[derive(Clone, Copy)]
+pub(super) struct Item<'s, 'a> {
+    pub(super) json_list: &'s JsonList,
+    /// Of the item, or of the inner item of a nested list.
+    pub(super) inner: &'s Values<'a>,
+    /// Of the outer item of a nested list.
+    pub(super) outer: &'s Values<'a>,
+    pub(super) cleaner: &'s Cleaner,
+}
+
+/// The texts of a field, `None` in the place of each that is none.
+type Texts<'s> = Vec<Option<&'s str>>;
+
+/// A field has no texts that can be read.
+struct Unreadable;
+
+/// What a field with a time says.
+enum Time {
+    Never,
+    At(DateTime<Utc>),
+    Unknown,
+}
+
+impl<'s, 'a> Item<'s, 'a> {
+    /// The key, read at `now`.
+    pub(super) fn key(self, now: DateTime<Utc>) -> Result<Key, Reject> {
+        if self.inner.is_misshapen || self.outer.is_misshapen {
+            return Err(Reject::Shape);
+        }
+        let id = self.id().ok_or(Reject::Id)?;
+        let (plan, facts) = (self.json_list.plan(), &self.json_list.definition().facts);
+        let mut unreadable = Fields::default();
+        let mut time = |field, slot: Option<Slot>, place: &Option<TimePlace>| {
+            let time = self.time(slot?, place.as_ref()?);
+            if let Time::Unknown = time {
+                unreadable.insert(field);
+            }
+            Some(time)
+        };
+        let expires_at = time(Field::Expiry, plan.expires_at, &facts.expires_at);
+        let created_at = time(Field::CreatedAt, plan.created_at, &facts.created_at);
+        let updated_at = time(Field::UpdatedAt, plan.updated_at, &facts.updated_at);
+        let last_used_at = plan.last_used_at.zip(facts.last_used_at.as_ref());
+        let last_use = last_used_at.map(|(slot, place)| match self.time(slot, place) {
+            Time::Never => LastUse::Never,
+            Time::At(moment) => LastUse::At(moment),
+            Time::Unknown => LastUse::Unknown,
+        });
+        let label = plan.label.and_then(|slot| match self.get(slot) {
+            Captured::Text(text) => self.cleaner.label(text),
+            Captured::Absent | Captured::Null => None,
+            Captured::Bool(_)
+            | Captured::Integer(_)
+            | Captured::Float(_)
+            | Captured::Texts(_)
+            | Captured::Other => {
+                unreadable.insert(Field::Label);
+                None
+            }
+        });
+        let scopes = self.wanted_texts(plan.scopes, facts.scopes.as_ref());
+        let scopes = scopes.and_then(|texts| texts.map(|texts| self.scopes(&texts)).transpose());
+        if scopes.is_err() {
+            unreadable.insert(Field::Scopes);
+        }
+        let entries = self.wanted_texts(plan.ip_allow_list, facts.ip_allow_list.as_ref());
+        if entries.is_err() {
+            unreadable.insert(Field::AllowList);
+        }
+        let entries = entries.ok().flatten();
+        let allow_list = entries.map(|entries| AllowList::parse(entries.into_iter()));
+        Ok(Key {
+            id,
+            label,
+            organization_id: None,
+            mode: None,
+            is_own: false,
+            is_disabled: self.is_disabled(),
+            expiry: match expires_at {
+                Some(Time::Never) => Expiry::Never,
+                Some(Time::At(end)) => Expiry::At(end),
+                Some(Time::Unknown) | None => Expiry::Unknown,
+            },
+            created_at: created_at.and_then(Time::moment),
+            updated_at: updated_at.and_then(Time::moment),
+            scopes: scopes.ok().flatten(),
+            allow_list,
+            unreadable,
+            is_listed_expired: false,
+            unlisted_since: None,
+            details: last_use.map(|last_use| {
+                Box::new(Details {
+                    label: None,
+                    last_use,
+                    requests: None,
+                    read_at: now,
+                })
+            }),
+        })
+    }
+
+    /// The item's id, where it has one that can be shown.
+    pub(super) fn id(self) -> Option<KeyId> {
+        let text = match self.get(self.json_list.plan().id) {
+            Captured::Text(text) => Cow::Borrowed(&**text),
+            Captured::Integer(number) => Cow::Owned(number.to_string()),
+            Captured::Absent
+            | Captured::Null
+            | Captured::Bool(_)
+            | Captured::Float(_)
+            | Captured::Texts(_)
+            | Captured::Other => return None,
+        };
+        KeyId::parse(&text).filter(|_| self.cleaner.is_free_of_secrets(&text))
+    }
+
+    fn get(self, slot: Slot) -> &'s Captured<'a> {
+        let values = if slot.is_outer {
+            self.outer
+        } else {
+            self.inner
+        };
+        values.get(slot.index)
+    }
+
+    fn time(self, slot: Slot, place: &TimePlace) -> Time {
+        let captured = self.get(slot);
+        let is_never = |never: &Never| place.never.contains(never);
+        let is_absent = matches!(captured, Captured::Absent) && is_never(&Never::Absent);
+        let is_null = matches!(captured, Captured::Null) && is_never(&Never::Null);
+        if is_absent || is_null {
+            return Time::Never;
+        }
+        let text = captured.written();
+        let Some(text) = text else {
+            return Time::Unknown;
+        };
+        let mut nevers = place.never.iter();
+        if nevers.any(|never| matches!(never, Never::Text(never) if *never == *text)) {
+            return Time::Never;
+        }
+        place.format.parse(&text).map_or(Time::Unknown, Time::At)
+    }
+
+    /// The texts, where the definition has them.
+    fn wanted_texts(
+        self,
+        slot: Option<Slot>,
+        place: Option<&'s TextsPlace>,
+    ) -> Result<Option<Texts<'s>>, Unreadable> {
+        let wanted = slot.zip(place);
+        wanted
+            .map(|(slot, place)| self.texts(slot, place))
+            .transpose()
+    }
+
+    fn texts(self, slot: Slot, place: &'s TextsPlace) -> Result<Texts<'s>, Unreadable> {
+        let split = |text: &'s str| -> Texts<'s> {
+            let Some(separator) = &place.split else {
+                return vec![Some(text)];
+            };
+            let parts = text.split(separator.as_str()).map(str::trim);
+            parts.filter(|part| !part.is_empty()).map(Some).collect()
+        };
+        match self.get(slot) {
+            Captured::Absent | Captured::Null => Ok(Vec::new()),
+            Captured::Text(text) if text.is_empty() => Ok(Vec::new()),
+            Captured::Text(text) => Ok(split(text)),
+            Captured::Texts(texts) if place.split.is_none() => {
+                Ok(texts.iter().map(Option::as_deref).collect())
+            }
+            Captured::Texts(texts) => {
+                let texts = texts.iter().map(Option::as_deref);
+                Ok(texts
+                    .flat_map(|text| text.map_or(vec![None], split))
+                    .collect())
+            }
+            Captured::Bool(_) | Captured::Integer(_) | Captured::Float(_) | Captured::Other => {
+                Err(Unreadable)
+            }
+        }
+    }
+
+    /// Scopes are words that a program compares, so one that is not text makes all unreadable.
+    fn scopes(self, texts: &[Option<&'s str>]) -> Result<Scopes, Unreadable> {
+        let mut names = Vec::with_capacity(texts.len());
+        for text in texts {
+            names.push(self.cleaner.name(text.ok_or(Unreadable)?));
+        }
+        Ok(Scopes::new(names))
+    }
+
+    fn is_disabled(self) -> bool {
+        let conditions = self.json_list.definition().facts.disabled.iter();
+        let mut with_slots = conditions.zip(&self.json_list.plan().disabled);
+        with_slots.any(|(condition, slot)| {
+            let captured = self.get(*slot);
+            let is_absent = matches!(captured, Captured::Absent);
+            !is_absent
+                && match &condition.test {
+                    Test::Is(wanted) => captured.is(wanted),
+                    Test::IsNot(wanted) => !captured.is(wanted),
+                    Test::IsSet(is_set) => matches!(captured, Captured::Null) != *is_set,
+                }
+        })
+    }
+}
+
+impl Time {
+    fn moment(self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::At(moment) => Some(moment),
+            Self::Never | Self::Unknown => None,
+        }
+    }
+}
+
+impl Captured<'_> {
+    /// A text, or a number as it is written.
+    fn written(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Integer(number) => Some(Cow::Owned(number.to_string())),
+            Self::Float(number) => Some(Cow::Owned(number.to_string())),
+            Self::Absent | Self::Null | Self::Bool(_) | Self::Texts(_) | Self::Other => None,
+        }
+    }
+
+    fn is(&self, wanted: &Scalar) -> bool {
+        match (self, wanted) {
+            (Self::Bool(value), Scalar::Bool(wanted)) => value == wanted,
+            (Self::Integer(value), Scalar::Integer(wanted)) => *value == i128::from(*wanted),
+            (Self::Text(value), Scalar::Text(wanted)) => *value == *wanted,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What to ask for after each page, and when all of them were read. Pure.
+
+use std::collections::HashSet;
+
+use http::HeaderMap;
+use http::header::LINK;
+
+use crate::provider::json_list::answer::{Page, Said};
+use crate::provider::json_list::definition::{PageEnd, Pagination};
+use crate::provider::json_list::template::percent_encoded;
+use crate::provider::paging_hints::PagingHints;
+
+/// Longest link or cursor, in bytes: what servers take as a request line.
+const LINK_BYTES_MAX: usize = 8 * 1024;
+
+/// What comes after a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing: it was the last one.
+    Done,
+    /// The same request with these query parameters.
+    Get(String),
+    /// This link, absolute or relative to the request.
+    Follow(String),
+}
+
+/// Why a page cannot be followed by another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The pages cannot all be read.
+    Incomplete(String),
+    /// There are fewer keys than there were at the page before: what followed a key that was deleted
+    /// may have moved to a page that was read already.
+    Changed,
+}
+
+/// The pages of one listing while they are read.
+#[derive(Debug)]
+pub(super) struct Pages<'d> {
+    pagination: &'d Pagination,
+    /// Most pages.
+    max: usize,
+    /// Requests answered.
+    read: usize,
+    /// Items of all pages, with those that two pages have.
+    items: u64,
+    /// The total that the last page named.
+    total: Option<u64>,
+    seen_ids: HashSet<u64>,
+    seen_cursors: HashSet<String>,
+}
+
+impl<'d> Pages<'d> {
+    pub(super) fn new(pagination: &'d Pagination, pages_max: usize) -> Self {
+        Self {
+            pagination,
+            max: pages_max,
+            read: 0,
+            items: 0,
+            total: None,
+            seen_ids: HashSet::new(),
+            seen_cursors: HashSet::new(),
+        }
+    }
+
+    /// The query parameters of the first request.
+    pub(super) fn first(&self) -> String {
+        match self.pagination {
+            Pagination::None
+            | Pagination::Link
+            | Pagination::NextUrl { .. }
+            | Pagination::Cursor { .. } => String::new(),
+            Pagination::Page { .. } | Pagination::Offset { .. } => self.numbered(),
+        }
+    }
+
+    /// What comes after `page`.
+    pub(super) fn after(&mut self, page: &Page, headers: &HeaderMap) -> Result<Step, Stop> {
+        self.read += 1;
+        self.items += page.items as u64;
+        // One request more may find the empty page that proves the end.
+        if self.read > self.max && page.items > 0 {
+            return Err(self.too_many());
+        }
+        let is_new = page.ids_hash.is_none_or(|ids| self.seen_ids.insert(ids));
+        if !is_new {
+            return Err(incomplete("the API gave the same page twice"));
+        }
+        let (step, is_certain) = self.step(page, headers)?;
+        let may_read = self.max + usize::from(!is_certain);
+        if step != Step::Done && self.read >= may_read {
+            return Err(self.too_many());
+        }
+        Ok(step)
+    }
+
+    /// What comes next, and whether the answer says that there is something.
+    fn step(&mut self, page: &Page, headers: &HeaderMap) -> Result<(Step, bool), Stop> {
+        let mut said = page.paging.iter();
+        let mut said = || said.next().unwrap_or(&Said::Nothing);
+        match self.pagination {
+            Pagination::None => Ok((Step::Done, true)),
+            Pagination::Link => {
+                let Some(next) = next_link(headers) else {
+                    // Something on the way may have dropped the header.
+                    let mut hints = PagingHints::default();
+                    hints.headers(headers);
+                    let items = usize::try_from(self.items).unwrap_or(usize::MAX);
+                    let missing = hints.missing(items);
+                    return missing.map_or(Ok((Step::Done, true)), |why| Err(incomplete(&why)));
+                };
+                Ok((Step::Follow(short(next, "link")?), true))
+            }
+            Pagination::NextUrl { .. } => match said() {
+                Said::Nothing | Said::Bool(false) => Ok((Step::Done, true)),
+                Said::Text(link) => Ok((Step::Follow(short(link.clone(), "link")?), true)),
+                Said::Bool(true) | Said::Other => Err(incomplete(
+                    "what should be the link to the next page is no text",
+                )),
+            },
+            Pagination::Cursor {
+                param, has_more, ..
+            } => {
+                let cursor = said();
+                let has_more = has_more.as_ref().map(|_| said());
+                self.cursor(param, cursor, has_more)
+            }
+            Pagination::Page { end, .. } => {
+                let said = match end {
+                    PageEnd::EmptyPage => None,
+                    PageEnd::Total(_) | PageEnd::Pages(_) => number(said()),
+                    PageEnd::TotalHeader(name) => {
+                        let value = headers.get(name).and_then(|value| value.to_str().ok());
+                        value.and_then(|value| value.trim().parse().ok())
+                    }
+                };
+                match (end, said) {
+                    (PageEnd::Pages(_), Some(pages)) => {
+                        let left = pages.saturating_sub(self.read as u64);
+                        self.numbered_step(page, Some(left))
+                    }
+                    (_, total) => self.counted(page, total),
+                }
+            }
+            Pagination::Offset { total, .. } => {
+                let total = total.as_ref().and_then(|_| number(said()));
+                self.counted(page, total)
+            }
+        }
+    }
+
+    fn cursor(
+        &mut self,
+        param: &str,
+        cursor: &Said,
+        has_more: Option<&Said>,
+    ) -> Result<(Step, bool), Stop> {
+        let is_last = has_more.map(|said| match said {
+            Said::Bool(has_more) => Ok(!has_more),
+            Said::Nothing => Ok(true),
+            Said::Text(_) | Said::Other => Err(incomplete(
+                "what should say whether there is more is not true or false",
+            )),
+        });
+        let is_last = is_last.transpose()?;
+        match (cursor, is_last) {
+            (_, Some(true)) | (Said::Nothing | Said::Bool(false), None) => Ok((Step::Done, true)),
+            (Said::Text(cursor), _) => {
+                let cursor = short(cursor.clone(), "cursor")?;
+                if !self.seen_cursors.insert(cursor.clone()) {
+                    return Err(incomplete("the API gave the same cursor twice"));
+                }
+                let query = format!("{param}={}", percent_encoded(&cursor));
+                Ok((Step::Get(query), true))
+            }
+            (Said::Nothing | Said::Bool(false), Some(false)) => Err(incomplete(
+                "the answer says that there is more, and has no cursor for it",
+            )),
+            (Said::Bool(true) | Said::Other, _) => {
+                Err(incomplete("what should be the cursor is no text"))
+            }
+        }
+    }
+
+    /// After a page of an answer that may say how many items there are.
+    fn counted(&mut self, page: &Page, total: Option<u64>) -> Result<(Step, bool), Stop> {
+        let before = std::mem::replace(&mut self.total, total);
+        if let (Some(before), Some(total)) = (before, total)
+            && total < before
+        {
+            return Err(Stop::Changed);
+        }
+        let left = total.map(|total| total.saturating_sub(self.items));
+        self.numbered_step(page, left)
+    }
+
+    /// After a page, where `left` says how many more items or pages there are.
+    fn numbered_step(&self, page: &Page, left: Option<u64>) -> Result<(Step, bool), Stop> {
+        match (left, page.items) {
+            (Some(0), _) | (None, 0) => Ok((Step::Done, true)),
+            (Some(left), 0) => Err(incomplete(&format!(
+                "the answer says that there are {left} more, and the page is empty"
+            ))),
+            (left, _) => Ok((Step::Get(self.numbered()), left.is_some())),
+        }
+    }
+
+    /// The query parameters of the next request.
+    fn numbered(&self) -> String {
+        let (param, number, size) = match self.pagination {
+            Pagination::Page {
+                page_param,
+                first,
+                size,
+                ..
+            } => (page_param, first + self.read as u64, size),
+            Pagination::Offset {
+                offset_param, size, ..
+            } => (offset_param, self.items, size),
+            Pagination::None
+            | Pagination::Link
+            | Pagination::NextUrl { .. }
+            | Pagination::Cursor { .. } => return String::new(),
+        };
+        let size = size.as_ref();
+        let size = size.map_or_else(String::new, |(param, size)| format!("&{param}={size}"));
+        format!("{param}={number}{size}")
+    }
+
+    fn too_many(&self) -> Stop {
+        let max = self.max;
+        incomplete(&format!("there are more pages than poll.max_pages ({max})"))
+    }
+}
+
+fn incomplete(why: &str) -> Stop {
+    Stop::Incomplete(why.to_owned())
+}
+
+fn short(text: String, what: &str) -> Result<String, Stop> {
+    if text.len() > LINK_BYTES_MAX {
+        return Err(incomplete(&format!(
+            "the {what} to the next page is too long"
+        )));
+    }
+    Ok(text)
+}
+
+/// How many, where that is said readably.
+fn number(said: &Said) -> Option<u64> {
+    match said {
+        Said::Text(text) => text.parse().ok(),
+        Said::Nothing | Said::Bool(_) | Said::Other => None,
+    }
+}
+
+/// The target of the first link with `rel="next"` (RFC 8288).
+fn next_link(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(LINK).iter();
+    let mut values = values.filter_map(|value| value.to_str().ok());
+    values.find_map(next_of)
+}
+
+/// `<target>; name=value; name="value, or two", <target> …`
+fn next_of(links: &str) -> Option<String> {
+    let mut rest = links;
+    loop {
+        let (target, after) = rest.split_once('<')?.1.split_once('>')?;
+        let (params, after) = split_unquoted(after, b',');
+        if is_next(params) {
+            return Some(target.trim().to_owned());
+        }
+        rest = after;
+    }
+}
+
+fn is_next(params: &str) -> bool {
+    let mut rest = params;
+    while !rest.is_empty() {
+        let (param, after) = split_unquoted(rest, b';');
+        rest = after;
+        if let Some((name, value)) = param.split_once('=')
+            && name.trim().eq_ignore_ascii_case("rel")
+        {
+            let value = value.trim().trim_matches('"');
+            let mut relations = value.split_ascii_whitespace();
+            return relations.any(|relation| relation.eq_ignore_ascii_case("next"));
+        }
+    }
+    false
+}
+
+/// What is before the first separator outside of quotes, and what is behind it.
+fn split_unquoted(text: &str, separator: u8) -> (&str, &str) {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_quoted => is_escaped = true,
+            b'"' => is_quoted = !is_quoted,
+            _ if byte == separator && !is_quoted => {
+                let (before, after) = text.split_at(at);
+                return (before, after.get(1..).unwrap_or_default());
+            }
+            _ => {}
+        }
+    }
+    (text, "")
+}
+
+#[cfg(test)]
+mod tests;
