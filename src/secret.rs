@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -144,11 +145,12 @@ impl Token {
         Ok(Self(SecretString::from(text)))
     }
 
-    /// The value of a header that carries the token after `prefix`, marked sensitive.
+    /// The value of a header that carries the token after `prefix`, marked sensitive. Its copy of
+    /// the token is wiped with the last clone of the value.
     pub fn header(&self, prefix: &str) -> HeaderValue {
-        let text = Zeroizing::new(format!("{prefix}{}", self.0.expose_secret()));
-        let mut value =
-            HeaderValue::from_str(&text).expect("printable ASCII is a valid header value");
+        let text = Zeroizing::new([prefix, self.0.expose_secret()].concat());
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text))
+            .expect("printable ASCII is a valid header value");
         value.set_sensitive(true);
         value
     }
