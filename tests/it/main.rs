@@ -28,6 +28,7 @@ mod prometheus;
 mod promtool;
 mod rules;
 mod secrets;
+mod supply_chain;
 mod support;
 mod swaps;
 mod tidy;
