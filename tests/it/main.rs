@@ -33,5 +33,6 @@ mod support;
 mod swaps;
 mod tidy;
 mod tls;
+mod token;
 mod tools;
 mod web_config;
