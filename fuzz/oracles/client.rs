@@ -2,7 +2,7 @@
 //! the token goes nowhere else.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use api_key_exporter::provider::Provider;
@@ -23,21 +23,37 @@ const DEADLINE: Duration = Duration::from_millis(500);
 /// Largest body, so that the fuzzer's inputs exceed it at times.
 const BODY_BYTES_MAX: usize = 2 * 1024;
 
-/// An API that answers with the latest input, and what lists its keys.
-struct Api {
-    runtime: Runtime,
-    answer: Arc<Mutex<Vec<u8>>>,
-    requests: Arc<AtomicUsize>,
-    lister: Lister,
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+
+/// The cache of TLS configurations, which plain HTTP does not use.
+static TLS: LazyLock<Arc<TlsConfigs>> = LazyLock::new(|| Arc::new(TlsConfigs::new(support::now)));
+
+/// Checks one answer.
+pub fn check(bytes: &[u8]) {
+    let requests: Arc<AtomicUsize> = Arc::default();
+    let answer = RUNTIME.block_on(async {
+        // An address of its own, so that no earlier attempt's connection is counted.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let lister = lister(&format!("http://{}", listener.local_addr().unwrap()));
+        let serving = tokio::spawn(serve(listener, bytes.to_vec(), requests.clone()));
+        let answer = timeout(DEADLINE * 8, lister.attempt(DEADLINE)).await;
+        serving.abort();
+        answer.expect("an attempt ends in time")
+    });
+    let requests = requests.load(Ordering::SeqCst);
+    assert!(requests <= 1, "{requests} requests for one attempt");
+    match answer.result {
+        Ok(listed) => {
+            let keys = listed.listing.keys();
+            assert!(keys.is_sorted_by(|a, b| a.id < b.id), "unsorted or twice");
+            assert!(keys.len() <= 100);
+        }
+        Err(failure) => support::assert_clean_failure(&failure),
+    }
 }
 
-static API: LazyLock<Api> = LazyLock::new(|| {
-    let runtime = Runtime::new().unwrap();
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let answer: Arc<Mutex<Vec<u8>>> = Arc::default();
-    let requests: Arc<AtomicUsize> = Arc::default();
-    runtime.spawn(serve(listener, answer.clone(), requests.clone()));
+/// What lists the keys of the API at `url`.
+fn lister(url: &str) -> Lister {
     let token = TokenSource::Env {
         variable: "TOKEN".into(),
         token: support::token(),
@@ -54,39 +70,11 @@ static API: LazyLock<Api> = LazyLock::new(|| {
         keys_max: 100,
         expected_env: None,
     };
-    let tls = Arc::new(TlsConfigs::new(support::now));
-    Api {
-        lister: Lister::new(token, settings, tls, support::now),
-        runtime,
-        answer,
-        requests,
-    }
-});
-
-/// Checks one answer.
-pub fn check(bytes: &[u8]) {
-    bytes.clone_into(&mut API.answer.lock().unwrap());
-    API.requests.store(0, Ordering::SeqCst);
-    // The timer needs the runtime that it is made in.
-    let attempt = async { timeout(DEADLINE * 8, API.lister.attempt(DEADLINE)).await };
-    let answer = API
-        .runtime
-        .block_on(attempt)
-        .expect("an attempt ends in time");
-    let requests = API.requests.load(Ordering::SeqCst);
-    assert!(requests <= 1, "{requests} requests for one attempt");
-    match answer.result {
-        Ok(listed) => {
-            let keys = listed.listing.keys();
-            assert!(keys.is_sorted_by(|a, b| a.id < b.id), "unsorted or twice");
-            assert!(keys.len() <= 100);
-        }
-        Err(failure) => support::assert_clean_failure(&failure),
-    }
+    Lister::new(token, settings, TLS.clone(), support::now)
 }
 
 /// Reads each request's head, writes the answer and closes.
-async fn serve(listener: TcpListener, answer: Arc<Mutex<Vec<u8>>>, requests: Arc<AtomicUsize>) {
+async fn serve(listener: TcpListener, answer: Vec<u8>, requests: Arc<AtomicUsize>) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -96,7 +84,6 @@ async fn serve(listener: TcpListener, answer: Arc<Mutex<Vec<u8>>>, requests: Arc
             }
         }
         requests.fetch_add(1, Ordering::SeqCst);
-        let bytes = answer.lock().unwrap().clone();
-        drop(stream.write_all(&bytes).await);
+        drop(stream.write_all(&answer).await);
     }
 }
