@@ -25,9 +25,11 @@ pub mod support;
 pub mod text;
 #[path = "oracles/times.rs"]
 pub mod times;
+#[path = "oracles/web_config.rs"]
+pub mod web_config;
 
 /// Every oracle by the name of its fuzz target.
-pub const ORACLES: [(&str, fn(&[u8])); 10] = [
+pub const ORACLES: [(&str, fn(&[u8])); 11] = [
     ("client", client::check),
     ("config", config::check),
     ("details", details::check),
@@ -38,6 +40,7 @@ pub const ORACLES: [(&str, fn(&[u8])); 10] = [
     ("server", server::check),
     ("text", text::check),
     ("times", times::check),
+    ("web_config", web_config::check),
 ];
 
 /// Checks one input by the oracle `name`.

@@ -70,7 +70,7 @@ fn lister(url: &str) -> Lister {
         keys_max: 100,
         expected_env: None,
     };
-    Lister::new(token, settings, TLS.clone(), support::now)
+    Lister::new(token, settings, TLS.clone(), None, support::now)
 }
 
 /// Reads each request's head, writes the answer and closes.

@@ -1,8 +1,8 @@
 //! `[[keys]]` of a configuration: the index finds the entry that a plain search finds.
 
-use api_key_exporter::domain::allow_list::AllowList;
 use api_key_exporter::domain::inventory::Entry;
-use api_key_exporter::domain::key::{Expiry, Key, KeyId, Scopes};
+use api_key_exporter::domain::key::{Key, KeyId};
+use api_key_exporter::provider::bitgpt::parse;
 
 use super::{config, support};
 
@@ -31,7 +31,7 @@ pub fn check(bytes: &[u8]) {
     });
     for text in texts.take(64) {
         for account in ["a", "b"] {
-            let key = key(&text);
+            let Some(key) = key(&text) else { continue };
             let expected = entries
                 .iter()
                 .position(|entry| matches(entry, account, &key));
@@ -78,19 +78,13 @@ fn is_like(pattern: &[char], text: &[char]) -> bool {
     row[text.len()]
 }
 
-/// A key with this label, and with this id where it can be one.
-fn key(text: &str) -> Key {
-    Key {
-        id: KeyId::parse(text).unwrap_or(KeyId::parse("other").unwrap()),
-        label: Some(text.into()),
-        organization_id: None,
-        mode: None,
-        is_own: false,
-        expiry: Expiry::Never,
-        created_at: None,
-        updated_at: None,
-        scopes: Scopes::default(),
-        allow_list: AllowList::unrestricted(),
-        details: None,
-    }
+/// A key with this label, and with this id where it can be one, as an API lists it.
+fn key(text: &str) -> Option<Key> {
+    let id = KeyId::parse(text).map_or("other".to_owned(), |id| id.to_string());
+    let entry = serde_json::json!({ "id": id, "label": text });
+    let body = serde_json::json!({ "status": 200, "error": null, "data": [entry] });
+    let token = support::token();
+    let body = body.to_string();
+    let listed = parse::answer(200, body.as_bytes(), &support::rules(&token)).ok()?;
+    listed.listing.keys().first().cloned()
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_key_exporter::domain::account_state::{Account, AccountState, Outcome};
+use api_key_exporter::domain::account_state::{Account, AccountState, Outcome, SavedState};
 use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::domain::key::Expiry;
@@ -17,6 +17,7 @@ use api_key_exporter::exposition::{Encoding, Format};
 use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::snapshot::format::{Identity, decode, encode};
 use api_key_exporter::state_store::{AccountUpdate, StateStore};
+use chrono::TimeDelta;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{reader, support};
@@ -45,6 +46,8 @@ pub fn check(bytes: &[u8]) {
         result,
         clock_skew: None,
         age: None,
+        token: None,
+        asked_at: None,
     };
     let rules = AssessmentRules::default();
     let (state, _) = account(ODD_NAME).after(outcome, &rules, support::now());
@@ -59,6 +62,7 @@ fn assert_exposed(state: &AccountState) {
             relative: true,
             scope_info: true,
             max_scopes_per_key: 64,
+            max_bytes_per_account: usize::MAX,
         },
     };
     let now = support::now();
@@ -133,16 +137,15 @@ fn assert_series(series: &reader::Series, state: &AccountState) {
         );
         assert_eq!(
             value("api_key_expiry_unknown"),
-            flag(key.expiry == Expiry::Unknown)
+            flag(key.is_expiry_unknown())
         );
-        assert_eq!(
-            value("api_key_scopes"),
-            Some(&*key.scopes.len().to_string())
-        );
+        let count = key.scopes.as_ref().map(|scopes| scopes.len().to_string());
+        assert_eq!(value("api_key_scopes"), count.as_deref());
         let scopes = series.named("api_key_scope_info");
         let scopes = scopes.filter(|(labels, _)| labels["key_id"] == of_key.1);
         let scopes: Vec<&str> = scopes.map(|(labels, _)| &*labels["scope"]).collect();
-        let known: Vec<&str> = key.scopes.iter().take(64).collect();
+        let known = key.scopes.iter().flat_map(|scopes| scopes.iter());
+        let known: Vec<&str> = known.take(64).collect();
         assert_eq!(scopes, known);
     }
 }
@@ -154,9 +157,15 @@ fn assert_saved(listing: &Listing) {
         provider: "bitgpt".into(),
         base_url: "https://api.example/".into(),
     };
-    let bytes = encode(&identity, listing, support::now());
+    let state = SavedState {
+        listing: Arc::new(listing.clone()),
+        listed_at: support::now(),
+        shrunk_listings: 0,
+        token: None,
+    };
+    let bytes = encode(&identity, &state);
     let saved = decode(&bytes, &identity).expect("what was saved can be read");
-    let again = encode(&identity, &saved.listing, saved.listed_at);
+    let again = encode(&identity, &saved);
     assert!(bytes == again, "a snapshot differs from what was saved");
     assert_eq!(saved.listing.keys().len(), listing.keys().len());
     support::assert_no_token("the saved state", &String::from_utf8_lossy(&bytes));
@@ -204,6 +213,7 @@ fn account(name: &str) -> AccountState {
         base_url: "https://api.example/".into(),
         interval: Duration::from_secs(300),
         shrink: ShrinkGuard::default(),
+        expired_retention: TimeDelta::days(7),
         listing_scope: None,
     }))
 }
