@@ -1,6 +1,9 @@
 //! What the package says of its dependencies and its compiler. tests/supply-chain checks the rest.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_yaml_ng::Value;
 
 use crate::support::in_repository;
 
@@ -58,4 +61,52 @@ fn the_release_builds_the_targets_that_dependencies_are_checked_for() {
     for target in ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"] {
         assert!(build.contains(target) && deny.contains(target), "{target}");
     }
+}
+
+/// The steps of all jobs of the workflow.
+fn steps(workflow: &Value) -> impl Iterator<Item = &Value> {
+    let jobs = workflow["jobs"].as_mapping().unwrap().values();
+    jobs.flat_map(|job| job["steps"].as_sequence().unwrap())
+}
+
+#[test]
+fn the_workflow_runs_what_is_here_with_pinned_actions_and_least_permissions() {
+    let text = read(".github/workflows/ci.yml");
+    let workflow: Value = serde_yaml_ng::from_str(&text).unwrap();
+    let nothing = workflow["permissions"].as_mapping().unwrap();
+    assert!(nothing.is_empty(), "permissions for all jobs");
+    for (name, job) in workflow["jobs"].as_mapping().unwrap() {
+        let permissions = job["permissions"].as_mapping().unwrap();
+        let is_publishing = name.as_str() == Some("publish");
+        for (what, access) in permissions {
+            let may_write = is_publishing && what.as_str() == Some("contents");
+            assert!(access == "read" || may_write, "{name:?}: {what:?}");
+        }
+        assert!(job["timeout-minutes"].is_number(), "{name:?}");
+    }
+    let mut run = String::new();
+    for step in steps(&workflow) {
+        if let Some(action) = step["uses"].as_str() {
+            let (_, digest) = action.split_once('@').unwrap();
+            let is_digest = digest.len() == 40 && digest.bytes().all(|it| it.is_ascii_hexdigit());
+            assert!(is_digest, "{action} is not pinned");
+            assert!(text.contains(&format!("{action} # v")), "{action}");
+        }
+        run.push_str(step["run"].as_str().unwrap_or_default());
+        run.push('\n');
+    }
+    for script in [
+        ".ci/run",
+        "deploy/release/build",
+        "tests/supply-chain",
+        "fuzz/run",
+    ] {
+        assert!(run.lines().any(|line| line.starts_with(script)), "{script}");
+        let mode = fs::metadata(in_repository(script)).unwrap().permissions();
+        assert!(mode.mode() & 0o111 != 0, "{script} is not executable");
+    }
+    let toolchain = read("rust-toolchain.toml");
+    let image = format!("rust:{}-bookworm", value(&toolchain, "channel"));
+    assert!(text.matches("rust:").count() == text.matches(&image).count());
+    assert!(run.contains("deploy/docker/Dockerfile"));
 }
