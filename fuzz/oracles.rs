@@ -28,8 +28,11 @@ pub mod times;
 #[path = "oracles/web_config.rs"]
 pub mod web_config;
 
+/// Panics where an input breaks a promise.
+pub type Oracle = fn(&[u8]);
+
 /// Every oracle by the name of its fuzz target.
-pub const ORACLES: [(&str, fn(&[u8])); 11] = [
+pub const ORACLES: [(&str, Oracle); 11] = [
     ("client", client::check),
     ("config", config::check),
     ("details", details::check),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use api_key_exporter::domain::account_state::{Account, AccountState, Outcome, SavedState};
 use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
-use api_key_exporter::domain::key::Expiry;
+use api_key_exporter::domain::key::{Expiry, Scopes};
 use api_key_exporter::domain::listing::Listing;
 use api_key_exporter::domain::view::{Metrics, ViewSettings};
 use api_key_exporter::exposition::cache::ExpositionCache;
@@ -144,7 +144,7 @@ fn assert_series(series: &reader::Series, state: &AccountState) {
         let scopes = series.named("api_key_scope_info");
         let scopes = scopes.filter(|(labels, _)| labels["key_id"] == of_key.1);
         let scopes: Vec<&str> = scopes.map(|(labels, _)| &*labels["scope"]).collect();
-        let known = key.scopes.iter().flat_map(|scopes| scopes.iter());
+        let known = key.scopes.iter().flat_map(Scopes::iter);
         let known: Vec<&str> = known.take(64).collect();
         assert_eq!(scopes, known);
     }

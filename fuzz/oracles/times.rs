@@ -31,7 +31,8 @@ pub fn check(bytes: &[u8]) {
             assert_eq!(strict, lenient, "{text:?} as {format:?}");
         }
     }
-    if let Some(expected) = plain(text) {
+    if is_plain(text) {
+        let expected = seconds(text);
         for (what, time) in [
             ("lenient", read),
             ("strict", TimeFormat::NaiveUtc.parse(text)),
@@ -60,19 +61,19 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// Reads `YYYY-MM-DD HH:MM:SS` with arithmetic of its own: the seconds since 1970, or `None` inside
-/// where there is no such time. The outer `None` says that the text has another form.
-fn plain(text: &str) -> Option<Option<i64>> {
-    let bytes = text.as_bytes();
-    let shape = b"dddd-dd-dd dd:dd:dd";
-    let fits = bytes.len() == shape.len()
+/// Whether it has the form `YYYY-MM-DD HH:MM:SS`.
+fn is_plain(text: &str) -> bool {
+    let (bytes, shape) = (text.as_bytes(), b"dddd-dd-dd dd:dd:dd");
+    bytes.len() == shape.len()
         && bytes.iter().zip(shape).all(|(byte, wanted)| match wanted {
             b'd' => byte.is_ascii_digit(),
             _ => byte == wanted,
-        });
-    if !fits {
-        return None;
-    }
+        })
+}
+
+/// Reads a text of that form with arithmetic of its own: the seconds since 1970, or `None` where
+/// there is no such time.
+fn seconds(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| -> i64 { text[range].parse().unwrap() };
     let (year, month, day) = (number(0..4), number(5..7), number(8..10));
     let (hour, minute, second) = (number(11..13), number(14..16), number(17..19));
@@ -88,28 +89,18 @@ fn plain(text: &str) -> Option<Option<i64>> {
     let is_leap_second = is_day && day == days && (hour, minute, second) == (23, 59, 60);
     let is_time = hour < 24 && minute < 60 && second < 60;
     if !(is_day && (is_time || is_leap_second)) {
-        return Some(None);
+        return None;
     }
     let days_of_years: i64 = match year {
         1970.. => (1970..year).map(days_of).sum(),
         _ => -(year..1970).map(days_of).sum::<i64>(),
     };
-    let lengths = [
-        31,
-        28 + i64::from(is_leap),
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-    ];
-    let days_of_months: i64 = lengths.iter().take(month as usize - 1).sum();
+    let february = 28 + i64::from(is_leap);
+    let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30];
+    let before = (1..month).zip(lengths);
+    let days_of_months: i64 = before.map(|(_, days)| days).sum();
     let days = days_of_years + days_of_months + day - 1;
-    Some(Some(days * 86_400 + hour * 3_600 + minute * 60 + second))
+    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
 }
 
 fn days_of(year: i64) -> i64 {

@@ -168,7 +168,10 @@ fn every_source_file_is_reachable_from_a_mod_line_and_says_its_job_first() {
             let text = fs::read_to_string(&file).unwrap();
             // The oracles of the fuzz targets are outside of the folder.
             let has_path = text.contains("#[path = ");
-            for line in text.lines().filter(|line| !(has_path && *line == "mod oracles;")) {
+            for line in text
+                .lines()
+                .filter(|line| !(has_path && *line == "mod oracles;"))
+            {
                 let line = line
                     .trim_start_matches("pub(crate) ")
                     .trim_start_matches("pub ");

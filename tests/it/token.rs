@@ -30,7 +30,9 @@ fn forms() -> BTreeSet<String> {
     for part in body.windows(PART_BYTES) {
         let each = |write: fn(&mut String, u8)| {
             let mut text = String::new();
-            part.iter().for_each(|byte| write(&mut text, *byte));
+            for byte in part {
+                write(&mut text, *byte);
+            }
             text
         };
         forms.extend([
