@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::Bytes;
 use http::HeaderValue;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -154,7 +155,8 @@ impl Token {
         Ok(Self(SecretString::from(text)))
     }
 
-    /// The value of a header that carries the token after `prefix`, marked sensitive.
+    /// The value of a header that carries the token after `prefix`, marked sensitive. Its copy of
+    /// the token is wiped with the last clone of the value.
     pub fn header(&self, prefix: &str, form: TokenForm) -> HeaderValue {
         let token = self.0.expose_secret();
         let text = Zeroizing::new(match form {
@@ -164,8 +166,8 @@ impl Token {
                 [prefix, &encoded].concat()
             }
         });
-        let mut value =
-            HeaderValue::from_str(&text).expect("printable ASCII is a valid header value");
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text))
+            .expect("printable ASCII is a valid header value");
         value.set_sensitive(true);
         value
     }

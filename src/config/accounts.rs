@@ -1,7 +1,8 @@
 //! `[[accounts]]`: whose keys are listed, and with which token.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -16,7 +17,7 @@ use crate::domain::text;
 use crate::provider::Provider;
 use crate::provider::json_list::JsonList;
 use crate::provider::profile::{EnvironmentAccount, Profile};
-use crate::secret::{Token, TokenForm, TokenSource};
+use crate::secret::{Token, TokenError, TokenForm, TokenSource};
 
 /// Most accounts of one exporter. Each has a task, some KiB of memory, two files at most while it
 /// is polled, and some 70 lines in each scrape: 40 MiB of so many.
@@ -26,6 +27,9 @@ const ACCOUNTS_MAX: usize = 10_000;
 const NAME_CHARS_MAX: usize = 64;
 
 const NAME: &str = "default";
+
+/// The variable in which systemd names the directory of the service's credentials.
+pub(super) const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// One account.
 #[derive(Clone, Debug)]
@@ -347,17 +351,21 @@ fn is_conventional(variable: &str) -> bool {
     variable.len() <= NAME_CHARS_MAX && variable.chars().all(is_usual)
 }
 
-/// The set-up without a file: a file named by the environment goes before a token in it, which
-/// every child process would inherit.
+/// The set-up without a file: a file named by the environment goes before a credential of systemd,
+/// and that before a token in the environment, which every child process would inherit.
 fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Option<Account> {
     let is_set = |variables: &EnvironmentAccount| {
         let set = |variable: &str| sources.environment.contains_key(variable);
         sources.skip_tokens || set(variables.token_file) || set(variables.token)
     };
-    let with_variables = Provider::NATIVE
-        .into_iter()
-        .find_map(|it| Some((it.clone(), it.profile().environment.filter(is_set)?)));
-    let Some((provider, variables)) = with_variables else {
+    let with_token = Provider::NATIVE.into_iter().find_map(|it| {
+        let profile = it.profile();
+        let variables = profile.environment?;
+        let credential = credential(&profile.name, sources);
+        let is_there = credential.is_some() || is_set(&variables);
+        is_there.then(|| (it.clone(), variables, credential))
+    });
+    let Some((provider, variables, credential)) = with_token else {
         root.general_problem(format!(
             "no account: set {} in the environment, or write [[accounts]] into the file named by \
              --config.file",
@@ -375,7 +383,10 @@ fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> O
             Err(format!("= {}: must be the path of a file", shown(path))),
         ),
         Some(path) => (variables.token_file, Ok(TokenSource::File(path.into()))),
-        None => (variables.token, from_variable(variables.token, sources)),
+        None => match credential {
+            Some(credential) => (CREDENTIALS, Ok(credential)),
+            None => (variables.token, from_variable(variables.token, sources)),
+        },
     };
     let profile = provider.profile();
     let base_url = profile.base_url.as_deref().unwrap_or_default();
@@ -419,6 +430,18 @@ fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> O
         proxy_url: None,
         interval: poll.interval,
     })
+}
+
+/// The credential `name` of the service, where systemd passes one: `LoadCredential=` has been there
+/// since version 247, and the specifier for its path only since 250.
+fn credential(name: &str, sources: &Sources) -> Option<TokenSource> {
+    let directory = sources.variable(CREDENTIALS).filter(|it| is_path(it))?;
+    let source = TokenSource::File(Path::new(directory).join(name));
+    match source.read() {
+        Err(TokenError::Unreadable(_, error)) if error.kind() == ErrorKind::NotFound => None,
+        // What else is wrong with it is the operator's to know.
+        _ => Some(source),
+    }
 }
 
 fn parse_name(text: &str) -> Option<String> {

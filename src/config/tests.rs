@@ -399,6 +399,49 @@ fn a_file_named_by_the_environment_goes_before_a_token_in_it() {
 }
 
 #[test]
+fn a_credential_of_the_service_is_found_without_configuration() {
+    let name = format!("exporter-credentials-{}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&directory).unwrap();
+    let credentials = ("CREDENTIALS_DIRECTORY", directory.to_str().unwrap());
+    // Other services' directories hold other credentials.
+    let nothing = "no account: set BITGPT_API_KEY_FILE or BITGPT_API_KEY";
+    assert!(problems("", &[credentials])[0].starts_with(nothing));
+    let path = directory.join("bitgpt");
+    std::fs::write(&path, "").unwrap();
+    let [empty] = problems("", &[credentials]).try_into().unwrap();
+    let token = ("BITGPT_API_KEY", TOKEN);
+    std::fs::write(&path, TOKEN).unwrap();
+    let alone = load("", &[credentials]).unwrap();
+    let before_variable = load("", &[credentials, token]).unwrap();
+    let other = directory.join("other");
+    std::fs::write(&other, TOKEN).unwrap();
+    let file = ("BITGPT_API_KEY_FILE", other.to_str().unwrap());
+    let after_file = load("", &[credentials, file]).unwrap();
+    let text = "[[accounts]]\nname = \"shop\"\ntoken_env = \"BITGPT_API_KEY\"";
+    let of_file = load(text, &[credentials, token]).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    let expected = format!("file {}", path.display());
+    assert_eq!(
+        empty,
+        format!("CREDENTIALS_DIRECTORY: the token in {expected} is empty")
+    );
+    assert_eq!(alone.accounts[0].token.describe(), expected);
+    let shown = alone.effective.iter().find(|it| it.name == "token_file");
+    let origin = shown.unwrap().origin.to_string();
+    assert_eq!(origin, "environment CREDENTIALS_DIRECTORY");
+    assert_eq!(before_variable.accounts[0].token.describe(), expected);
+    let ignored = "BITGPT_API_KEY in the environment is ignored: the service's credential goes \
+                   before it";
+    assert!(before_variable.warnings.iter().any(|it| it == ignored));
+    assert!(after_file.accounts[0].token.describe().ends_with("other"));
+    let [account] = &of_file.accounts[..] else {
+        panic!("the credential makes no account beside those of the file");
+    };
+    assert_eq!(account.name, "shop");
+}
+
+#[test]
 fn accounts_need_names_of_their_own() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"\n";
     let expected =

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
+use crate::config::accounts::CREDENTIALS;
 use crate::config::{Account, Details, ENV_PREFIX, Effective, Origin, Poll, Sources};
 use crate::domain::inventory::Entry;
 use crate::domain::policy::Limits;
@@ -159,6 +160,8 @@ fn unused_tokens(
     };
     let why = if made_an_account(token_file) {
         format!("{token_file} goes before it")
+    } else if made_an_account(CREDENTIALS) {
+        "the service's credential goes before it".to_owned()
     } else {
         "the accounts are those of the file".to_owned()
     };

@@ -139,7 +139,7 @@ pub fn seconds(text: &str) -> Option<Duration> {
 
 /// The longest readable wait of all `Retry-After` headers; dates count from the API's own clock,
 /// and one in the past is no wait.
-pub(super) fn retry_after(headers: &HeaderMap, api_now: DateTime<Utc>) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap, api_now: DateTime<Utc>) -> Option<Duration> {
     let waits = headers.get_all(RETRY_AFTER).iter().filter_map(|value| {
         let text = value.to_str().ok()?;
         let until = || {

@@ -5,7 +5,7 @@
 
 mod facts;
 mod files;
-mod limits;
+pub(crate) mod limits;
 mod netns;
 mod network;
 mod process;

@@ -166,7 +166,12 @@ fn every_source_file_is_reachable_from_a_mod_line_and_says_its_job_first() {
         let mut todo = vec![(in_repository(root), in_repository(folder))];
         while let Some((file, below)) = todo.pop() {
             let text = fs::read_to_string(&file).unwrap();
-            for line in text.lines() {
+            // The oracles of the fuzz targets are outside of the folder.
+            let has_path = text.contains("#[path = ");
+            for line in text
+                .lines()
+                .filter(|line| !(has_path && *line == "mod oracles;"))
+            {
                 let line = line
                     .trim_start_matches("pub(crate) ")
                     .trim_start_matches("pub ");

@@ -16,7 +16,7 @@ use crate::process::{Daemon, binary, config_file, wrapped};
 use crate::support::{Api, Folder, Scrape, TOKEN, client, in_repository, listing};
 
 /// Runs a program as a user that owns nothing, not even a process.
-pub(super) fn nobody() -> Vec<String> {
+pub(crate) fn nobody() -> Vec<String> {
     // Other tests, and other runs of this one, count as other users.
     static USERS: AtomicU32 = AtomicU32::new(0);
     let user = 1_000_000 + std::process::id() * 16 + USERS.fetch_add(1, Ordering::Relaxed) % 16;
@@ -26,7 +26,7 @@ pub(super) fn nobody() -> Vec<String> {
 }
 
 /// The program and its configuration where [`nobody`] may read them.
-pub(super) fn for_anybody(folder: &Folder, api: &str) -> Command {
+pub(crate) fn for_anybody(folder: &Folder, api: &str) -> Command {
     let program = folder.0.join("api-key-exporter");
     let original = binary(&["--config.file", &config_file(folder, api)]);
     fs::copy(original.get_program(), &program).unwrap();
