@@ -29,8 +29,8 @@ pub(super) enum Step {
 pub(super) enum Stop {
     /// The pages cannot all be read.
     Incomplete(String),
-    /// There are fewer keys than there were at the page before: what followed a key that was deleted
-    /// may have moved to a page that was read already.
+    /// There are fewer keys than there were at the page before: what followed a deleted key may have
+    /// moved to a page that was read already.
     Changed,
 }
 
