@@ -25,10 +25,10 @@ use crate::os::threads::ThreadsError;
 use crate::os::{allocator, clock, rlimits, systemd, threads};
 use crate::pollers::Pollers;
 use crate::reload::{Load, Reloader, Reloads};
-use crate::server::Server;
 use crate::server::listen::{self, ListenAddress, ListenError, Listener};
 use crate::server::routes::Paths;
 use crate::server::web_config::WebFile;
+use crate::server::{self, Server};
 use crate::telemetry::Telemetry;
 use crate::{logging, snapshot};
 
@@ -382,6 +382,7 @@ async fn start(
         web_file: None,
         reloads: None,
         places: Arc::new(Semaphore::new(PROBE_CONNECTIONS_MAX)),
+        page_places: Arc::new(Semaphore::new(server::PAGES_AT_ONCE)),
         now: clock::now,
     };
     let server = Arc::new(Server {
@@ -394,6 +395,7 @@ async fn start(
         web_file,
         reloads: config.web.enable_lifecycle.then_some(parts.reloads),
         places: Arc::new(Semaphore::new(parts.connections_max)),
+        page_places: Arc::new(Semaphore::new(server::PAGES_AT_ONCE)),
         now: clock::now,
     });
     let (store, liveness) = (pollers.store.clone(), pollers.liveness.clone());

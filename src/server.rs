@@ -7,18 +7,18 @@ pub mod listen;
 pub mod negotiate;
 mod request;
 pub mod routes;
-mod segments;
+pub mod segments;
 pub mod web_config;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use chrono::{DateTime, Datelike, Utc};
 use http::StatusCode;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, DATE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Request, Response, Version};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,14 +26,18 @@ use tokio_util::task::TaskTracker;
 use crate::event_log::AcceptLog;
 use crate::exposition::cache::ExpositionCache;
 use crate::liveness::Liveness;
+use crate::pages::{Document, Exporter, Overview, Page};
 use crate::reload::Reloads;
 use crate::server::accept_backoff::AcceptBackoff;
 use crate::server::listen::{Listener, Stream};
 use crate::server::routes::{Asked, Paths, View};
-use crate::server::segments::Segments;
+use crate::server::segments::{Content, Segments};
 use crate::server::web_config::{InForce, Refusal, WebFile};
 use crate::state_store::StateStore;
 use crate::telemetry::{Rejected, Task, Telemetry};
+
+/// Pages that are rendered at the same time.
+pub const PAGES_AT_ONCE: usize = 1;
 
 /// What every connection shares.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub struct Server {
     pub reloads: Option<Reloads>,
     /// Places for connections.
     pub places: Arc<Semaphore>,
+    /// Places for pages that are rendered at the same time.
+    pub page_places: Arc<Semaphore>,
     /// The wall clock.
     pub now: fn() -> DateTime<Utc>,
 }
@@ -136,7 +142,7 @@ impl Server {
         has_body: bool,
         is_encrypted: bool,
         now: DateTime<Utc>,
-    ) -> Response<Vec<Bytes>> {
+    ) -> Response<Content> {
         if !request::is_valid(request.version, &request.uri, &request.headers) {
             self.telemetry.count_request("other", 400);
             return routes::refusal(StatusCode::BAD_REQUEST, "Bad Request\n".into());
@@ -174,7 +180,7 @@ impl Server {
         request: &http::request::Parts,
         has_body: bool,
         now: DateTime<Utc>,
-    ) -> Response<Vec<Bytes>> {
+    ) -> Response<Content> {
         let view = View {
             is_ready: self.store.is_ready(),
             is_alive: self.liveness.is_alive(),
@@ -187,21 +193,53 @@ impl Server {
         } else {
             None
         };
-        let metrics = |format, encoding| {
-            let process = self.telemetry.gather(now);
-            let exposition = exposition.unwrap_or_default();
-            exposition.body(now, &process, format, encoding)
-        };
         let asked = Asked {
             method: &request.method,
             uri: &request.uri,
             headers: &request.headers,
             has_body,
         };
-        let (handler, response) = routes::respond(asked, view, metrics);
+        let page = match routes::page(asked, view) {
+            Some(page) => self.page(page, request.uri.query(), now).await,
+            None => None,
+        };
+        let metrics = |format, encoding| {
+            let process = self.telemetry.gather(now);
+            let exposition = exposition.unwrap_or_default();
+            exposition.body(now, &process, format, encoding)
+        };
+        let (handler, response) = routes::respond(asked, view, metrics, |_| page);
         self.telemetry
             .count_request(handler, response.status().as_u16());
         response
+    }
+
+    /// Renders a page, off the runtime's own threads: one of ten thousand keys takes some ten
+    /// milliseconds. `None` where that panicked, which is in the log.
+    async fn page(&self, page: Page, query: Option<&str>, now: DateTime<Utc>) -> Option<Document> {
+        // Readers of pages wait for each other, so that they leave the other processors to scrapes.
+        let place = self.page_places.clone().acquire_owned().await.ok()?;
+        let snapshot = self.store.snapshot();
+        let states = snapshot.accounts.into_iter().map(|(_, state)| state);
+        let overview = Overview {
+            states: states.collect(),
+            rules: snapshot.settings.rules,
+            now,
+        };
+        let exporter = Exporter {
+            is_alive: self.liveness.is_alive(),
+            is_config_current: self.telemetry.is_config_current(),
+            links: self.paths.links.clone(),
+            telemetry_path: self.paths.telemetry.clone(),
+        };
+        let query = query.unwrap_or_default().to_owned();
+        // A reader that leaves does not free the place before the work is done.
+        let rendering = spawn_blocking(move || {
+            let document = page.render(overview, &exporter, &query);
+            drop(place);
+            document
+        });
+        rendering.await.ok()
     }
 }
 
@@ -212,7 +250,7 @@ fn http_date(now: DateTime<Utc>) -> Option<HeaderValue> {
 }
 
 /// The response to a request that the web configuration file does not let in.
-fn refused(refusal: Refusal) -> Response<Vec<Bytes>> {
+fn refused(refusal: Refusal) -> Response<Content> {
     let mut response = routes::refusal(refusal.status(), refusal.words().into());
     if refusal == Refusal::Unauthorized {
         let basic = HeaderValue::from_static("Basic");
@@ -222,7 +260,7 @@ fn refused(refusal: Refusal) -> Response<Vec<Bytes>> {
 }
 
 /// What the web configuration file adds to responses wins over our own.
-fn add_headers(response: &mut Response<Vec<Bytes>>, in_force: Option<&InForce>) {
+fn add_headers(response: &mut Response<Content>, in_force: Option<&InForce>) {
     for (name, value) in in_force.map_or(&[][..], InForce::headers) {
         response.headers_mut().insert(name, value.clone());
     }

@@ -213,6 +213,11 @@ impl Telemetry {
             .set(now.timestamp_millis() as f64 / 1000.0);
     }
 
+    /// Whether the last reload of the configuration succeeded.
+    pub fn is_config_current(&self) -> bool {
+        self.config_reload_successful.get() != 0
+    }
+
     /// A configuration could not be loaded.
     pub fn config_refused(&self) {
         self.config_reload_successful.set(0);

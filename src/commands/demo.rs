@@ -26,6 +26,10 @@ const API_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::L
 /// the environment.
 const TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_TOKEN";
 
+/// The same for an account whose token the API does not accept, so that there is one that fails.
+const REVOKED_TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_REVOKED_TOKEN";
+const REVOKED_TOKEN: &str = "sk_test_ZGVtby10b2tlbi10aGF0LXdhcy1yZXZva2VkLWxvbmctYWdv";
+
 /// Runs the demo of a provider. `print` gets what people should read first.
 pub(super) fn demo(options: &Options, provider: &'static str, print: &dyn Fn(&str)) -> Exit {
     let token = if is_native(provider) {
@@ -109,6 +113,15 @@ fn config_text(provider: &str, api: SocketAddr) -> String {
     let muted_until = muted_until.format("%Y-%m-%d");
     let params = params(provider);
     let own_key = if is_native(provider) { OWN_KEY } else { "" };
+    let revoked = if is_native(provider) {
+        format!(
+            "[[accounts]]\nname = \"warehouse\"\nprovider = \"{provider}\"\n\
+             base_url = \"http://{api}\"\ntoken_env = \"{REVOKED_TOKEN_VARIABLE}\"\n\
+             interval = \"30s\"\n"
+        )
+    } else {
+        String::new()
+    };
     format!(
         "poll.interval = \"10s\"\npoll.timeout = \"5s\"\npoll.attempts = 1\n\
          details.enabled = true\ndetails.requests_per_minute = 120\ndetails.interval = \"10m\"\n\
@@ -116,7 +129,7 @@ fn config_text(provider: &str, api: SocketAddr) -> String {
          policy.max_lifetime = \"365d\"\npolicy.max_unused = \"90d\"\n\
          [[accounts]]\nname = \"demo\"\nprovider = \"{provider}\"\nbase_url = \"http://{api}\"\n\
          token_env = \"{TOKEN_VARIABLE}\"\nparams = {{ {params} }}\n\
-         {INVENTORY}{own_key}\
+         {revoked}{INVENTORY}{own_key}\
          [[keys]]\nmatch = \"expired long ago\"\nname = \"Old shop\"\nteam = \"shop\"\n\
          muted_until = {muted_until}\nreason = \"is removed with the old shop\"\n"
     )
@@ -180,7 +193,12 @@ team = "analytics"
 /// The flags of the command line and nothing of the environment: a demo does not depend on the
 /// machine.
 fn sources(given: &Sources, token: &str) -> Sources {
-    let environment = [(TOKEN_VARIABLE.to_owned(), token.to_owned())].into();
+    let tokens = [
+        (TOKEN_VARIABLE, token),
+        (REVOKED_TOKEN_VARIABLE, REVOKED_TOKEN),
+    ];
+    let environment = tokens.map(|(name, token)| (name.to_owned(), token.to_owned()));
+    let environment = environment.into();
     Sources {
         file: None,
         environment,
@@ -195,7 +213,10 @@ fn sources(given: &Sources, token: &str) -> Sources {
 fn welcome(provider: &str, urls: &[String], paths: &Paths) -> String {
     let (prefix, telemetry) = (&paths.prefix, &paths.telemetry);
     let pages = |url: &String| {
-        format!("  start page  {url}{prefix}/\n  metrics     {url}{prefix}{telemetry}\n")
+        format!(
+            "  status page  {url}{prefix}/\n  metrics      {url}{prefix}{telemetry}\n  \
+             keys (JSON)  {url}{prefix}/api/v1/keys\n  calendar     {url}{prefix}/calendar.ics\n"
+        )
     };
     let pages: String = urls.iter().map(pages).collect();
     format!(

@@ -94,6 +94,15 @@ pub struct Attempt {
     pub is_success: bool,
 }
 
+/// Why the last poll that failed did so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastFailure {
+    /// When the poll ended.
+    pub at: DateTime<Utc>,
+    /// The reason, and what the API said; clean.
+    pub failure: Failure,
+}
+
 /// One account's knowledge: an immutable value, replaced whole.
 #[derive(Clone, Debug)]
 pub struct AccountState {
@@ -113,6 +122,8 @@ pub struct AccountState {
     failures: [FailureCount; Reason::COUNT],
     /// Failures in a row; 0 after a success.
     pub consecutive_failures: u64,
+    /// The last failed poll since the start; a success after it leaves it as it is.
+    pub last_failure: Option<Arc<LastFailure>>,
     /// The API's clock minus ours, as of the last finished poll.
     pub clock_skew: Option<TimeDelta>,
     /// Requests for details that failed since the start, in the order of [`Reason::ALL`]; `None`
@@ -175,6 +186,7 @@ impl AccountState {
             polls: 0,
             failures: Default::default(),
             consecutive_failures: 0,
+            last_failure: None,
             clock_skew: None,
             details_failures: None,
             failing: None,
@@ -477,6 +489,10 @@ impl AccountState {
                 entry.last_support_id = Some((id.clone(), now));
             }
         }
+        self.last_failure = Some(Arc::new(LastFailure {
+            at: now,
+            failure: failure.clone(),
+        }));
         events.push(Event::PollFailed(Box::new(failure)));
     }
 

@@ -1,12 +1,12 @@
 //! `/-/reload`, where it is enabled: the one request that changes something. Words and statuses are
 //! those of Prometheus.
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use url::Url;
 
 use crate::reload::Reloads;
+use crate::server::segments::Content;
 use crate::server::{request, routes};
 
 /// The path, which is also the handler's name for counting.
@@ -18,7 +18,7 @@ pub(super) async fn reload(
     request: &Parts,
     reloads: Option<&Reloads>,
     external: Option<&Url>,
-) -> Response<Vec<Bytes>> {
+) -> Response<Content> {
     if !matches!(request.method, Method::POST | Method::PUT) {
         return routes::only("POST, PUT", "Only POST or PUT requests allowed\n");
     }

@@ -3,24 +3,28 @@
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    HeaderValue, LOCATION, VARY, X_CONTENT_TYPE_OPTIONS,
+    HeaderName, HeaderValue, LOCATION, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use url::Url;
 
 use crate::exposition::{Encoding, Format};
-use crate::pages::landing;
+use crate::pages::{self, Body, Document, Page};
 use crate::server::negotiate;
+use crate::server::segments::Content;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
-const HTML: &str = "text/html; charset=utf-8";
+
+/// Not in the standard, and understood by every browser: loads the page again. In the page itself,
+/// it could not be told from a page that moves on before it is read.
+const REFRESH: HeaderName = HeaderName::from_static("refresh");
 
 /// What was asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// GET and HEAD are answered.
     pub method: &'a Method,
-    /// Its query is ignored.
+    /// Its query is for pages alone.
     pub uri: &'a Uri,
     /// For the negotiation of the metrics' form.
     pub headers: &'a HeaderMap,
@@ -76,20 +80,21 @@ impl Paths {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
     Metrics,
-    Landing,
-    /// Where the landing page would be without the prefix, or without the last `/`.
+    Page(Page),
+    /// Where the status page would be without the prefix, or without the last `/`.
     Start,
     Healthy,
     Ready,
 }
 
 /// Answers a request: the handler's name for counting, and the response with its body in pieces.
-/// `metrics` writes the exposition, only where it is asked for.
+/// `metrics` writes the exposition, only where it is asked for, and so does `page` a page.
 pub fn respond(
     asked: Asked<'_>,
     view: View<'_>,
     metrics: impl FnOnce(Format, Encoding) -> Vec<Bytes>,
-) -> (&'static str, Response<Vec<Bytes>>) {
+    page: impl FnOnce(Page) -> Option<Document>,
+) -> (&'static str, Response<Content>) {
     let Asked {
         method,
         uri,
@@ -112,16 +117,11 @@ pub fn respond(
     }
     let response = match route {
         Route::Metrics => exposition(headers, metrics),
-        Route::Landing => {
-            let page = landing::page(&view.paths.links, &view.paths.telemetry);
-            let mut response = response(StatusCode::OK, HTML, vec![page.into()]);
-            let nothing = HeaderValue::from_static("default-src 'none'");
-            response
-                .headers_mut()
-                .insert(CONTENT_SECURITY_POLICY, nothing);
-            response
-        }
-        Route::Start => to_landing(&view.paths.links),
+        Route::Page(wanted) => match page(wanted) {
+            Some(document) => paged(wanted, document),
+            None => text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error\n"),
+        },
+        Route::Start => to_status_page(&view.paths.links),
         Route::Healthy if view.is_alive => text(StatusCode::OK, "api-key-exporter is healthy.\n"),
         Route::Healthy => text(StatusCode::SERVICE_UNAVAILABLE, "A poll loop is stuck.\n"),
         Route::Ready if view.is_ready => text(StatusCode::OK, "api-key-exporter is ready.\n"),
@@ -133,6 +133,15 @@ pub fn respond(
     (route.handler(), response)
 }
 
+/// The page that a request is answered with, where it is answered with one.
+pub fn page(asked: Asked<'_>, view: View<'_>) -> Option<Page> {
+    let is_read = matches!(*asked.method, Method::GET | Method::HEAD) && !asked.has_body;
+    match route(asked.uri.path(), view)? {
+        Route::Page(page) if is_read => Some(page),
+        Route::Page(_) | Route::Metrics | Route::Start | Route::Healthy | Route::Ready => None,
+    }
+}
+
 /// What is at a path; `None` where nothing is.
 fn route(whole: &str, view: View<'_>) -> Option<Route> {
     let prefix = view.paths.prefix.as_str();
@@ -142,7 +151,7 @@ fn route(whole: &str, view: View<'_>) -> Option<Route> {
         Some("/-/ready") => Some(Route::Ready),
         _ if view.probes_only => None,
         Some(path) if path == view.paths.telemetry => Some(Route::Metrics),
-        Some("/") => Some(Route::Landing),
+        Some(path) if let Some(page) = Page::at(path) => Some(Route::Page(page)),
         _ if !prefix.is_empty() && (path == Some("") || whole == "/") => Some(Route::Start),
         _ => None,
     }
@@ -153,7 +162,8 @@ impl Route {
     fn handler(self) -> &'static str {
         match self {
             Self::Metrics => "/metrics",
-            Self::Landing | Self::Start => "/",
+            Self::Page(page) => page.path(),
+            Self::Start => Page::Status.path(),
             Self::Healthy => "/-/healthy",
             Self::Ready => "/-/ready",
         }
@@ -161,7 +171,7 @@ impl Route {
 }
 
 /// 302, as Prometheus sends it.
-fn to_landing(links: &str) -> Response<Vec<Bytes>> {
+fn to_status_page(links: &str) -> Response<Content> {
     let mut response = text(StatusCode::FOUND, "Found\n");
     if let Ok(location) = HeaderValue::try_from(format!("{links}/")) {
         response.headers_mut().insert(LOCATION, location);
@@ -172,9 +182,13 @@ fn to_landing(links: &str) -> Response<Vec<Bytes>> {
 fn exposition(
     headers: &HeaderMap,
     metrics: impl FnOnce(Format, Encoding) -> Vec<Bytes>,
-) -> Response<Vec<Bytes>> {
+) -> Response<Content> {
     let (chosen, encoding) = (negotiate::format(headers), negotiate::encoding(headers));
-    let mut response = response(StatusCode::OK, PLAIN, metrics(chosen.format, encoding));
+    let mut response = response(
+        StatusCode::OK,
+        PLAIN,
+        Content::Whole(metrics(chosen.format, encoding)),
+    );
     let headers = response.headers_mut();
     if let Ok(content_type) = HeaderValue::from_str(&chosen.content_type()) {
         headers.insert(CONTENT_TYPE, content_type);
@@ -186,12 +200,34 @@ fn exposition(
     response
 }
 
-fn method_not_allowed() -> Response<Vec<Bytes>> {
+fn paged(page: Page, document: Document) -> Response<Content> {
+    let status = if document.is_refused {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::OK
+    };
+    let content = match document.body {
+        Body::Whole(bytes) => Content::Whole(vec![bytes]),
+        Body::Pieces(pieces) => Content::Written(pieces),
+    };
+    let mut response = response(status, document.content_type, content);
+    let headers = response.headers_mut();
+    if page == Page::Status {
+        let policy = HeaderValue::from_str(&pages::CONTENT_SECURITY_POLICY);
+        headers.extend(policy.map(|policy| (CONTENT_SECURITY_POLICY, policy)));
+    }
+    if let Some(seconds) = document.refresh {
+        headers.insert(REFRESH, seconds.into());
+    }
+    response
+}
+
+fn method_not_allowed() -> Response<Content> {
     only("GET, HEAD", "Method Not Allowed\n")
 }
 
 /// 405, naming the methods that are allowed.
-pub(super) fn only(methods: &'static str, words: &'static str) -> Response<Vec<Bytes>> {
+pub(super) fn only(methods: &'static str, words: &'static str) -> Response<Content> {
     let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, words.into());
     response
         .headers_mut()
@@ -200,24 +236,21 @@ pub(super) fn only(methods: &'static str, words: &'static str) -> Response<Vec<B
 }
 
 /// An answer to a request that may have a body, of any length; nobody is going to read it.
-pub(super) fn refusal(status: StatusCode, words: Bytes) -> Response<Vec<Bytes>> {
-    let mut response = response(status, PLAIN, vec![words]);
+pub(super) fn refusal(status: StatusCode, words: Bytes) -> Response<Content> {
+    let mut response = response(status, PLAIN, Content::Whole(vec![words]));
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-pub(super) fn text(status: StatusCode, words: &'static str) -> Response<Vec<Bytes>> {
-    response(status, PLAIN, vec![Bytes::from_static(words.as_bytes())])
+pub(super) fn text(status: StatusCode, words: &'static str) -> Response<Content> {
+    let words = Bytes::from_static(words.as_bytes());
+    response(status, PLAIN, Content::Whole(vec![words]))
 }
 
-fn response(
-    status: StatusCode,
-    content_type: &'static str,
-    pieces: Vec<Bytes>,
-) -> Response<Vec<Bytes>> {
-    let mut response = Response::new(pieces);
+fn response(status: StatusCode, content_type: &'static str, content: Content) -> Response<Content> {
+    let mut response = Response::new(content);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

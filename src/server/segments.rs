@@ -1,5 +1,6 @@
-//! A response body made of shared pieces: a slow reader pins the pieces that everybody shares, and
-//! no copy. The pieces go to the kernel many at a time.
+//! Response bodies. One made of shared pieces: a slow reader pins the pieces that everybody shares,
+//! and no copy; the pieces go to the kernel many at a time. And one that is written while it is
+//! sent.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -10,10 +11,27 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 
-/// A whole body, in one frame: hyper writes a frame in as few calls as the kernel allows, and each
-/// further frame in one more.
+use crate::pages::Chunks;
+
+/// What a response has for a body.
 #[derive(Debug)]
-pub(super) struct Segments(Option<Pieces>);
+pub enum Content {
+    /// All of it.
+    Whole(Vec<Bytes>),
+    /// A piece at a time, each made when the one before is sent.
+    Written(Chunks),
+}
+
+/// A body that hyper sends. A whole one is one frame: hyper writes a frame in as few calls as the
+/// kernel allows, and each further frame in one more.
+#[derive(Debug)]
+pub(super) struct Segments(Left);
+
+#[derive(Debug)]
+enum Left {
+    Whole(Option<Pieces>),
+    Written(Chunks),
+}
 
 /// Pieces still to be sent.
 #[derive(Debug)]
@@ -24,14 +42,25 @@ pub(super) struct Pieces {
 }
 
 impl Segments {
-    /// A body of `pieces`, one after the other. Empty pieces are left out.
-    pub(super) fn new(pieces: Vec<Bytes>) -> Self {
-        let pieces: VecDeque<Bytes> = pieces
-            .into_iter()
-            .filter(|piece| !piece.is_empty())
-            .collect();
+    /// A body of `content`.
+    pub(super) fn new(content: Content) -> Self {
+        Self(match content {
+            Content::Whole(pieces) => {
+                let pieces = Pieces::new(pieces);
+                Left::Whole((pieces.left > 0).then_some(pieces))
+            }
+            Content::Written(chunks) => Left::Written(chunks),
+        })
+    }
+}
+
+impl Pieces {
+    /// These, one after the other. Empty pieces are left out.
+    fn new(pieces: impl IntoIterator<Item = Bytes>) -> Self {
+        let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
+        let pieces: VecDeque<Bytes> = pieces.collect();
         let left = pieces.iter().map(Bytes::len).sum();
-        Self((left > 0).then_some(Pieces { pieces, left }))
+        Self { pieces, left }
     }
 }
 
@@ -43,15 +72,24 @@ impl Body for Segments {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
-        Poll::Ready(self.0.take().map(|pieces| Ok(Frame::data(pieces))))
+        let next = match &mut self.0 {
+            Left::Whole(pieces) => pieces.take(),
+            Left::Written(chunks) => chunks.next().map(|chunk| Pieces::new([chunk])),
+        };
+        Poll::Ready(next.map(|pieces| Ok(Frame::data(pieces))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        matches!(self.0, Left::Whole(None))
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.as_ref().map_or(0, |pieces| pieces.left as u64))
+        match &self.0 {
+            Left::Whole(pieces) => {
+                SizeHint::with_exact(pieces.as_ref().map_or(0, |pieces| pieces.left as u64))
+            }
+            Left::Written(_) => SizeHint::default(),
+        }
     }
 }
 
@@ -93,9 +131,12 @@ mod tests {
         let texts = ["ab", "", "c", "defg", "h"];
         for step in 1..9 {
             let pieces = texts.map(|text| Bytes::from_static(text.as_bytes()));
-            let mut segments = Segments::new(pieces.to_vec());
+            let mut segments = Segments::new(Content::Whole(pieces.to_vec()));
             assert_eq!(segments.size_hint().exact(), Some(8));
-            let mut pieces = segments.0.take().unwrap();
+            let Left::Whole(pieces) = &mut segments.0 else {
+                panic!("it is whole");
+            };
+            let mut pieces = pieces.take().unwrap();
             assert!(segments.is_end_stream());
             let mut taken: Vec<u8> = Vec::new();
             while pieces.has_remaining() {
@@ -110,6 +151,6 @@ mod tests {
             }
             assert_eq!(taken, b"abcdefgh", "{step}");
         }
-        assert!(Segments::new(vec![Bytes::new()]).is_end_stream());
+        assert!(Segments::new(Content::Whole(vec![Bytes::new()])).is_end_stream());
     }
 }

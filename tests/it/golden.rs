@@ -34,13 +34,13 @@ pub(crate) const EVERYTHING: Metrics = Metrics {
     max_bytes_per_account: 64 << 20,
 };
 
-fn at(text: &str) -> DateTime<Utc> {
+pub(crate) fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
 /// An account that listed the rich fixture and two more keys, one of which vanished at its expiry,
 /// then failed; and one that was never polled.
-fn states() -> [AccountState; 2] {
+pub(crate) fn states() -> [AccountState; 2] {
     let account = |name: &str| {
         let interval = Duration::from_secs(300);
         AccountState::new(Arc::new(Account {
@@ -137,7 +137,7 @@ fn states() -> [AccountState; 2] {
 }
 
 /// An inventory that knows two of the keys, one of them muted and forgiven for a while.
-fn settings() -> AssessmentRules {
+pub(crate) fn settings() -> AssessmentRules {
     let entry = |pattern: &str| Entry::new(Glob::parse(pattern).unwrap());
     let checkout = Entry {
         name: Some("Checkout".into()),
@@ -174,7 +174,7 @@ fn formatted(metrics: Metrics, format: Format) -> String {
     String::from_utf8(body.concat()).unwrap()
 }
 
-fn assert_golden(name: &str, actual: &str) {
+pub(crate) fn assert_golden(name: &str, actual: &str) {
     let path = in_repository("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, actual).unwrap();

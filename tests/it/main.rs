@@ -24,6 +24,7 @@ mod inventory;
 mod json_list;
 mod metrics;
 mod openmetrics;
+mod pages;
 mod process;
 mod prometheus;
 mod promtool;

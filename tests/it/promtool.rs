@@ -89,7 +89,7 @@ async fn the_demo_starts_at_once_shows_lively_keys_fails_now_and_then_and_satisf
     let start = std::time::Instant::now();
     while !daemon
         .log()
-        .contains("level=WARN msg=\"listing keys failed\"")
+        .contains("level=WARN msg=\"listing keys failed\" account=demo")
     {
         assert!(
             start.elapsed() < Duration::from_secs(60),

@@ -101,7 +101,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
     let path = folder.0.join("notify");
     let supervisor = UnixDatagram::bind(&path).unwrap();
     let settings = config("http://localhost", "", "");
-    let account = Account {
+    let state = AccountState::new(Arc::new(Account {
         name: "default".into(),
         provider: "bitgpt".into(),
         base_url: "http://localhost".into(),
@@ -109,8 +109,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
         shrink: settings.poll.shrink,
         expired_retention: chrono::TimeDelta::days(7),
         listing_scope: None,
-    };
-    let state = AccountState::new(Arc::new(account));
+    }));
     let view = ViewSettings {
         rules: settings.assessment_rules.clone(),
         metrics: settings.metrics,
@@ -155,6 +154,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
         web_file: None,
         reloads: None,
         places: Arc::new(Semaphore::new(10)),
+        page_places: Arc::new(Semaphore::new(1)),
         now: clock::now,
     });
     let unit = Unit {

@@ -1,0 +1,366 @@
+//! What the pages read: every key and account with all that is known and judged of it, as of one
+//! moment. A new fact about keys or accounts is added here, and then shown by each page. Pure.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::account_state::{AccountState, LastFailure};
+use crate::domain::assessment::{Assessment, AssessmentRules, Severity};
+use crate::domain::key::{Expiry, Key, KeyState, LastUse, Scopes};
+use crate::domain::policy::Policy;
+use crate::domain::successors;
+use crate::pages::query::{Filter, StateFilter};
+
+/// The states of all accounts, to be shown as of `now`. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// In the order of the configuration.
+    pub states: Arc<[Arc<AccountState>]>,
+    /// How keys are assessed.
+    pub rules: Arc<AssessmentRules>,
+    /// The moment.
+    pub now: DateTime<Utc>,
+}
+
+/// Which key a row is about. Valid for the overview that it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowId {
+    account: usize,
+    key: usize,
+    is_superseded: bool,
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRow<'a> {
+    /// Finds the row again.
+    pub id: RowId,
+    /// What is known of it.
+    pub key: &'a Key,
+    /// What is judged of it.
+    pub assessment: Assessment<'a>,
+    /// Its account.
+    pub account: &'a AccountState,
+    /// Its state.
+    pub state: KeyState,
+    /// Whether a newer key of the same name expires later.
+    pub is_superseded: bool,
+    now: DateTime<Utc>,
+}
+
+/// How much attention a key needs, most first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// It expired.
+    Expired,
+    /// It is inside its critical threshold.
+    Critical,
+    /// It is inside its warning threshold.
+    Warning,
+    /// Its expiry cannot be read.
+    Unknown,
+    /// It needs none: far from its expiry, muted, superseded or disabled.
+    None,
+}
+
+/// One account.
+#[derive(Clone, Copy, Debug)]
+pub struct AccountRow<'a> {
+    /// What is known of it.
+    pub state: &'a AccountState,
+    now: DateTime<Utc>,
+}
+
+impl Overview {
+    /// The keys that `filter` lets through, most urgent first.
+    pub fn select(&self, filter: &Filter) -> Vec<KeyRow<'_>> {
+        let mut rows: Vec<KeyRow<'_>> = self.keys().filter(|row| filter.matches(row)).collect();
+        // Ids make the order the same every time.
+        rows.sort_by_cached_key(|row| {
+            let end = row.expires_at();
+            (
+                row.urgency(),
+                end.is_none(),
+                end,
+                row.id.account,
+                row.id.key,
+            )
+        });
+        rows
+    }
+
+    /// All keys, account by account, in the order of their ids.
+    pub fn keys(&self) -> impl Iterator<Item = KeyRow<'_>> {
+        (0..).zip(&*self.states).flat_map(move |(account, state)| {
+            let superseded = self.superseded(state);
+            (0..).zip(superseded).filter_map(move |(key, it)| {
+                self.row(RowId {
+                    account,
+                    key,
+                    is_superseded: it,
+                })
+            })
+        })
+    }
+
+    /// The row of this id; `None` for an id of another overview.
+    pub fn row(&self, id: RowId) -> Option<KeyRow<'_>> {
+        let account = self.states.get(id.account)?;
+        let key = account.held.as_ref()?.keys().get(id.key)?;
+        let assessment = self.rules.assess(&account.account.name, key, self.now);
+        Some(KeyRow {
+            id,
+            key,
+            assessment,
+            account,
+            state: key.state(self.now, assessment.notice.warning),
+            is_superseded: id.is_superseded,
+            now: self.now,
+        })
+    }
+
+    /// All accounts, in the order of the configuration.
+    pub fn accounts(&self) -> impl Iterator<Item = AccountRow<'_>> {
+        let now = self.now;
+        self.states
+            .iter()
+            .map(move |state| AccountRow { state, now })
+    }
+
+    /// The account at this position of the configuration.
+    pub fn account(&self, position: usize) -> Option<AccountRow<'_>> {
+        let (state, now) = (self.states.get(position)?, self.now);
+        Some(AccountRow { state, now })
+    }
+
+    /// How many keys of an account are in each state.
+    pub fn state_counts(&self, row: &AccountRow<'_>) -> [(KeyState, usize); KeyState::ALL.len()] {
+        let keys = row.state.held.iter().flat_map(|held| held.keys());
+        let states = keys.map(|key| {
+            let assessment = self.rules.assess(row.name(), key, self.now);
+            key.state(self.now, assessment.notice.warning)
+        });
+        let states: Vec<KeyState> = states.collect();
+        KeyState::ALL.map(|state| {
+            let count = states.iter().filter(|it| **it == state).count();
+            (state, count)
+        })
+    }
+
+    fn superseded(&self, state: &AccountState) -> Vec<bool> {
+        let Some(listing) = &state.held else {
+            return Vec::new();
+        };
+        let account = &*state.account.name;
+        let keys = listing.keys();
+        let assess = |key| self.rules.assess(account, key, self.now);
+        let assessments: Vec<Assessment<'_>> = keys.iter().map(assess).collect();
+        successors::superseded(keys, &assessments)
+    }
+}
+
+impl<'a> KeyRow<'a> {
+    /// What people call it: the inventory's name, else its label.
+    pub fn name(&self) -> Option<&'a str> {
+        self.assessment.name(self.key)
+    }
+
+    /// Its name, else its id.
+    pub fn title(&self) -> &'a str {
+        self.name().unwrap_or(self.key.id.as_str())
+    }
+
+    /// Its account's name.
+    pub fn account_name(&self) -> &'a str {
+        &self.account.account.name
+    }
+
+    /// Its provider.
+    pub fn provider(&self) -> &'a str {
+        &self.account.account.provider
+    }
+
+    /// The environment that the API says it is.
+    pub fn api_env(&self) -> Option<&'a str> {
+        self.account.held.as_ref()?.api_env()
+    }
+
+    /// The team that owns it.
+    pub fn team(&self) -> Option<&'a str> {
+        self.assessment.team()
+    }
+
+    /// When it expires, where that is known.
+    pub fn expires_at(&self) -> Option<DateTime<Utc>> {
+        match self.key.expiry {
+            Expiry::At(end) => Some(end),
+            Expiry::Never | Expiry::Unknown => None,
+        }
+    }
+
+    /// Time to its expiry; negative afterwards.
+    pub fn time_left(&self) -> Option<TimeDelta> {
+        self.key.time_left(self.now)
+    }
+
+    /// How much attention it needs.
+    pub fn urgency(&self) -> Urgency {
+        if self.is_quiet() {
+            return Urgency::None;
+        }
+        match self.assessment.severity {
+            Severity::Expired => Urgency::Expired,
+            Severity::Critical => Urgency::Critical,
+            Severity::Warning => Urgency::Warning,
+            Severity::None if self.key.is_expiry_unknown() => Urgency::Unknown,
+            Severity::None => Urgency::None,
+        }
+    }
+
+    /// Whether somebody should do something about it today.
+    pub fn needs_attention(&self) -> bool {
+        matches!(
+            self.urgency(),
+            Urgency::Expired | Urgency::Critical | Urgency::Unknown
+        )
+    }
+
+    /// Whether it is inside its critical threshold.
+    pub fn is_critical(&self) -> bool {
+        self.assessment.severity == Severity::Critical
+    }
+
+    /// Whether it needs no attention, whatever its expiry: it is muted, superseded or disabled.
+    pub fn is_quiet(&self) -> bool {
+        self.assessment.is_muted || self.is_superseded || self.key.is_disabled
+    }
+
+    /// Its scopes, none where they are not known.
+    pub fn scopes(&self) -> impl Iterator<Item = &'a str> {
+        self.key.scopes.iter().flat_map(Scopes::iter)
+    }
+
+    /// The policies that it breaks, exemptions left out.
+    pub fn broken_policies(&self) -> impl Iterator<Item = Policy> + use<> {
+        self.assessment.broken.iter()
+    }
+
+    /// The policies that the inventory exempts it from.
+    pub fn exemptions(&self) -> impl Iterator<Item = Policy> + use<> {
+        let entry = self.assessment.entry;
+        let exempt = entry.map(|entry| entry.exempt).unwrap_or_default();
+        exempt.iter()
+    }
+
+    /// Until when it is muted, where it is.
+    pub fn muted_until(&self) -> Option<DateTime<Utc>> {
+        let entry = self.assessment.entry?;
+        entry.muted_until.filter(|_| self.assessment.is_muted)
+    }
+
+    /// Why it is muted or exempt.
+    pub fn reason(&self) -> Option<&'a str> {
+        self.assessment.entry?.reason.as_deref()
+    }
+
+    /// Where it is rotated.
+    pub fn rotate_url(&self) -> Option<&'a str> {
+        self.assessment.entry?.rotate_url.as_deref()
+    }
+
+    /// Its runbook.
+    pub fn runbook_url(&self) -> Option<&'a str> {
+        self.assessment.entry?.runbook_url.as_deref()
+    }
+
+    /// When it was last used, as far as its details say.
+    pub fn last_use(&self) -> LastUse {
+        let details = self.key.details.as_ref();
+        details.map_or(LastUse::Unknown, |details| details.last_use)
+    }
+
+    /// Text in which people look for a key.
+    fn searchable(&self) -> impl Iterator<Item = &'a str> {
+        [
+            Some(self.key.id.as_str()),
+            self.name(),
+            self.key.label.as_deref(),
+            self.key.organization_id.as_deref(),
+            self.team(),
+            Some(self.account_name()),
+            Some(self.provider()),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(self.scopes())
+    }
+}
+
+impl<'a> AccountRow<'a> {
+    /// The operator's name for it.
+    pub fn name(&self) -> &'a str {
+        &self.state.account.name
+    }
+
+    /// Its provider.
+    pub fn provider(&self) -> &'a str {
+        &self.state.account.provider
+    }
+
+    /// The environment that the API says it is.
+    pub fn api_env(&self) -> Option<&'a str> {
+        self.state.held.as_ref()?.api_env()
+    }
+
+    /// Whether its last finished poll succeeded; `None` before one has finished.
+    pub fn is_up(&self) -> Option<bool> {
+        Some(self.state.last_attempt?.is_success)
+    }
+
+    /// How many keys are held.
+    pub fn keys_len(&self) -> usize {
+        self.state.held.as_ref().map_or(0, |held| held.keys().len())
+    }
+
+    /// How old the keys are.
+    pub fn age(&self) -> Option<TimeDelta> {
+        Some(self.now - self.state.last_success_at?)
+    }
+
+    /// The last failed poll.
+    pub fn last_failure(&self) -> Option<&'a LastFailure> {
+        self.state.last_failure.as_deref()
+    }
+
+    /// Failed polls since the start.
+    pub fn failures(&self) -> u64 {
+        self.state.failures().map(|(_, failed)| failed.count).sum()
+    }
+}
+
+impl Filter {
+    /// Whether it lets `row` through.
+    pub fn matches(&self, row: &KeyRow<'_>) -> bool {
+        let is_of = |wanted: &Option<String>, text: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| text == Some(wanted))
+        };
+        is_of(&self.account, Some(row.account_name()))
+            && is_of(&self.team, row.team())
+            && self.state.is_none_or(|state| state.matches(row))
+            && self.text.as_deref().is_none_or(|text| {
+                let mut searchable = row.searchable();
+                searchable.any(|it| it.to_lowercase().contains(text))
+            })
+    }
+}
+
+impl StateFilter {
+    fn matches(self, row: &KeyRow<'_>) -> bool {
+        match self {
+            Self::State(state) => row.state == state,
+            Self::Critical => row.is_critical(),
+            Self::Attention => row.needs_attention(),
+        }
+    }
+}
