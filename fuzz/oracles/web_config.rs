@@ -1,4 +1,4 @@
-//! A web configuration file's text: usable, or problems that show nothing of what is secret in it.
+//! A web configuration file's text: usable, or problems in short lines, the same each time.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -32,9 +32,5 @@ pub fn check(bytes: &[u8]) {
     for problem in problems {
         assert!(!problem.is_empty() && problem.chars().count() <= PROBLEM_CHARS_MAX);
         assert!(!problem.chars().any(char::is_control), "{problem:?}");
-        // The hashes and the key of the seeds.
-        for secret in ["QWxhZGRpbjpvcGVuIHNlc2FtZQ", "MC4CAQAwBQYDK2VwBCIE"] {
-            assert!(!problem.contains(secret), "{problem}");
-        }
     }
 }

@@ -216,7 +216,7 @@ fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
         "metrics.relative = \"yes\" (file a.toml): must be true or false",
         "log.level = \"loud\" (file a.toml): must be one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         "accounts[0].name = \"\" (file a.toml): must be a name of 1 to 64 characters, without control characters, that does not look like a key",
-        "accounts[0].provider = \"other\" (file a.toml): must be one of \"bitgpt\"",
+        "accounts[0].provider = \"other\" (file a.toml): must be one of \"bitgpt\", \"cloudflare\", \"cloudflare-user\", \"databricks\", \"elasticsearch\", \"entra-id\", \"entra-id-certificates\", \"fastly\", \"fastly-automation\", \"fastly-customer\", \"github-org\", \"gitlab\", \"gitlab-group\", \"gitlab-project\", \"grafana\", \"harbor\", \"harbor-project\", \"hcp-terraform\", \"jfrog\", \"linode\", \"nomad\", \"okta\", \"pulumi\", \"scaleway\", \"tailscale\", \"upcloud\"",
         "accounts[0].base_url = \"http://api.bitgpt.xyz\" (file a.toml): must be an https:// URL without user, \
          query or fragment (http:// only to a loopback address)",
         "accounts[0].token_file (file a.toml): no token: set token_file (a path) or token_env (a variable's name)",

@@ -100,6 +100,7 @@ fn the_workflow_runs_what_is_here_with_pinned_actions_and_least_permissions() {
         "deploy/release/build",
         "tests/supply-chain",
         "fuzz/run",
+        "tests/debian-package",
     ] {
         assert!(run.lines().any(|line| line.starts_with(script)), "{script}");
         let mode = fs::metadata(in_repository(script)).unwrap().permissions();

@@ -29,7 +29,7 @@ pub(super) enum Step {
 pub(super) enum Stop {
     /// The pages cannot all be read.
     Incomplete(String),
-    /// There are fewer keys than there were at the page before: what followed a deleted key may have
+    /// There are fewer keys than at the page before: what followed a deleted key may have
     /// moved to a page that was read already.
     Changed,
 }
