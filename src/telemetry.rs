@@ -113,7 +113,7 @@ impl Telemetry {
         registry.register(Box::new(build_info))?;
         let poll_duration = HistogramOpts::new(
             "api_key_exporter_poll_duration_seconds",
-            "How long a whole poll of an account's API took, retries included.",
+            "Duration of a whole poll of an account's API, retries included.",
         );
         let poll_duration = HistogramVec::new(
             poll_duration.buckets(POLL_DURATION_BUCKETS.to_vec()),
@@ -155,7 +155,7 @@ impl Telemetry {
         let task_panics = IntCounterVec::new(
             Opts::new(
                 "api_key_exporter_task_panics_total",
-                "Tasks that panicked, by task; each is started again.",
+                "Panics, by task; the task is restarted.",
             ),
             &["task"],
         )?;
@@ -272,8 +272,7 @@ struct LogCollector {
 
 impl LogCollector {
     const NAME: &str = "api_key_exporter_log_lines_dropped_total";
-    const HELP: &str =
-        "Lines of the log that could not be written: the reader was too slow, or the disk full.";
+    const HELP: &str = "Log lines dropped because the reader was too slow or the disk was full.";
 
     fn new(log: Arc<OnceLock<DroppedLines>>) -> Result<Self, prometheus::Error> {
         let empty = IntCounter::new(Self::NAME, Self::HELP)?;

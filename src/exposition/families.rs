@@ -127,12 +127,12 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "api_key_info",
         kind: Kind::Info,
-        help: "Describes the key, as of the last good listing; always 1.",
+        help: "Describes the key, as of the last successful listing; always 1.",
         source: Source::Key(info),
     },
     key(
         "api_key_expiry_timestamp_seconds",
-        "When the key expires, as of the last good listing; absent for a key that never does or whose expiry cannot be read.",
+        "When the key expires, as of the last successful listing; absent if the key never expires or its expiry cannot be parsed.",
         |facts, samples| {
             if let Expiry::At(end) = facts.key.expiry {
                 samples.sample(Value::Time(end));
@@ -142,32 +142,32 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "api_key_expires_in_seconds",
         kind: Kind::Gauge,
-        help: "Time until the key expires at the moment of the scrape, negative afterwards, from the expiry of the last good listing.",
+        help: "Time until the key expires at the moment of the scrape, negative afterwards, as of the last successful listing.",
         source: Source::ExpiresIn,
     },
     key(
         "api_key_never_expires",
-        "Whether the key has no expiry, as of the last good listing.",
+        "Whether the key has no expiry, as of the last successful listing.",
         |facts, samples| samples.sample((facts.key.expiry == Expiry::Never).into()),
     ),
     key(
         "api_key_expiry_unknown",
-        "Whether the last good listing has an expiry of the key that cannot be read as a time; an earlier readable one stays.",
+        "Whether the key's expiry in the last successful listing cannot be parsed; an earlier expiry is kept.",
         |facts, samples| samples.sample(facts.key.is_expiry_unknown().into()),
     ),
     key(
         "api_key_created_timestamp_seconds",
-        "When the key was created, as of the last good listing.",
+        "When the key was created, as of the last successful listing.",
         |facts, samples| time(facts.key.created_at, samples),
     ),
     key(
         "api_key_updated_timestamp_seconds",
-        "When the key was last changed, as of the last good listing.",
+        "When the key was last changed, as of the last successful listing.",
         |facts, samples| time(facts.key.updated_at, samples),
     ),
     key(
         "api_key_scopes",
-        "How many distinct scopes the key has, as of the last good listing.",
+        "How many distinct scopes the key has, as of the last successful listing.",
         |facts, samples| {
             if let Some(scopes) = &facts.key.scopes {
                 samples.sample(Value::Count(scopes.len() as u64));
@@ -177,12 +177,12 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "api_key_scope_info",
         kind: Kind::Info,
-        help: "One series for each scope that the key has, as of the last good listing; always 1.",
+        help: "One series for each scope that the key has, as of the last successful listing; always 1.",
         source: Source::Key(scope_info),
     },
     key(
         "api_key_ip_allow_list_entries",
-        "How many distinct, valid entries the key's IP allow list has, as of the last good listing.",
+        "How many distinct, valid entries the key's IP allow list has, as of the last successful listing.",
         |facts, samples| {
             if let Some(list) = &facts.key.allow_list {
                 samples.sample(Value::Count(list.networks().len() as u64));
@@ -191,7 +191,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     key(
         "api_key_ip_allow_list_invalid_entries",
-        "How many entries of the key's IP allow list are neither an address nor a network, as of the last good listing.",
+        "How many entries of the key's IP allow list are neither an address nor a network, as of the last successful listing.",
         |facts, samples| {
             if let Some(list) = &facts.key.allow_list {
                 samples.sample(Value::Count(list.invalid_entries().into()));
@@ -200,12 +200,12 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     key(
         "api_key_ip_allow_list_addresses",
-        "How many addresses may use the key, overlapping networks counted once, as of the last good listing.",
+        "How many addresses may use the key, overlapping networks counted once, as of the last successful listing.",
         addresses,
     ),
     key(
         "api_key_ip_unrestricted",
-        "Whether the key's IP allow list is empty or lets in all of IPv4 or all of IPv6, as of the last good listing.",
+        "Whether the key's IP allow list is empty or lets in all of IPv4 or all of IPv6, as of the last successful listing.",
         |facts, samples| {
             if let Some(list) = &facts.key.allow_list {
                 samples.sample(list.is_unrestricted().into());
@@ -214,7 +214,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     key(
         "api_key_alert_threshold_seconds",
-        "How long before its expiry the key should alert, by severity, from the configuration and the key's lifetime.",
+        "Time before the expiry at which the key alerts, by severity, from the configuration and the key's lifetime.",
         |facts, samples| {
             let notice = facts.assessment.notice;
             for (severity, time) in [("warning", notice.warning), ("critical", notice.critical)] {
@@ -227,7 +227,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     key(
         "api_key_policy_violation",
-        "One series for each configured policy that the key breaks, as of the last good listing; always 1.",
+        "One series for each configured policy that the key breaks, as of the last successful listing; always 1.",
         |facts, samples| {
             for policy in facts.assessment.broken.iter() {
                 samples.labelled(&[("policy", policy.as_str())], Value::Count(1));
@@ -236,7 +236,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     key(
         "api_key_superseded",
-        "Whether a newer key of the same account, mode and exact name expires later and is not disabled, as of the last good listing; only for keys with a name.",
+        "Whether a newer key of the same account, mode and exact name expires later and is not disabled, as of the last successful listing; only for keys with a name.",
         |facts, samples| {
             if facts.assessment.name(facts.key).is_some() {
                 samples.sample(facts.is_superseded.into());
@@ -245,7 +245,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     key(
         "api_key_unlisted",
-        "Marks an expired key that the API no longer lists since it expired and that is kept for a while; always 1.",
+        "Marks an expired key that the API stopped listing when it expired, kept for poll.expired_retention; always 1.",
         |facts, samples| {
             if facts.key.unlisted_since.is_some() {
                 samples.sample(Value::Count(1));
@@ -254,7 +254,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     key(
         "api_key_disabled",
-        "Marks a key that the provider says is revoked, disabled or inactive, as of the last good listing; always 1.",
+        "Marks a key that the provider says is revoked, disabled or inactive, as of the last successful listing; always 1.",
         |facts, samples| {
             if facts.key.is_disabled {
                 samples.sample(Value::Count(1));
@@ -264,17 +264,17 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "api_key_link_info",
         kind: Kind::Info,
-        help: "Where the key is rotated and what to do about it, from the operator's inventory; always 1.",
+        help: "Links of the key to its rotation page and runbook, from the inventory; always 1.",
         source: Source::Key(link_info),
     },
     key(
         "api_key_muted",
-        "Whether the operator's inventory says that alerts about the key are unwanted at the moment.",
+        "Whether the inventory mutes the alerts of the key at the moment.",
         |facts, samples| samples.sample(facts.assessment.is_muted.into()),
     ),
     key(
         "api_key_own",
-        "Marks the key that the exporter itself uses, as of the last good listing; always 1.",
+        "Marks the key that the exporter itself uses, as of the last successful listing; always 1.",
         |facts, samples| {
             if facts.key.is_own {
                 samples.sample(Value::Count(1));
@@ -283,7 +283,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     key(
         "api_key_last_used_timestamp_seconds",
-        "When the key was last used, as of the last reading of its details; absent for a key that never was.",
+        "When the key was last used, as of the last read of its details; absent if it never was.",
         |facts, samples| {
             let details = facts.key.details.as_ref();
             if let Some(LastUse::At(moment)) = details.map(|details| details.last_use) {
@@ -294,7 +294,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "api_key_requests_total",
         kind: Kind::Counter,
-        help: "Requests made with the key so far, as of the last reading of its details.",
+        help: "Requests made with the key so far, as of the last read of its details.",
         source: Source::Key(|facts, samples| {
             let details = facts.key.details.as_ref();
             if let Some(requests) = details.and_then(|details| details.requests) {
@@ -347,12 +347,12 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     account(
         "api_key_account_last_attempt_timestamp_seconds",
-        "When the last poll of the account's API finished, good or bad.",
+        "When the last poll of the account's API finished, successful or not.",
         |state, samples| time(state.last_attempt.map(|attempt| attempt.at), samples),
     ),
     account(
         "api_key_account_last_success_timestamp_seconds",
-        "When the last successful poll of the account's API finished; what is said of keys is as of then.",
+        "When the last successful poll of the account's API finished: the time of the listing that key metrics reflect.",
         |state, samples| time(state.last_success_at, samples),
     ),
     account(
@@ -373,12 +373,12 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "api_key_account_keys",
         kind: Kind::Gauge,
-        help: "Keys of the last good listing by their state at the moment of the scrape.",
+        help: "Keys of the last successful listing, by their state at the moment of the scrape.",
         source: Source::KeyStates,
     },
     account(
         "api_key_account_keys_rejected",
-        "Entries of the last good listing that could not be used, by reason.",
+        "Entries of the last successful listing that were rejected, by reason.",
         |state, samples| {
             let rejects = state
                 .held
@@ -396,7 +396,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "api_key_account_keys_unmatched",
         kind: Kind::Gauge,
-        help: "Keys of the last good listing that no entry of the operator's inventory matches.",
+        help: "Keys of the last successful listing that match no inventory entry.",
         source: Source::Listing(|facts, mut samples| {
             if let Some(unmatched) = facts.unmatched {
                 samples.sample(Value::Count(unmatched as u64));
@@ -417,7 +417,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     counter(
         "api_key_account_changes_total",
-        "Changes seen between two good listings of the account's API, by kind.",
+        "Changes between successful listings of the account's API, by kind.",
         |state, samples| {
             for (change, count) in state.changes() {
                 samples.labelled(&[("change", change.as_str())], Value::Count(count));
@@ -436,7 +436,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     account(
         "api_key_account_shrink_held",
-        "Whether a listing that lost suspiciously many keys is held back until it is confirmed.",
+        "Whether a listing that lost suspiciously many keys is held back until confirmed.",
         |state, samples| samples.sample((state.shrunk_listings > 0).into()),
     ),
     account(
