@@ -5,7 +5,7 @@
 //! family by family ([`column`]), in compressed chunks of some accounts or of a part of the keys of
 //! one. A change of one account renders the text of that account and compresses the chunks that
 //! differ then. A scrape lists the chunks, adds what depends on the clock as of this second
-//! ([`clock_text`]) and the process' own metrics, and copies nothing else.
+//! (`clock_text`) and the process' own metrics, and copies nothing else.
 
 mod account_text;
 mod budget;

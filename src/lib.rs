@@ -24,7 +24,7 @@
 //! | module | job | |
 //! | --- | --- | --- |
 //! | [`domain`] | facts about keys and accounts, how they change, what they mean | pure |
-//! | [`provider`] | BitGPT, and providers by definition; `http` makes all requests | |
+//! | [`provider`] | the APIs that keys are listed from; `http` makes all requests | |
 //! | [`poller`], [`pollers`] | when to list and retry; all pollers, replaced at a reload | shell |
 //! | [`state_store`] | the state of each account; subscribers learn what changed | shell |
 //! | [`event_log`] | events to log lines and counters, with one rate limit | shell |
@@ -38,7 +38,8 @@
 //! | [`reload`], [`supervisor`], [`liveness`] | reloads, restarts, stuck poll loops | shell |
 //! | [`logging`], [`telemetry`] | log format; metrics about the exporter itself | shell |
 //! | [`os`] | the process and the machine; only `clock` reads the clock | shell |
-//! | [`app`], [`cli`], [`commands`] | wiring; the command line; a file for each subcommand | shell |
+//! | [`app`] | wiring: starts everything, waits for the end | shell |
+//! | [`cli`], [`commands`] | the command line; one file for each subcommand | shell |
 //! | `demo_data`, [`fake_api`] | the demo's keys; the fake API, which the tests use too | |
 //!
 //! # What never happens
