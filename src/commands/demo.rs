@@ -221,7 +221,8 @@ fn welcome(provider: &str, urls: &[String], paths: &Paths) -> String {
     let pages: String = urls.iter().map(pages).collect();
     format!(
         "api-key-exporter demo: an embedded fake API of {provider}, polled every 10 s. About every\n\
-         third poll fails in another way, and the log below says how. Nothing leaves this machine.\n\n\
+         third poll fails, each time in another way; see the log below. Nothing leaves this\n\
+         machine.\n\n\
          {pages}\nStop it with Ctrl-C.\n\n"
     )
 }
