@@ -1,4 +1,4 @@
-//! The demo's data: a lively set of keys, and the answers of its API, errors now and then included.
+//! The demo's data: a varied set of keys and the API's answers, which include occasional errors.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 use crate::fake_api::shapes::{SampleExpiry, SampleKey, Shape};
 use crate::fake_api::{Framing, Reply, Request};
 
-/// The demo's token. It is no secret: only the fake API takes it.
+/// The demo's token. It is not a secret: only the fake API accepts it.
 pub(crate) const TOKEN: &str = "sk_test_ZGVtby1rZXktb2YtdGhlLWV4cG9ydGVyLWl0c2VsZg";
 
-/// The same for other providers; some take a user and a password.
+/// The token for other providers; some expect a user and a password.
 pub(crate) const SHAPED_TOKEN: &str = "demo:the-token-of-the-demo";
 
-/// A deployment key lives this long and is then replaced by the next: short enough to watch.
+/// The lifetime of a deployment key, after which the next one replaces it: short enough to watch.
 const DEPLOY_KEY_LIFE: TimeDelta = TimeDelta::minutes(10);
 
-/// The answer to request number `asked`, counting from 1: every third is an error, each time
-/// another one.
+/// The answer to request number `asked`, counting from 1: every third is an error, each time a
+/// different one.
 pub(crate) fn answer(
     request: &Request,
     asked: usize,
@@ -34,8 +34,8 @@ pub(crate) fn answer(
     reply.header("Date", &http_date(now))
 }
 
-/// The answer in another provider's form to a request for `origin`. `polls` is the number of this
-/// poll, counting from 1: every third fails.
+/// The answer to a request for `origin`, in another provider's format. `polls` is the number of
+/// this poll, counting from 1: every third fails.
 pub(crate) fn shaped_answer(
     shape: &Shape,
     request: &Request,
@@ -58,7 +58,7 @@ pub(crate) fn shaped_answer(
         .header("Date", &http_date(now))
 }
 
-/// One error after the other, without an end.
+/// Cycles through the errors.
 fn shaped_trouble(shape: &Shape, number: usize) -> Reply {
     match number % 6 {
         0 => shape.failure(500, "An unexpected error occurred"),
@@ -84,8 +84,8 @@ fn http_date(now: DateTime<Utc>) -> String {
     now.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
-/// One key's page: what the listing tells and its use, with a secret in full, as the real API has
-/// it. Every third key was last used months ago, and one never.
+/// The page of one key: the fields of the listing plus its usage, with the full secret, as the real
+/// API sends it. Every third key was last used months ago, and one never.
 pub(crate) fn page(id: &str, start: DateTime<Utc>, now: DateTime<Utc>) -> Reply {
     let keys = keys(start, now);
     let found = (1_i64..)
@@ -110,7 +110,7 @@ pub(crate) fn page(id: &str, start: DateTime<Utc>, now: DateTime<Utc>) -> Reply 
     Reply::page(&key)
 }
 
-/// One error after the other, for ever.
+/// Cycles through the errors.
 fn trouble(number: usize, asked: usize) -> Reply {
     let id = support_id(asked);
     match number % 8 {
@@ -142,7 +142,7 @@ fn trouble(number: usize, asked: usize) -> Reply {
     }
 }
 
-/// A support id of the documented form, another one for each request.
+/// A support id in the documented format, different for each request.
 fn support_id(asked: usize) -> String {
     format!("support_0197c0ec-a197-719f-84a9-{asked:012x}")
 }
@@ -246,7 +246,7 @@ const ROWS: &[Row] = &[
         READ,
         &["not-an-address", "::1"],
     ),
-    // The same name twice: the older one is superseded.
+    // Two keys with the same name: the newer one supersedes the older one.
     (
         "rotated: shop",
         Some(12 * DAY),
@@ -274,10 +274,10 @@ const ROWS: &[Row] = &[
 /// The key that the demo's exporter uses itself.
 const OWN: &str = "api-key-exporter itself";
 
-/// A key whose expiry is not a time.
+/// A key with an expiry that cannot be parsed.
 const UNREADABLE: &str = "expiry that nobody can read";
 
-/// A lively set of keys, as of `now`.
+/// A varied set of keys, as of `now`.
 fn keys(start: DateTime<Utc>, now: DateTime<Utc>) -> Vec<Value> {
     let rows = (1..).zip(ROWS);
     let mut keys: Vec<Value> = rows.map(|(number, row)| key(number, row, start)).collect();
@@ -285,8 +285,9 @@ fn keys(start: DateTime<Utc>, now: DateTime<Utc>) -> Vec<Value> {
     keys
 }
 
-/// The same set of keys for other providers than BitGPT, and one that was revoked. `privileged` are
-/// scopes that count as such; `has_dates_only` is where the provider cannot write a time of day.
+/// The same set of keys for providers other than BitGPT, plus a revoked one. `privileged` are
+/// scopes that count as privileged; `has_dates_only` is set where the provider cannot write a time
+/// of day.
 fn sample_keys(
     privileged: &[String],
     has_dates_only: bool,
@@ -333,7 +334,7 @@ fn sample_keys(
         ..sample(99, &revoked)
     });
     let (number, deployed_at) = deployment(now);
-    // Ten minutes are less than a date can say.
+    // A date cannot express ten minutes.
     if has_dates_only {
         return keys;
     }
@@ -363,7 +364,8 @@ fn deployment(now: DateTime<Utc>) -> (i64, DateTime<Utc>) {
     (number, start)
 }
 
-/// A key that lives for ten minutes and is then replaced, so that one watches a life.
+/// A key that lives for ten minutes and is then replaced, so that a user can watch its whole
+/// lifetime.
 fn deploy_key(now: DateTime<Utc>) -> Value {
     let (number, start) = deployment(now);
     let mut key = key(
@@ -394,7 +396,7 @@ fn deploy_key(now: DateTime<Utc>) -> Value {
 fn key(number: u32, row: &Row, start: DateTime<Utc>) -> Value {
     let (label, expires_in, created_in, scopes, ip_allow_list) = *row;
     let at = |hours: i64| start + TimeDelta::hours(hours);
-    // The documentation shows both forms of time, so the demo has both.
+    // The documentation shows both time formats, so the demo uses both.
     let form = if number % 4 == 2 { rfc3339 } else { plain };
     let mut key = json!({
         "id": format!("api_key_0197c0ec-a197-719f-84a9-{number:012x}"),
@@ -429,7 +431,7 @@ fn set(key: &mut Value, field: &str, value: Value) {
     }
 }
 
-/// A secret as the API shows it: its start, three dots, its last five characters.
+/// A secret as the API shows it: its start, three dots, and its last five characters.
 fn masked(secret: &str) -> String {
     let start = secret.get(..20).unwrap_or(secret);
     let end = secret

@@ -1,8 +1,8 @@
-//! A fake API on loopback, for the demo and for tests: answers each request as a script says, well
-//! or badly. `shapes` has the answers of all providers but BitGPT.
+//! A fake API on loopback, for the demo and for tests. It answers each request as a script
+//! specifies, correctly or not. `shapes` has the answers of all providers except BitGPT.
 //!
-//! It writes HTTP by hand, because a proper server library would refuse to lie about lengths or
-//! stop in the middle.
+//! It writes HTTP by hand, because a server library refuses to send a wrong length or to stop in
+//! the middle.
 
 pub mod shapes;
 
@@ -17,16 +17,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Largest request head; our own client's has some 200 bytes.
+/// Largest request head; the exporter's own client sends some 200 bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// How long a client may take for its request.
+/// How long a client may take to send its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Requests remembered; a test makes far fewer, and a demo that runs for a year must not grow.
+/// Most requests recorded. A test makes far fewer; the limit bounds the memory of a long-running
+/// demo.
 const REQUESTS_MAX: usize = 10_000;
 
-/// What a client asked.
+/// A request from a client.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// When its head was complete.
@@ -39,7 +40,7 @@ pub struct Request {
     pub is_authorized: bool,
 }
 
-/// What it gets.
+/// The reply to a request.
 #[derive(Clone, Debug)]
 pub struct Reply {
     /// The status, any number.
@@ -50,28 +51,28 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// How the end of the body is marked.
     pub framing: Framing,
-    /// Waited before the first byte.
+    /// Delay before the first byte.
     pub delay: Duration,
-    /// Waited before each byte of the head.
+    /// Delay before each byte of the head.
     pub head_drip: Duration,
-    /// Waited before each byte of the body.
+    /// Delay before each byte of the body.
     pub body_drip: Duration,
-    /// The connection ends after this much of the body.
+    /// The connection closes after this many bytes of the body.
     pub cut_after: Option<usize>,
-    /// The body repeats without an end.
+    /// The body repeats endlessly.
     pub is_endless: bool,
 }
 
 /// How the end of a body is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// `Content-Length`, true.
+    /// `Content-Length`, correct.
     Length,
-    /// `Content-Length`, of this number.
+    /// `Content-Length` with this value, correct or not.
     FalseLength(u64),
     /// One chunk.
     Chunked,
-    /// By the end of the connection.
+    /// The connection closes.
     Close,
 }
 
@@ -96,7 +97,7 @@ impl Reply {
         }
     }
 
-    /// A good listing of `keys`, as the documentation shows it.
+    /// A successful listing of `keys`, as the documentation shows it.
     pub fn listing(keys: &[Value]) -> Self {
         Self::json(
             200,
@@ -119,7 +120,7 @@ impl Reply {
         )
     }
 
-    /// The envelope of an error.
+    /// An error envelope.
     pub fn error(status: u16, error: &str, support_id: &str) -> Self {
         Self::json(
             status,
@@ -130,7 +131,7 @@ impl Reply {
         )
     }
 
-    /// The same with one more header.
+    /// The same reply with one more header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -145,25 +146,25 @@ impl Request {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The id of the key whose page is asked for; `None` where the listing is.
+    /// The id of the key if the request is for a key's page; `None` if it is for the listing.
     pub fn key_id(&self) -> Option<&str> {
         self.line.strip_prefix("GET /developers/api_keys/")
     }
 }
 
-/// What a request must carry to reach the script.
+/// The authorization that a request needs to reach the script.
 #[derive(Clone, Debug)]
 pub struct Authorization {
-    /// The header, in lower case.
+    /// The name of the header, in lower case.
     pub header: String,
-    /// All of its value.
+    /// The full value of the header.
     pub value: String,
-    /// What every other request gets.
+    /// The reply to every other request.
     pub refusal: Reply,
 }
 
 impl Authorization {
-    /// A bearer token, and the refusal of BitGPT.
+    /// A bearer token, with BitGPT's refusal.
     pub fn bearer(token: &str) -> Self {
         Self {
             header: "authorization".to_owned(),
@@ -177,7 +178,7 @@ impl Authorization {
     }
 }
 
-/// A running fake. Stops when dropped.
+/// A running fake API. Stops when dropped.
 #[derive(Debug)]
 pub struct FakeApi {
     address: SocketAddr,
@@ -186,8 +187,8 @@ pub struct FakeApi {
 }
 
 impl FakeApi {
-    /// Listens on `address` and answers as `script` says; a request without the bearer token
-    /// `token` gets 401 instead, and does not reach the script.
+    /// Listens on `address` and answers as `script` specifies. A request without the bearer token
+    /// `token` gets 401 and does not reach the script.
     pub async fn start(
         address: SocketAddr,
         token: &str,
@@ -196,7 +197,7 @@ impl FakeApi {
         Self::start_with(address, Authorization::bearer(token), script).await
     }
 
-    /// Listens on `address` and answers requests with this authorization as `script` says.
+    /// Listens on `address` and answers requests with this authorization as `script` specifies.
     pub async fn start_with(
         address: SocketAddr,
         authorization: Authorization,
@@ -214,7 +215,7 @@ impl FakeApi {
             loop {
                 match listener.accept().await {
                     Ok((stream, _peer)) => drop(tokio::spawn(shared.clone().serve(stream))),
-                    // Out of files, for a moment.
+                    // Temporarily out of file descriptors.
                     Err(_) => sleep(Duration::from_millis(100)).await,
                 }
             }
@@ -226,12 +227,12 @@ impl FakeApi {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Everything asked so far, up to a limit.
+    /// All requests so far, up to a limit.
     pub fn requests(&self) -> Vec<Request> {
         self.requests
             .lock()
@@ -271,7 +272,7 @@ impl Shared {
         } else {
             self.authorization.refusal.clone()
         };
-        // The client may be gone; that is its right.
+        // The client may have disconnected, which is not an error.
         drop(write(&mut stream, &reply).await);
     }
 

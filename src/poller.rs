@@ -1,6 +1,7 @@
-//! When to list, retry and wait; publishes the next state and hands its events to the log.
+//! When to list, retry and wait; publishes the next state and passes its events to the log.
 //!
-//! One loop for each account, so that a slow one delays nobody and never has two polls in flight.
+//! One loop per account: a slow account does not delay others, and polls of an account never
+//! overlap.
 
 pub mod details;
 pub mod retry;
@@ -22,43 +23,43 @@ use crate::poller::retry::{Budget, Situation};
 use crate::provider::Answer;
 use crate::state_store::{AccountId, StateStore};
 
-/// Polls one account. `A` makes one attempt within the time it is given; the real one asks the API,
-/// a test's reads a script.
+/// Polls one account. `A` makes one attempt within a time limit: the real one calls the API, the
+/// one in tests follows a script.
 #[derive(Debug)]
 pub struct Poller<A> {
     /// Makes one attempt.
     pub attempt: A,
-    /// What is known so far; the account's interval is in it.
+    /// The account's current state, including its interval.
     pub state: AccountState,
     /// Most attempts of a poll.
     pub attempts_max: u32,
     /// Where states are published.
     pub store: Arc<StateStore>,
-    /// As what.
+    /// The account's id in the store.
     pub id: AccountId,
-    /// How long the first poll waits at most.
+    /// The longest delay of the first poll.
     pub first_wait_max: Duration,
-    /// Reads keys' own pages, where details are on.
+    /// Reads the pages of single keys, where details are enabled.
     pub details: Option<details::Reader>,
-    /// What outlives this poller, where another one takes over.
+    /// What the account's next poller takes over from this one.
     pub carryover: Arc<Mutex<PollerCarryover>>,
-    /// Where this loop shows that it lives.
+    /// Reports that this loop is alive.
     pub heartbeat: Heartbeat,
-    /// Where durations go.
+    /// Records the duration of polls.
     pub poll_duration: Histogram,
     /// The wall clock.
     pub now: fn() -> DateTime<Utc>,
-    /// Numbers from 0 to 1.
+    /// Returns random numbers from 0 to 1.
     pub random: fn() -> f64,
 }
 
-/// What a poller remembers besides its account's state. The account's next poller takes it over,
-/// after a reload or a panic: what the API asked for and what the log said stays known.
+/// What a poller remembers besides its account's state. The account's next poller takes it over
+/// after a reload or a panic, so that the API's rate limit and the state of the log survive.
 #[derive(Debug)]
 pub struct PollerCarryover {
     budget: Budget,
     log: AccountLog,
-    /// The API asked for no request before this.
+    /// The earliest next request that the API allows.
     not_before: Instant,
 }
 
@@ -72,7 +73,7 @@ impl Default for PollerCarryover {
     }
 }
 
-/// A whole poll: the last attempt's answer, and how many attempts it took.
+/// A whole poll: the last attempt's answer, and the number of attempts.
 struct Poll {
     answer: Answer,
     attempts: u32,
@@ -81,7 +82,7 @@ struct Poll {
 }
 
 impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
-    /// Polls until `stop`; a poll under way is abandoned.
+    /// Polls until `stop`; a poll in progress is abandoned.
     pub async fn run(mut self, stop: CancellationToken) {
         let interval = self.state.account.interval;
         let first = Instant::now() + retry::first_wait(self.first_wait_max, (self.random)());
@@ -99,7 +100,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             let ended = Instant::now();
             self.poll_duration.observe((ended - started).as_secs_f64());
             due = started + retry::next_wait(interval, (self.random)());
-            // A poll that took all of its time has tried the API to the end.
+            // Keeps a gap after a poll that used all of its time.
             due = due.max(ended + retry::least_gap(interval));
             if let Err(failure) = &poll.answer.result
                 && let Some(asked) = failure.retry_after
@@ -113,7 +114,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         }
     }
 
-    /// Waits for the next poll, and reads details meanwhile.
+    /// Waits for the next poll, and reads details in the meantime.
     async fn wait(&mut self, due: Instant) {
         if let Some(reader) = &mut self.details {
             let account = self.state.account.clone();
@@ -126,7 +127,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         sleep_until(due).await;
     }
 
-    /// Attempts until one succeeds or another makes no sense.
+    /// Makes attempts until one succeeds or another would be pointless.
     async fn poll(&self) -> Poll {
         let ends = Instant::now() + retry::poll_limit(self.state.account.interval);
         let mut attempts = 1;
@@ -163,7 +164,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         }
     }
 
-    /// Takes the poll's outcome into the state, and logs what it brought to light.
+    /// Applies the poll's outcome to the state and logs the resulting events.
     fn finish(&mut self, poll: Poll, retry_in: Duration) {
         let Poll {
             answer:
@@ -217,7 +218,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     }
 }
 
-/// Never held while waiting. A panic while it was held has left whole values behind.
+/// Never locked across an await. A panic while it is locked leaves every value intact.
 fn carryover(carryover: &Mutex<PollerCarryover>) -> MutexGuard<'_, PollerCarryover> {
     carryover.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,5 @@
-//! The pollers of all accounts: started, supervised, and replaced when the configuration changes,
-//! all or nothing.
+//! The pollers of all accounts: started, supervised, and replaced when the configuration changes. A
+//! reload applies completely or not at all.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
@@ -30,26 +30,26 @@ use crate::state_store::{AccountId, AccountUpdate, StateStore};
 use crate::supervisor::{Ended, supervise};
 use crate::telemetry::{Task, Telemetry};
 
-/// Sections whose options are read once, when sockets, log and files are opened.
+/// Sections with options that are read only at start, when sockets, log and files are opened.
 const FIXED_AT_START: [&str; 3] = ["[web]", "[log]", "[state]"];
 
-/// All pollers, with what they share.
+/// All pollers, with the resources that they share.
 #[derive(Debug)]
 pub struct Pollers {
-    /// Where they publish.
+    /// Where they publish states.
     pub store: Arc<StateStore>,
-    /// Whether they live.
+    /// Whether they are alive.
     pub liveness: Liveness,
-    /// Where the snapshots are saved, where they are.
+    /// Where the snapshots are saved, if a directory is configured.
     pub directory: Option<Arc<SnapshotDirectory>>,
     telemetry: Telemetry,
     /// Shared by all accounts.
     tls: Arc<TlsConfigs>,
     log: ReloadLog,
-    /// What is in force.
+    /// The active configuration.
     config: Config,
     handles: Vec<PollerHandle>,
-    /// Cancelled when a poller keeps dying, or its supervision does.
+    /// Cancelled when a poller is crash-looping, or its supervision panics.
     dead: CancellationToken,
     stop: CancellationToken,
     now: fn() -> DateTime<Utc>,
@@ -66,7 +66,7 @@ struct PollerHandle {
 }
 
 impl Pollers {
-    /// Starts a poller for each account, with what is saved of it. They stop with `stop`.
+    /// Starts a poller for each account, with the account's saved state. They stop with `stop`.
     pub async fn start(
         config: &Config,
         telemetry: Telemetry,
@@ -100,8 +100,8 @@ impl Pollers {
         pollers
     }
 
-    /// Reloads whenever somebody asks; ends when it is stopped, or with the name of the task that
-    /// keeps dying.
+    /// Reloads on request. Ends when it is stopped, or with the name of a task that is
+    /// crash-looping.
     pub async fn run(mut self, mut reloader: Reloader, notifier: Notifier) -> &'static str {
         loop {
             let waiting = tokio::select! {
@@ -123,7 +123,7 @@ impl Pollers {
             };
             notifier.ready();
             for one in waiting {
-                // Whoever asked may be gone.
+                // The requester may be gone.
                 drop(one.send(outcome.clone()));
             }
         }
@@ -133,8 +133,8 @@ impl Pollers {
         "pollers"
     }
 
-    /// Puts a checked configuration in force. What an account knows stays, where its name and
-    /// `base_url` do; its poller too, where nothing about polling has changed.
+    /// Activates a checked configuration. An account with the same name and `base_url` keeps its
+    /// state; it also keeps its poller if nothing about polling has changed.
     async fn apply(&mut self, config: Config) {
         let before = std::mem::take(&mut self.handles).into_iter();
         let mut before: BTreeMap<String, PollerHandle> = before
@@ -155,7 +155,7 @@ impl Pollers {
                 _ => None,
             };
             let Some(running) = running else {
-                // To people, the same name at another `base_url` is no other account.
+                // Reported as changed: it has a known name, although its state is new.
                 match is_known {
                     Some(_) => changed.push(account.name.clone()),
                     None => added.push(account.name.clone()),
@@ -211,7 +211,7 @@ impl Pollers {
         });
     }
 
-    /// What is known of an account that is new: what is saved of it, or nothing.
+    /// The first state of a new account: its saved state, or an empty one.
     async fn first_state(&self, account: &Account, config: &Config) -> AccountState {
         let state = with_details(
             AccountState::new(facts(account, config)),
@@ -227,7 +227,7 @@ impl Pollers {
         }
     }
 
-    /// Starts pollers; the first polls of many are spread.
+    /// Starts pollers; if there are many, their first polls are spread.
     fn spawn_all(&mut self, new: Vec<(Account, AccountId, Arc<Mutex<PollerCarryover>>)>) {
         let together = new.len();
         for (account, id, carryover) in new {
@@ -261,7 +261,7 @@ impl Pollers {
         let start = {
             let stop = stop.clone();
             move || {
-                // As it was left, where an earlier life was cut short.
+                // The last published state, if an earlier run was cut short.
                 let state = store.state(id);
                 let state = state.map_or_else(|| first_state.clone(), Arc::unwrap_or_clone);
                 let mark_key = state.token().map(|mark| mark.key);
@@ -294,7 +294,7 @@ impl Pollers {
                 async move { poller.run(stop).await }
             }
         };
-        // Cancelled too where the supervision itself dies.
+        // Also cancelled if the supervision itself panics.
         let dead = self.dead.clone().drop_guard();
         let task = tokio::spawn(async move {
             let task = Task::Poller.as_str();
@@ -313,16 +313,16 @@ impl Pollers {
 }
 
 impl PollerHandle {
-    /// Stops the poller and waits until it has published its last word.
+    /// Stops the poller and waits until it has published its last state.
     async fn end(self) {
         self.stop.cancel();
-        // It ends at its next wait; that it died instead comes to the same.
+        // It ends at its next wait; a panic has the same effect.
         drop(self.task.await);
     }
 }
 
-/// The directory of the snapshots, where one is configured. If it cannot be opened, the exporter
-/// starts without saved listings and retries at each save.
+/// The snapshot directory, if one is configured. If it cannot be opened, the exporter starts
+/// without saved listings and retries at each save.
 async fn open_store(config: &Config) -> Option<Arc<SnapshotDirectory>> {
     let directory = config.state.directory.as_deref()?;
     let directory = Arc::new(SnapshotDirectory::new(
@@ -338,7 +338,7 @@ async fn open_store(config: &Config) -> Option<Arc<SnapshotDirectory>> {
     Some(directory)
 }
 
-/// The options whose new value is not in force.
+/// The changed options that take effect only after a restart.
 fn what_needs_a_restart(before: &[Effective], now: &[Effective]) -> Option<String> {
     let fixed = |all: &[Effective]| -> BTreeSet<(String, Option<String>)> {
         let fixed = all
@@ -359,12 +359,12 @@ fn what_needs_a_restart(before: &[Effective], now: &[Effective]) -> Option<Strin
     (!differing.is_empty()).then(|| differing.join(", "))
 }
 
-/// Whether the details of the account's keys are read.
+/// Whether details of the account's keys are read.
 fn details_of(account: &Account, config: &Config) -> bool {
     config.details.enabled && account.provider.profile().has_details
 }
 
-/// Failures of details are counted from the start where details are on, and not told elsewhere.
+/// With details enabled, their failure counts exist from the start; otherwise they are absent.
 fn with_details(mut state: AccountState, has_details: bool) -> AccountState {
     state.details_failures = match state.details_failures {
         Some(known) if has_details => Some(known),
@@ -373,7 +373,7 @@ fn with_details(mut state: AccountState, has_details: bool) -> AccountState {
     state
 }
 
-/// Asks for single keys in the same way as for all.
+/// Requests single keys in the same way as the listing.
 fn reader(lister: Arc<Lister>, details: Details, now: fn() -> DateTime<Utc>) -> Reader {
     let ask: Ask = Box::new(move |id, time_left| {
         let lister = lister.clone();

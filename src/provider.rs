@@ -1,8 +1,7 @@
-//! The providers whose API keys are listed, and what all of them have in common: what they are
-//! asked and what they answer.
+//! The providers of the monitored API keys, and what they have in common: requests and answers.
 //!
-//! A provider is a value of [`Provider`]; everything outside this module deals with that and its
-//! [`Profile`]. `http` makes the requests of all of them, `lister` runs one account's polls.
+//! A provider is a value of [`Provider`]; everything outside this module uses only that and its
+//! [`Profile`]. `http` makes the requests for all of them, `lister` runs one account's polls.
 
 pub mod bitgpt;
 mod connection;
@@ -37,7 +36,7 @@ use crate::provider::json_list::JsonList;
 use crate::provider::profile::Profile;
 use crate::secret::Token;
 
-/// The provider of data that was saved before there was more than one.
+/// The provider of snapshots that were saved before other providers existed.
 pub const SAVED_WITHOUT_PROVIDER: &str = bitgpt::NAME;
 
 /// A provider of API keys.
@@ -46,22 +45,22 @@ pub enum Provider {
     /// BitGPT, the default.
     #[default]
     BitGpt,
-    /// One whose definition says how it lists keys as JSON.
+    /// A provider with a definition of how it lists keys as JSON.
     Json(Arc<JsonList>),
 }
 
-/// A listing that succeeded, with what came beside it.
+/// A successful listing, with the metadata of its answer.
 #[derive(Debug)]
 pub struct Listed {
     /// The keys.
     pub listing: Listing,
-    /// The id that the provider's support asks for.
+    /// The id that the provider's support needs.
     pub support_id: Option<Line>,
 }
 
 impl Listed {
-    /// The same, or a failure where it has entries and none of them can be used: an API that
-    /// changed its form must not look like an account without keys.
+    /// Returns the listing, or a failure if it has entries and none of them is usable: an API that
+    /// changed its format must not look like an account without keys.
     fn usable(self) -> Result<Self, Failure> {
         if !self.listing.is_unusable() {
             return Ok(self);
@@ -74,22 +73,22 @@ impl Listed {
     }
 }
 
-/// The end of one attempt.
+/// The result of one attempt.
 #[derive(Debug)]
 pub struct Answer<T = Listed> {
-    /// What was asked for, or why there is none.
+    /// The requested data, or the failure.
     pub result: Result<T, Failure>,
-    /// The API's clock minus ours, in whole seconds, where it named a time.
+    /// The API's clock minus the local one, in whole seconds, if the answer has a time.
     pub clock_skew: Option<TimeDelta>,
-    /// How old the answer already was: a cache between the API and us had kept it. `None` where no
-    /// cache says so.
+    /// How long a cache between the API and the exporter has kept the answer. `None` if no cache
+    /// reports it.
     pub age: Option<Duration>,
-    /// Which token the request was made with.
+    /// The mark of the token that the request used.
     pub token: Option<TokenMark>,
 }
 
 impl<T> Answer<T> {
-    /// The end of an attempt that made no request.
+    /// The result of an attempt that made no request.
     pub fn failed(failure: Failure) -> Self {
         Self {
             result: Err(failure),
@@ -100,7 +99,7 @@ impl<T> Answer<T> {
     }
 }
 
-/// What an answer is read by.
+/// The rules for reading an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     /// The exporter's own token: recognised among the keys, and redacted wherever the API repeats
@@ -110,23 +109,23 @@ pub struct Rules<'a> {
     pub keys_max: usize,
     /// Most pages of a listing.
     pub pages_max: usize,
-    /// The environment that the API must say it is.
+    /// The environment that the API must report.
     pub expected_env: Option<&'a str>,
-    /// The listing before this one.
+    /// The previous listing.
     pub held: Option<&'a Listing>,
 }
 
 impl Provider {
-    /// Every provider with code of its own.
+    /// All providers with code of their own.
     pub const NATIVE: [Self; 1] = [Self::BitGpt];
 
-    /// The names of the providers that need no definition of the user's own, the default one first.
+    /// The names of the providers that need no user definition, the default one first.
     pub fn built_in_names() -> impl Iterator<Item = &'static str> {
         let native = [bitgpt::NAME].into_iter();
         native.chain(definitions::BUILT_IN.iter().map(|(name, _)| *name))
     }
 
-    /// The variables that make an account without a configuration file, for people.
+    /// The variables that configure an account without a file, as text for messages.
     pub fn environment_variables() -> String {
         let providers = Self::NATIVE.into_iter();
         let variables = providers.filter_map(|provider| provider.profile().environment);
@@ -134,7 +133,7 @@ impl Provider {
         named.collect::<Vec<_>>().join(" or ")
     }
 
-    /// What is particular to it.
+    /// The properties of the provider.
     pub fn profile(&self) -> &Profile {
         match self {
             Self::BitGpt => &bitgpt::PROFILE,
@@ -142,8 +141,8 @@ impl Provider {
         }
     }
 
-    /// What tells its listing at `base_url` from others of the same provider there: with other
-    /// parameters, the keys are other keys.
+    /// Distinguishes its listing at `base_url` from others of the same provider there: with other
+    /// parameters, the keys are different ones.
     pub fn identity(&self, base_url: &Url) -> String {
         match self {
             Self::BitGpt => base_url.to_string(),
@@ -162,7 +161,7 @@ impl Provider {
         }
     }
 
-    /// Headers of its requests besides those of all providers.
+    /// Request headers besides those that all providers share.
     fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         match self {
             Self::BitGpt => &[],
@@ -170,7 +169,7 @@ impl Provider {
         }
     }
 
-    /// Lists all keys, in as many requests of `session` as that takes: all of them or none.
+    /// Lists all keys, in as many requests of `session` as necessary: all of them or none.
     async fn list(&self, session: &mut Session, rules: &Rules<'_>) -> Result<Listed, Failure> {
         let listed = match self {
             Self::BitGpt => bitgpt::list(session, rules).await,
@@ -179,7 +178,7 @@ impl Provider {
         listed?.usable()
     }
 
-    /// Reads what only a key's own page tells.
+    /// Reads the fields that only a key's own page has.
     async fn details(
         &self,
         session: &mut Session,

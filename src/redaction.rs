@@ -1,32 +1,32 @@
-//! Blacks out whatever in a text looks like a secret of a known kind. Pure, and below everything
-//! else: the domain cleans with it what it keeps, the log what it writes.
+//! Redacts everything in a text that looks like a secret of a known kind. Pure, and below all other
+//! modules: the domain cleans the text that it keeps, the log cleans the text that it writes.
 //!
-//! A secret of an unknown kind cannot be found by its look. The exporter's own token is found
-//! because it is known; see `secret`.
+//! A secret of an unknown kind cannot be recognised. The exporter's own token is found because its
+//! value is known; see `secret`.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// What stands in the place of something that looks like a secret.
+/// The replacement for anything that looks like a secret.
 pub const REDACTED: &str = "[redacted]";
 
-/// What announces an API key. Nothing that people write starts so by chance.
+/// Prefixes of API keys. Ordinary text does not start like this by chance.
 const KEY_PREFIXES: [&str; 2] = ["sk_live_", "sk_test_"];
 
-/// What announces the secret that signs webhooks, and a word or two in ordinary names.
+/// The prefix of webhook signing secrets, which also occurs in ordinary names.
 const WEBHOOK_PREFIX: &str = "whs_";
 
-/// From this length on, what follows a prefix in the middle of a word is taken for a key if it
-/// looks random: keys are far longer, and `task_live_monitoring` is none.
+/// Minimum length for a random-looking text after a prefix inside a word to count as a key: keys
+/// are far longer, and `task_live_monitoring` is not a key.
 const RANDOM_CHARS_MIN: usize = 16;
 
-/// Replaces everything in `text` that looks like a key by [`REDACTED`], masked keys included.
+/// Replaces everything in `text` that looks like a key, masked keys included, with [`REDACTED`].
 pub fn redact(text: &str) -> Cow<'_, str> {
     let keys: Vec<Range<usize>> = keys(text).collect();
     redact_at(text, keys)
 }
 
-/// Replaces each of these places, in order and apart from each other, by [`REDACTED`].
+/// Replaces each of these ranges, which are sorted and disjoint, with [`REDACTED`].
 pub(crate) fn redact_at(text: &str, places: Vec<Range<usize>>) -> Cow<'_, str> {
     if places.is_empty() {
         return Cow::Borrowed(text);
@@ -42,7 +42,7 @@ pub(crate) fn redact_at(text: &str, places: Vec<Range<usize>>) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Where `text` has something that looks like a key.
+/// The ranges of `text` that look like a key.
 pub(crate) fn keys(text: &str) -> impl Iterator<Item = Range<usize>> {
     let mut from = 0;
     std::iter::from_fn(move || {
@@ -56,15 +56,14 @@ pub(crate) fn keys(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// `secret` without what every secret of its kind starts with.
+/// `secret` without the common prefix of its kind.
 pub fn without_prefix(secret: &str) -> &str {
     let mut prefixes = KEY_PREFIXES.iter();
     let body = prefixes.find_map(|prefix| secret.strip_prefix(prefix));
     body.unwrap_or(secret)
 }
 
-/// Where the first secret starts, and how long the prefix is that announces it. Upper case counts
-/// too.
+/// The start of the first secret, and the length of its prefix. Case is ignored.
 fn find_secret(text: &str) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     let mut underscores = (1..bytes.len()).filter(|at| bytes.get(*at) == Some(&b'_'));
@@ -81,8 +80,8 @@ fn find_secret(text: &str) -> Option<(usize, usize)> {
     })
 }
 
-/// The prefix of the secret that `text` starts with. At the start of a word the prefix of a key is
-/// enough; elsewhere, and for the commoner prefix, what follows must look random.
+/// The prefix of the secret that `text` starts with. At the start of a word, a key's prefix
+/// suffices. Elsewhere, and for the more common prefix, the text after it must look random.
 fn secret_at(text: &str, is_word_start: bool) -> Option<&'static str> {
     let announced_by = |prefix: &'static str| {
         let (head, rest) = text.split_at_checked(prefix.len())?;
@@ -132,7 +131,7 @@ mod tests {
             ("key=sk_live_a", "key=[redacted]"),
             ("support_sk_live_a", "support_[redacted]"),
             ("xsk_live_MDE5N2MwZWMtYTE5Ny03MTlm", "x[redacted]"),
-            // Names that only look like it.
+            // Names that only resemble secrets.
             (
                 "task_live_monitoring_shop_berlin",
                 "task_live_monitoring_shop_berlin",

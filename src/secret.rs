@@ -1,8 +1,7 @@
-//! The token: a secret that cannot be printed, where it comes from, and the few questions that it
-//! answers.
+//! The token: a secret that cannot be printed, its source, and the few properties that it reveals.
 //!
-//! Nothing but this file sees the token's text, and it hands it out once: as a header value marked
-//! sensitive.
+//! Only this file sees the token's text. It returns the text in one place only: as a header value
+//! marked sensitive.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -20,32 +19,32 @@ use crate::domain::text::Secrets;
 use crate::domain::token_mark::{self, MarkKey, TokenMark};
 use crate::os::files::{self, FileError};
 
-/// Largest token file. Tokens have some hundred bytes; 4 KiB leaves room and refuses a file named
-/// by mistake.
+/// Largest token file. Tokens have some hundred bytes; 4 KiB leaves room and rejects a file
+/// configured by mistake.
 const FILE_BYTES_MAX: u64 = 4 * 1024;
 
-/// The bits of a file's mode that let everybody read it.
+/// The mode bits that make a file world-readable.
 const EVERYBODY_READS: u32 = 0o004;
 
 /// An API token: printable ASCII without blanks, never empty. Wiped from memory when dropped.
 #[derive(Clone, Debug)]
 pub struct Token(SecretString);
 
-/// How an API shows a secret: its first characters, a separator and its last characters.
+/// How an API masks a secret: its first characters, a separator and its last characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
-    /// What stands for the hidden part.
+    /// The replacement for the hidden part.
     pub separator: Cow<'static, str>,
-    /// Fewest characters before the separator that identify a secret: more than all share.
+    /// Fewest characters before the separator that identify a secret: more than the common prefix.
     pub first_chars_min: usize,
 }
 
 /// How a header carries a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenForm {
-    /// As it is.
+    /// Unchanged.
     Plain,
-    /// As base64; the token is a user and a password with a colon between them (RFC 7617).
+    /// As base64; the token is a user and a password, separated by a colon (RFC 7617).
     Base64,
 }
 
@@ -55,13 +54,13 @@ pub enum TokenError {
     /// The file cannot be opened or read.
     #[error("cannot read token file {}", .0.display())]
     Unreadable(PathBuf, #[source] std::io::Error),
-    /// It is something else than a small file, or its file system hangs.
+    /// It is not a small regular file, or its file system hangs.
     #[error("token file {} {}", .0.display(), .1)]
     Unusable(PathBuf, FileError),
-    /// There is nothing in it.
+    /// It contains nothing.
     #[error("the token in {0} is empty")]
     Empty(String),
-    /// A header could not carry it.
+    /// It is not valid in a header.
     #[error(
         "the token in {0} contains a space, a line break or a character outside printable ASCII; \
          it must be one word"
@@ -69,29 +68,29 @@ pub enum TokenError {
     BadCharacter(String),
 }
 
-/// Where a token is read from, again at each poll.
+/// The source of a token, which is read again at each poll.
 #[derive(Clone, Debug)]
 pub enum TokenSource {
-    /// A file, by path, so that a rotated one is seen.
+    /// A file, by path, so that a rotated token is found.
     File(PathBuf),
     /// An environment variable, which cannot change while the process runs.
     Env {
         /// The variable's name.
         variable: String,
-        /// Its content at start.
+        /// Its value at start.
         token: Token,
     },
 }
 
 impl TokenError {
-    /// Whether it may be gone in a minute and says nothing of the token: a file system that hangs.
+    /// Whether the cause may be transient and unrelated to the token: a file system that hangs.
     pub fn is_no_answer(&self) -> bool {
         matches!(self, Self::Unusable(_, FileError::NoAnswer))
     }
 }
 
 impl TokenSource {
-    /// Reads the token as it is now. Blocks for 5 s at most.
+    /// Reads the current token. Blocks for 5 s at most.
     pub fn read(&self) -> Result<Token, TokenError> {
         match self {
             Self::File(path) => of_file(path, files::read(path, FILE_BYTES_MAX)),
@@ -99,7 +98,7 @@ impl TokenSource {
         }
     }
 
-    /// As [`TokenSource::read`], but waits as long as the caller does.
+    /// As [`TokenSource::read`], but the caller limits the wait.
     pub async fn read_async(&self) -> Result<Token, TokenError> {
         match self {
             Self::File(path) => of_file(path, files::read_async(path, FILE_BYTES_MAX).await),
@@ -107,7 +106,7 @@ impl TokenSource {
         }
     }
 
-    /// Whether everybody on this machine may read the token's file.
+    /// Whether the token's file is world-readable.
     pub fn is_public(&self) -> bool {
         match self {
             Self::File(path) => files::read(path, FILE_BYTES_MAX)
@@ -116,7 +115,7 @@ impl TokenSource {
         }
     }
 
-    /// The source for people: `file /run/token` or `environment API_TOKEN`.
+    /// The source, for messages: `file /run/token` or `environment API_TOKEN`.
     pub fn describe(&self) -> String {
         match self {
             Self::File(path) => format!("file {}", path.display()),
@@ -125,7 +124,7 @@ impl TokenSource {
     }
 }
 
-/// A new key for the marks of an account's tokens; `None` where the system has no random numbers.
+/// A new key for the marks of an account's tokens; `None` if the system provides no random numbers.
 pub fn random_mark_key() -> Option<MarkKey> {
     let mut key = MarkKey::default();
     SystemRandom::new().fill(&mut key).ok()?;
@@ -142,7 +141,7 @@ impl Token {
         TokenMark { key, digest }
     }
 
-    /// Takes `text` without the white space around it. `source` is for the error.
+    /// Parses `text` without surrounding white space. `source` is for the error.
     pub fn parse(text: &[u8], source: &str) -> Result<Self, TokenError> {
         let text = text.trim_ascii();
         if text.is_empty() {
@@ -155,8 +154,8 @@ impl Token {
         Ok(Self(SecretString::from(text)))
     }
 
-    /// The value of a header that carries the token after `prefix`, marked sensitive. Its copy of
-    /// the token is wiped with the last clone of the value.
+    /// The header value with the token after `prefix`, marked sensitive. Its copy of the token is
+    /// wiped with the last clone of the value.
     pub fn header(&self, prefix: &str, form: TokenForm) -> HeaderValue {
         let token = self.0.expose_secret();
         let text = Zeroizing::new(match form {
@@ -172,13 +171,13 @@ impl Token {
         value
     }
 
-    /// Whether it is a user and a password with a colon between them.
+    /// Whether it is a user and a password, separated by a colon.
     pub fn is_user_and_password(&self) -> bool {
         let parts = self.0.expose_secret().split_once(':');
         parts.is_some_and(|(user, password)| !user.is_empty() && !password.is_empty())
     }
 
-    /// Whether `secret` shows this token: whole, or masked where secrets are.
+    /// Whether `secret` is this token, whole or masked.
     pub fn is_shown_as(&self, secret: &str, mask: Option<&Mask>) -> bool {
         let token = self.0.expose_secret();
         let parts = mask.and_then(|mask| Some((mask, secret.split_once(&*mask.separator)?)));
@@ -192,20 +191,20 @@ impl Token {
             && token.ends_with(last)
     }
 
-    /// Whether it starts with one of these.
+    /// Whether it starts with one of these prefixes.
     pub fn starts_with_any<'a>(&self, mut prefixes: impl Iterator<Item = &'a str>) -> bool {
         prefixes.any(|prefix| self.0.expose_secret().starts_with(prefix))
     }
 
-    /// The secrets that no text of an answer of this many bytes may repeat, this token first.
+    /// The secrets to remove from an answer of this many bytes, this token first.
     pub fn secrets(&self, answer_bytes: usize) -> Secrets {
         let mut secrets = Secrets::new(answer_bytes);
         secrets.add(self.0.expose_secret());
         secrets
     }
 
-    /// What people paste by mistake instead of the token alone, in words that continue "the token
-    /// of …"; the API would refuse it.
+    /// A common paste mistake, as text that continues "the token of …"; the API would reject such a
+    /// token.
     pub fn paste_mistake(&self) -> Option<&'static str> {
         let token = self.0.expose_secret();
         let is_quote = |c: char| matches!(c, '"' | '\'' | '`');
@@ -216,7 +215,7 @@ impl Token {
                 .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
                 && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
         };
-        // Base64 ends in one or two equals signs, and nothing follows them.
+        // Base64 ends in at most two equals signs, and nothing follows them.
         let is_assignment = token
             .split_once('=')
             .is_some_and(|(name, value)| is_variable(name) && !value.trim_matches('=').is_empty());
@@ -259,7 +258,7 @@ mod tests {
         assert_eq!(one.mark(key), token("sk_live_one\n").mark(key));
         assert!(one.mark(key).differs(&two.mark(key)));
         assert!(!one.mark(key).differs(&one.mark(key)));
-        // Under another key it cannot be said.
+        // Marks with different keys are not comparable.
         assert!(!one.mark(key).differs(&two.mark(other_key)));
         assert_ne!(one.mark(key).digest, one.mark(other_key).digest);
         assert_eq!(format!("{:?}", one.mark(key)), "TokenMark(…)");

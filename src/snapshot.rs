@@ -1,5 +1,6 @@
-//! The saved snapshot of each account: read at start, written after each good poll, so that a
-//! restart in the middle of an outage loses nothing. A disk that fails costs a count, never a poll.
+//! The saved snapshot of each account: read at start, written after each successful poll, so that a
+//! restart during an outage loses nothing. A failing disk increments a counter and never affects a
+//! poll.
 
 pub mod format;
 mod saver;
@@ -22,22 +23,22 @@ use crate::domain::text::chain;
 use crate::os::files::{self, FileError, Links};
 use crate::snapshot::format::{BadSnapshot, Identity};
 
-/// Nobody but the exporter's user needs to see which keys there are.
+/// Only the exporter's user needs to see which keys exist.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// Room for the first line and the fields around the keys.
+/// Allowance for the first line and the fields around the keys.
 const OVERHEAD_BYTES: u64 = 64 * 1024;
 
-/// A key takes about as much room saved as it took in the API's answer; four times leaves room for
-/// allow lists whose entries grow by a mask.
+/// A saved key takes about as much space as in the API's answer. Four times that leaves room for
+/// allow lists with entries that grow by a mask.
 const GROWTH: u64 = 4;
 
-/// How many characters of an account's name stand in its file's name, for people.
+/// Most characters of an account's name in its file name, for readability.
 const NAME_CHARS_MAX: usize = 32;
 
-/// The folder of the snapshots. Locked as long as this lives: two exporters would overwrite each
-/// other's.
+/// The snapshot directory. Locked while this exists: two exporters would overwrite each other's
+/// files.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
@@ -45,10 +46,10 @@ pub struct Store {
     _lock: File,
 }
 
-/// Why there is no store.
+/// Why the snapshot directory is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The folder cannot be used.
+    /// The directory cannot be used.
     #[error("cannot use {}", .0.display())]
     Unusable(PathBuf, #[source] io::Error),
     /// Another process uses it.
@@ -65,7 +66,7 @@ pub enum StoreError {
     Panicked,
 }
 
-/// Why a file cannot be taken for a snapshot.
+/// Why a file is not a valid snapshot.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error(transparent)]
@@ -74,15 +75,15 @@ enum LoadError {
     Bad(#[from] BadSnapshot),
 }
 
-/// How long a start or a reload waits for a snapshot. Without it, keys appear with the next
-/// successful poll; until the start is over, no scrape is answered.
+/// How long a start or a reload waits for a snapshot. Without it, keys appear after the next
+/// successful poll; no scrape is answered before the start is complete.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a save may take before it counts as failed: a busy disk takes seconds to sync.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where the store is, whether it could be opened already or not. Its users wait for a file system
-/// that hangs for a limited time, and one thread at most hangs with it.
+/// The location of the store, whether it is open or not. If its file system hangs, callers wait for
+/// a limited time, and at most one thread blocks.
 #[derive(Debug)]
 pub struct SnapshotDirectory {
     directory: PathBuf,
@@ -110,7 +111,7 @@ impl SnapshotDirectory {
         self.within(LOAD_TIMEOUT, |_store| ()).await
     }
 
-    /// The snapshot of `identity`, where the store was opened and holds a usable one.
+    /// The snapshot of `identity`, if the store is open and has a valid one.
     pub async fn load(self: &Arc<Self>, identity: Identity) -> Option<SavedState> {
         self.store.get()?;
         let account = identity.account.clone();
@@ -125,7 +126,7 @@ impl SnapshotDirectory {
         }
     }
 
-    /// Saves a snapshot as [`Store::save`] does, in a directory that may have to be opened first.
+    /// Saves a snapshot as [`Store::save`] does, and opens the directory first if necessary.
     pub async fn save(
         self: &Arc<Self>,
         identity: Identity,
@@ -136,8 +137,8 @@ impl SnapshotDirectory {
         saved.map_err(StoreError::Unsaved)
     }
 
-    /// Does `work` with the store, opened now unless it is already, in a thread for what blocks.
-    /// Fails at once while earlier work is overdue.
+    /// Runs `work` with the store on a blocking thread, and opens the store first if necessary.
+    /// Fails immediately while earlier work is overdue.
     async fn within<T: Send + 'static>(
         self: &Arc<Self>,
         limit: Duration,
@@ -163,7 +164,7 @@ impl SnapshotDirectory {
             Ok(Err(_panicked)) => Err(StoreError::Panicked),
             Err(_elapsed) => {
                 self.is_overdue.store(true, Ordering::SeqCst);
-                // It may have ended in this very moment, and would be overdue from then on.
+                // It may have ended just now, and would then stay marked as overdue.
                 if self.in_use.try_lock().is_ok() {
                     self.is_overdue.store(false, Ordering::SeqCst);
                 }
@@ -182,8 +183,8 @@ impl SnapshotDirectory {
 }
 
 impl Store {
-    /// Takes `directory`, making it where its parent is there. `body_bytes_max` is the largest
-    /// answer of an API, which bounds what is read back.
+    /// Opens `directory`, and creates it if its parent exists. `body_bytes_max` is the largest
+    /// answer of an API, which limits the size of a file that is read.
     pub fn open(directory: &Path, body_bytes_max: usize) -> Result<Self, StoreError> {
         let unusable = |error| StoreError::Unusable(directory.to_owned(), error);
         match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
@@ -211,8 +212,8 @@ impl Store {
         }
     }
 
-    /// The snapshot of `identity`, where there is a usable one. One that is of no use is left where
-    /// it is, told, and overwritten by the next good poll.
+    /// The snapshot of `identity`, if there is a valid one. An invalid one is logged and left in
+    /// place; the next successful poll overwrites it.
     pub fn load(&self, identity: &Identity) -> Option<SavedState> {
         let path = self.path(&identity.account);
         let account = &*identity.account;
@@ -241,24 +242,25 @@ impl Store {
         Ok(format::decode(&bytes, identity)?)
     }
 
-    /// Replaces the snapshot of `identity`: whoever reads it, whenever, finds the old one or the
-    /// new one. Blocks on the disk.
+    /// Replaces the snapshot of `identity` atomically: a reader sees either the old or the new one.
+    /// Blocks on the disk.
     pub fn save(&self, identity: &Identity, state: &SavedState) -> io::Result<()> {
         let path = self.path(&identity.account);
         let unfinished = path.with_extension("new");
         let bytes = format::encode(identity, state);
         let written = replace(&path, &unfinished, &bytes).and_then(|()| {
-            // The rename itself is on disk only when the folder is.
+            // The rename is durable only after the directory is synced.
             File::open(&self.directory)?.sync_all()
         });
         if written.is_err() {
-            // It may hold what little room there is. That it cannot be removed is told already.
+            // It may take up the remaining space. A failure to remove it needs no further report.
             drop(fs::remove_file(&unfinished));
         }
         written
     }
 
-    /// One file for each name: what of it a file name can hold, and a checksum of the rest.
+    /// One file per account name: the characters that are valid in a file name, and a checksum of
+    /// the name.
     fn path(&self, account: &str) -> PathBuf {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         let shown: String = account.chars().take(NAME_CHARS_MAX).map(plain).collect();
@@ -267,14 +269,14 @@ impl Store {
     }
 }
 
-/// Writes a new file beside the old one and puts it in its directory.
+/// Writes a new file next to the old one and renames it into place.
 fn replace(path: &Path, unfinished: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Left over where the last exporter was killed in the middle.
+    // Left over if the last exporter was killed during a save.
     match fs::remove_file(unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    // `create_new` follows no link that somebody laid there.
+    // `create_new` does not follow a symbolic link that another user may have placed.
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -286,7 +288,7 @@ fn replace(path: &Path, unfinished: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(unfinished, path)
 }
 
-/// Whose snapshot the state of an account is.
+/// The identity of the snapshot for this account state.
 pub fn identity(state: &AccountState) -> Identity {
     Identity {
         account: state.account.name.to_string(),

@@ -1,7 +1,6 @@
-//! Answers in the form of any provider that a definition describes: for the demo and for tests.
+//! Answers in the format of any provider that a definition describes: for the demo and for tests.
 //!
-//! It writes what `provider::json_list` reads, and shares with it what a definition says and
-//! nothing else.
+//! It writes what `provider::json_list` reads. The two share only the definition.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
@@ -15,63 +14,63 @@ use crate::provider::json_list::pointer::Segment;
 use crate::provider::time_format::{DateEnds, TimeFormat};
 use crate::secret::Token;
 
-/// Most entries of a page, whatever is asked for: servers cap sizes, and the demo shows pages.
+/// Most entries of a page, whatever size is requested: servers cap sizes, and the demo shows pages.
 const ENTRIES_MAX: usize = 8;
 
-/// The parameter with the page's number in links, where the definition names none.
+/// The parameter with the page number in links, where the definition does not name one.
 const LINK_PARAM: &str = "fake_page";
 
 /// Providers that write scopes as the names of objects.
 const SCOPES_AS_NAMES: [&str; 1] = ["elasticsearch"];
 
-/// A key, as any provider may know it.
+/// A key, with the facts that any provider may have about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleKey {
     /// Its id.
     pub id: String,
-    /// What its owner calls it.
+    /// The label that its owner gave it.
     pub label: String,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: SampleExpiry,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// When it was last used, where it was.
+    /// When it was last used, if ever.
     pub last_used_at: Option<DateTime<Utc>>,
-    /// What it may do.
+    /// What it is allowed to do.
     pub scopes: Vec<String>,
-    /// From where it may be used.
+    /// Where it may be used from.
     pub ip_allow_list: Vec<String>,
-    /// Whether somebody has revoked it.
+    /// Whether it was revoked.
     pub is_disabled: bool,
 }
 
-/// When a key ends.
+/// When a key expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SampleExpiry {
-    /// At this time, or, where the provider knows dates only, at the midnight before.
+    /// At this time, or, where the provider has dates only, at the midnight before.
     At(DateTime<Utc>),
     /// Never.
     Never,
-    /// At something that is no time.
+    /// The field holds a value that is not a time.
     Unreadable,
 }
 
-/// The form of one provider's answers, for an account's parameters.
+/// The format of one provider's answers, for an account's parameters.
 #[derive(Clone, Debug)]
 pub struct Shape(JsonList);
 
-/// Which entries an answer has.
+/// Which entries an answer contains.
 struct Page {
     /// The number of the first one.
     start: usize,
     /// The number after the last one.
     end: usize,
-    /// What the next page is asked by, where there is one: its number, counted from 0.
+    /// The number of the next page, counted from 0, if there is one.
     next: Option<usize>,
 }
 
 impl Shape {
-    /// The form of what a client asks for that reads `list`.
+    /// The format that a client with the definition `list` expects.
     pub fn new(list: JsonList) -> Self {
         Self(list)
     }
@@ -93,10 +92,10 @@ impl Shape {
         self.page(query, usize::MAX).start == 0
     }
 
-    /// Scopes that count as privileged with this provider, where it names any.
+    /// Scopes that count as privileged with this provider, if it has any.
     pub fn privileged_scopes(&self) -> Vec<String> {
         let patterns = self.0.profile().privileged_scopes.iter();
-        // A lone "?" matches the one scope of one character that there is.
+        // A lone "?" matches the only scope of one character.
         let texts = patterns.map(|pattern| pattern.replace('*', "").replace('?', "*"));
         texts.collect()
     }
@@ -111,8 +110,8 @@ impl Shape {
         self.0.definition()
     }
 
-    /// The answer to a request at `origin` where there are these keys; 404 where it is not the
-    /// request of the definition.
+    /// The answer to a request at `origin` if these keys exist; 404 if the request is not the
+    /// definition's.
     pub fn answer(&self, request: &Request, keys: &[SampleKey], origin: &str) -> Reply {
         let target = request.line.strip_prefix("GET ").unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -120,7 +119,7 @@ impl Shape {
         if path != asked_path || !self.has_headers(request) || !self.has_query(query) {
             return self.failure(404, "not the request of this provider's definition");
         }
-        // A provider that marks no key as revoked lists none that is.
+        // A provider that does not mark revoked keys does not list them.
         let marks = !self.definition().facts.disabled.is_empty();
         let keys: Vec<_> = keys
             .iter()
@@ -153,7 +152,7 @@ impl Shape {
         reply
     }
 
-    /// A failed answer that says why where the definition looks for it.
+    /// An error answer, with the message where the definition expects it.
     pub fn failure(&self, status: u16, why: &str) -> Reply {
         let mut body = json!({});
         if let Some(error) = &self.definition().error {
@@ -180,8 +179,8 @@ impl Shape {
         })
     }
 
-    /// Whether a query has everything that the definition adds to every request. A link of ours
-    /// leads back with it.
+    /// Whether a query has everything that the definition adds to every request. The links that
+    /// this API returns keep it.
     fn has_query(&self, query: &str) -> bool {
         let (_, asked) = self.asked_path_and_query();
         let pairs = asked.split('&').filter(|pair| !pair.is_empty());
@@ -190,7 +189,7 @@ impl Shape {
             .all(|pair| query.split('&').any(|sent| sent == pair))
     }
 
-    /// What a query asks for of this number of entries.
+    /// The page that a query requests from this number of entries.
     fn page(&self, query: &str, total: usize) -> Page {
         let number = |name: &str| {
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -283,8 +282,7 @@ impl Shape {
         )
     }
 
-    /// One entry of the list; where a definition has lists in its entries, an entry with a list of
-    /// one.
+    /// One entry of the list. If the definition is nested, the entry has an inner list of one.
     fn entry(&self, key: &SampleKey) -> Value {
         let facts = &self.definition().facts;
         let (mut outer, mut inner) = (json!({}), json!({}));
@@ -346,7 +344,7 @@ impl Shape {
     }
 }
 
-/// Puts texts where a definition looks for them.
+/// Puts texts where a definition expects them.
 fn set_texts(entry: &mut Value, place: &TextsPlace, texts: &[String], as_names: bool) {
     let segments = place.place.pointer.segments();
     let named = || {
@@ -376,7 +374,7 @@ fn set_texts(entry: &mut Value, place: &TextsPlace, texts: &[String], as_names: 
     }
 }
 
-/// Puts a value where these steps lead to, through objects and lists of one.
+/// Puts a value at the end of these steps, through objects and lists of one.
 fn set(value: &mut Value, segments: &[Segment], leaf: Value) {
     let Some((segment, rest)) = segments.split_first() else {
         *value = leaf;
@@ -435,7 +433,7 @@ fn never(place: &TimePlace) -> Option<Value> {
     Some(number.unwrap_or_else(|_| json!(text)))
 }
 
-/// A value that makes a condition hold or not.
+/// A value for which a condition is true or false.
 fn tested(condition: &Condition, holds: bool) -> Value {
     match &condition.test {
         Test::Is(scalar) => scalar_that_is(scalar, holds),
@@ -445,7 +443,7 @@ fn tested(condition: &Condition, holds: bool) -> Value {
     }
 }
 
-/// A value that is this scalar, or another one of its kind.
+/// A value that is equal to this scalar, or a different one of the same type.
 fn scalar_that_is(scalar: &Scalar, is_equal: bool) -> Value {
     match scalar {
         Scalar::Bool(value) => json!(*value == is_equal),
@@ -456,7 +454,7 @@ fn scalar_that_is(scalar: &Scalar, is_equal: bool) -> Value {
     }
 }
 
-/// A parameter's name as it stands in a query.
+/// A parameter's name as a query contains it.
 fn encoded(name: &str) -> String {
     crate::provider::json_list::template::percent_encoded(name)
 }

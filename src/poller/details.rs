@@ -1,8 +1,8 @@
-//! Reads keys' own pages between two polls: one at a time, paced, the longest unread first.
+//! Reads the pages of single keys between two polls: one at a time, rate limited, oldest first.
 //!
-//! It runs only while the poll loop waits, and gives way when a poll is due, so that an account
-//! never has two requests in flight and no page ever delays a listing. Nothing has to be remembered
-//! to go on after a stop: what was read carries its time.
+//! It runs only while the poll loop waits, and yields when a poll is due. An account therefore
+//! never has two requests in flight, and a page never delays a listing. A restart needs no saved
+//! position, because each page has the time at which it was read.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,38 +20,39 @@ use crate::domain::listing::Listing;
 use crate::os::clock::delta;
 use crate::poller::retry;
 
-/// How long the pages are left alone after a failure that the next page would meet too, and after a
-/// 429 that names no time.
+/// The pause before the next page after a failure that would affect it too, and after a 429 without
+/// `Retry-After`.
 const FAILURE_PAUSE: Duration = Duration::from_mins(1);
 
-/// How long after a refusal: what a token may do changes by hand. Shorter where details are to be
-/// younger.
+/// The pause after a refusal: a token's permissions change by hand. Shorter if the interval of the
+/// details is shorter.
 const REFUSAL_PAUSE: Duration = Duration::from_hours(1);
 
-/// Asks for one key's page within a time; the real one asks the API, a test's reads a script.
+/// Requests one key's page within a time limit: the real one calls the API, the one in tests
+/// follows a script.
 pub type Ask = Box<
     dyn Fn(KeyId, Duration) -> Pin<Box<dyn Future<Output = Result<Details, Failure>> + Send>>
         + Send
         + Sync,
 >;
 
-/// Reads one account's pages.
+/// Reads the pages of one account.
 pub struct Reader {
     ask: Ask,
     interval: Duration,
-    /// The time from one request to the next, at least.
+    /// The shortest time from one request to the next.
     pace: Duration,
     now: fn() -> DateTime<Utc>,
-    /// No request before this moment.
+    /// The earliest next request.
     not_before: Instant,
-    /// What was read since the last listing.
+    /// Pages read since the last listing.
     fresh: HashMap<KeyId, Details>,
-    /// When a page was last found to be unreadable, for reasons of its own.
+    /// When a page was last found unreadable for reasons specific to that page.
     unreadable: HashMap<KeyId, DateTime<Utc>>,
 }
 
 impl Reader {
-    /// Reads each page once in an `interval`, with `requests_per_minute` requests at most, counted
+    /// Reads each page once per `interval`, with at most `requests_per_minute` requests, counted
     /// from now.
     pub fn new(
         ask: Ask,
@@ -70,8 +71,8 @@ impl Reader {
         }
     }
 
-    /// Reads pages until `due`, or for as long as there is one to read. A request that is under way
-    /// then is dropped and made again later. An account whose listing fails is left alone. Each
+    /// Reads pages until `due`, or until none is left to read. A request in progress at `due` is
+    /// dropped and repeated later. Pages are not read while the account's listing fails. Each
     /// answer is reported to `on_event`.
     pub async fn read_until(
         &mut self,
@@ -103,13 +104,13 @@ impl Reader {
                 Ok(result) if Instant::now() < due || result.is_ok() => {
                     on_event(self.finish(id, result, state));
                 }
-                // The poll goes first; the page had less than its time.
+                // The poll takes precedence; the page had less than its full time.
                 _ => return,
             }
         }
     }
 
-    /// Adds what was read to a new listing; `before` is the one before it.
+    /// Adds the pages read to a new listing; `before` is the previous one.
     pub fn enrich(&mut self, listing: Listing, before: Option<&Listing>) -> Listing {
         self.unreadable
             .retain(|id, _| listing.get(id.as_str()).is_some());
@@ -166,9 +167,9 @@ impl fmt::Debug for Reader {
     }
 }
 
-/// The key whose page is to be read next: one that never was, else the one that was read first; and
-/// how long from `now` until that is `interval` ago. A time in the future was told by a clock that
-/// was wrong and counts as never.
+/// The key with the page to read next: one that was never read, or else the one that was read the
+/// longest time ago; and the time from `now` until that page is `interval` old. A time in the
+/// future comes from a wrong clock and counts as never.
 fn longest_unread(
     listing: &Listing,
     read_at: impl Fn(&Key) -> Option<DateTime<Utc>>,
@@ -176,7 +177,7 @@ fn longest_unread(
     now: DateTime<Utc>,
 ) -> Option<(KeyId, Duration)> {
     let keys = listing.keys().iter();
-    // The API has no page any more of a key that it does not list.
+    // The API no longer has a page for a key that it does not list.
     let keys = keys.filter(|key| key.unlisted_since.is_none());
     let with_time = keys.map(|key| (read_at(key).filter(|read_at| *read_at <= now), key));
     let (read_at, key) = with_time.min_by_key(|(read_at, _)| *read_at)?;
@@ -184,7 +185,7 @@ fn longest_unread(
     Some((key.id.clone(), wait.to_std().unwrap_or_default()))
 }
 
-/// How long all pages are left alone after `failure`; no time where it is about one page only.
+/// The pause for all pages after `failure`; zero if the failure concerns one page only.
 fn pause_after(failure: &Failure, interval: Duration) -> Duration {
     match failure.reason {
         Reason::RateLimited => {

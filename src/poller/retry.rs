@@ -1,46 +1,46 @@
-//! When to try again and when to leave the API alone. Pure: random numbers, times and waits are
-//! handed in.
+//! When to retry and when to pause. Pure: random numbers, times and waits are arguments.
 
 use std::time::Duration;
 
 use crate::domain::failure::Failure;
 
-/// A backoff grows from this.
+/// The base of the exponential backoff.
 const BACKOFF_BASE: Duration = Duration::from_secs(1);
 
-/// Shortest wait before a retry. Full jitter alone may say zero, and a server in trouble deserves a
-/// breath.
+/// Shortest wait before a retry. Full jitter alone may return zero, which would add load to a
+/// server in trouble.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 
-/// Longest backoff within a poll; the next poll comes anyway.
+/// Longest backoff within a poll; the next poll follows anyway.
 const BACKOFF_MAX: Duration = Duration::from_secs(20);
 
-/// Longest that a `Retry-After` is obeyed. A server that says "next year" has a bug, and keys
-/// expire meanwhile.
+/// Longest `Retry-After` that is honoured. A longer one is probably a bug of the server, and keys
+/// expire in the meantime.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
-/// Longest that a poll may take, retries and all, however long its interval is.
+/// Longest time for a poll, including retries, regardless of its interval.
 const POLL_MAX: Duration = Duration::from_mins(1);
 
-/// Retries saved up. Enough to ride out a bad minute, far too few to add to an outage.
+/// Capacity of the retry budget, in tenths. Enough for a bad minute, far too few to prolong an
+/// outage.
 const BUDGET_MAX_TENTHS: u32 = 100;
-/// What a retry costs, in tenths.
+/// The cost of a retry, in tenths.
 const RETRY_COST_TENTHS: u32 = 10;
-/// What a successful poll gives back, in tenths.
+/// The gain from a successful poll, in tenths.
 const SUCCESS_GAIN_TENTHS: u32 = 1;
 
-/// How long first polls are spread over, where few accounts start together.
+/// The period over which first polls are spread if few accounts start together.
 const FIRST_WAIT_FEW: Duration = Duration::from_secs(5);
 
-/// The same where many do. After that long an operator wonders.
+/// The same for many accounts. A longer period would look like a fault to an operator.
 const FIRST_WAIT_MANY: Duration = Duration::from_secs(30);
 
-/// Time that each of many accounts gets. A first poll takes some milliseconds of CPU, with its TLS
-/// handshake and a listing that is all new.
+/// The time per account if many start. A first poll takes some milliseconds of CPU, with its TLS
+/// handshake and a listing in which every key is new.
 const FIRST_WAIT_PER_ACCOUNT: Duration = Duration::from_millis(30);
 
-/// Over how long the first polls are spread where `accounts` start together, so that neither they
-/// nor a hundred exporters started together arrive together. At most a tenth of the interval.
+/// The period over which the first polls of `accounts` are spread, so that neither they nor a
+/// hundred exporters that start together reach the API at once. At most a tenth of the interval.
 pub fn first_wait_max(interval: Duration, accounts: usize) -> Duration {
     let accounts = u32::try_from(accounts).unwrap_or(u32::MAX);
     FIRST_WAIT_PER_ACCOUNT
@@ -49,24 +49,24 @@ pub fn first_wait_max(interval: Duration, accounts: usize) -> Duration {
         .min(interval / 10)
 }
 
-/// How long a first poll waits: a random part of `max`.
+/// The delay of a first poll: a random part of `max`.
 pub fn first_wait(max: Duration, random: f64) -> Duration {
     max.mul_f64(unit(random))
 }
 
-/// How long after the start of one poll the next one starts: the interval, give or take a tenth.
+/// The time from the start of one poll to the start of the next: the interval with ±10 % jitter.
 pub fn next_wait(interval: Duration, random: f64) -> Duration {
     interval.mul_f64(0.9 + 0.2 * unit(random))
 }
 
-/// How long a whole poll may take, all attempts and waits included. It ends before the next one can
-/// start.
+/// The time limit of a whole poll, including all attempts and waits. It ends before the next poll
+/// can start.
 pub fn poll_limit(interval: Duration) -> Duration {
     interval.mul_f64(0.9).min(POLL_MAX)
 }
 
-/// Shortest time from the end of one poll to the start of the next: as before a retry, where the
-/// interval is one that a configuration may have.
+/// Shortest time from the end of one poll to the start of the next: the same as before a retry, for
+/// any interval that a configuration may have.
 pub fn least_gap(interval: Duration) -> Duration {
     BACKOFF_MIN.min(interval / 10)
 }
@@ -81,13 +81,14 @@ pub fn backoff(retry: u32, random: f64) -> Duration {
         .clamp(BACKOFF_MIN, BACKOFF_MAX)
 }
 
-/// How long the API is left alone because it asked for it: at least `backoff`, at most an hour.
+/// How long to wait after `Retry-After`: at least `backoff`, at most an hour.
 pub fn obeyed(retry_after: Duration, backoff: Duration) -> Duration {
     retry_after.min(RETRY_AFTER_MAX).max(backoff)
 }
 
-/// Retries that may be made, shared by all polls of an account: 10 at most, one a retry, and a
-/// tenth back for each success. So requests never exceed polls + 10 + a tenth of the successes.
+/// The retry budget that all polls of an account share: at most 10 retries. Each retry costs one,
+/// and each success returns a tenth. Requests therefore never exceed polls + 10 + a tenth of the
+/// successes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     tenths: u32,
@@ -102,7 +103,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Takes one retry; `false` where there is none left.
+    /// Takes one retry; `false` if none is left.
     pub fn take(&mut self) -> bool {
         let left = self.tenths.checked_sub(RETRY_COST_TENTHS);
         self.tenths = left.unwrap_or(self.tenths);
@@ -115,22 +116,22 @@ impl Budget {
     }
 }
 
-/// Whether, and after what wait, a poll makes another attempt.
+/// Decides whether a poll makes another attempt, and after what wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation {
     /// Attempts made so far in this poll, from 1.
     pub attempts: u32,
     /// Most attempts of a poll.
     pub attempts_max: u32,
-    /// What is left of the poll's own time.
+    /// The time left for this poll.
     pub time_left: Duration,
     /// 0 to 1.
     pub random: f64,
 }
 
 impl Situation {
-    /// The wait before the next attempt, or `None` where this poll ends here: the failure is not
-    /// one that passes, the attempts or the budget are used up, or the wait would not leave time
+    /// The wait before the next attempt, or `None` if this poll ends here: the failure is not
+    /// transient, the attempts or the budget are used up, or the wait would leave too little time
     /// for an attempt.
     pub fn next_attempt(self, failure: &Failure, budget: &mut Budget) -> Option<Duration> {
         if !failure.is_transient() || self.attempts >= self.attempts_max {

@@ -21,20 +21,20 @@ const METRICS: Metrics = Metrics {
     max_bytes_per_account: 64 << 20,
 };
 
-/// What the API does, attempt by attempt, and for ever after.
+/// The API's behaviour, attempt by attempt; the last step repeats.
 struct Script {
     steps: Vec<Step>,
     then: Step,
 }
 
-/// One attempt: how long it takes, and how it ends.
+/// One attempt: its duration and its result.
 #[derive(Clone)]
 struct Step(u64, Result<(), Failure>);
 
 struct Run {
     /// When each attempt began, in milliseconds from the start.
     attempts: Vec<u64>,
-    /// When each ended, and whether it succeeded, with how long it was asked to wait.
+    /// When each attempt ended, and whether it succeeded or what wait the API requested.
     ended: Vec<(u64, Result<(), Option<Duration>>)>,
     state: AccountState,
 }
@@ -62,8 +62,8 @@ fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_000_000, 0).unwrap()
 }
 
-/// Polls every `interval` seconds for `seconds`, with three attempts and every random number in
-/// the middle.
+/// Polls every `interval` seconds for `seconds`, with three attempts and all random numbers in the
+/// middle of their range.
 async fn run(script: Script, interval: u64, seconds: u64) -> Run {
     run_with(script, interval, seconds, (3, || 0.5)).await
 }
@@ -183,7 +183,7 @@ async fn a_passing_failure_is_tried_again_within_the_poll() {
         then: good(),
     };
     let run = run(script, 60, 50).await;
-    // Half a second, then half of two.
+    // Half a second, then half of 2 s.
     assert_eq!(run.attempts, [2_500, 3_000, 4_000]);
     assert_eq!((run.state.polls, failures(&run.state)), (1, 0));
 }
@@ -259,7 +259,7 @@ async fn fault_b13_a_slow_api_never_has_two_requests_at_a_time() {
         31,
     )
     .await;
-    // Each is cut at nine tenths of the interval, with no time left for a retry.
+    // Each poll is cut off at nine tenths of the interval, with no time left for a retry.
     assert_eq!(
         run.attempts,
         [250, 5_250, 10_250, 15_250, 20_250, 25_250, 30_250]
@@ -281,7 +281,7 @@ async fn the_loop_stops_in_the_middle_of_a_request() {
     assert_eq!((run.attempts.len(), run.state.polls), (1, 0));
 }
 
-/// An API of chance: fast and slow, good and bad in every way, asking for any wait or for none.
+/// A random API: fast and slow, successes and failures of every kind, any `Retry-After` or none.
 fn any_step(interval: u64) -> Step {
     let took = fastrand::u64(..interval + 5) * u64::from(fastrand::bool());
     if fastrand::u8(..3) == 0 {
@@ -304,7 +304,7 @@ async fn whatever_the_api_does_polls_keep_to_the_budget_the_gaps_and_the_waits_a
         fastrand::seed(seed);
         let interval = fastrand::choice([5, 17, 60, 300, 3_600, 86_400]).unwrap();
         let attempts_max = fastrand::u32(1..=10);
-        // Some APIs stay as they are in the end: good, bad, or slow.
+        // Some APIs end in a permanent state: good, bad, or slow.
         let script = Script {
             steps: (0..fastrand::usize(..60))
                 .map(|_| any_step(interval))
@@ -329,7 +329,7 @@ async fn whatever_the_api_does_polls_keep_to_the_budget_the_gaps_and_the_waits_a
             .filter(|(_, result)| result.is_ok())
             .count() as u64;
         assert_eq!(polls - failed, successes, "{what}");
-        // The last poll may be under way.
+        // The last poll may still be in progress.
         let requests = run.attempts.len() as u64;
         assert!(
             requests <= polls + 1 + 10 + successes / 10,

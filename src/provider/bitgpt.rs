@@ -21,7 +21,7 @@ use crate::secret::{Mask, TokenForm};
 /// Its name.
 pub(super) const NAME: &str = "bitgpt";
 
-/// Where keys are listed; a key's own page is below.
+/// The path of the listing; the page of a key is below it.
 const KEYS_PATH: &str = "/developers/api_keys";
 
 /// <https://docs.bitgpt.xyz>, developer resources.
@@ -46,14 +46,14 @@ pub(super) static PROFILE: Profile = Profile {
             mode: Some(Mode::Test),
         },
     ]),
-    // `sk_live_` and some.
+    // `sk_live_` and at least one more character.
     mask: Some(Mask {
         separator: Cow::Borrowed("..."),
         first_chars_min: 12,
     }),
     listing_scope: Some(Cow::Borrowed("api_keys.read")),
-    // What the documented scopes can do to the account itself: create, update, delete or
-    // deactivate keys, users, organizations and webhooks.
+    // The documented scopes that affect the account itself: create, update, delete or deactivate
+    // keys, users, organizations and webhooks.
     privileged_scopes: Cow::Borrowed(&[
         Cow::Borrowed("api_keys.create"),
         Cow::Borrowed("api_keys.update"),
@@ -71,7 +71,7 @@ pub(super) static PROFILE: Profile = Profile {
     has_environments: true,
 };
 
-/// `GET /developers/api_keys`: the API has no pages, so the whole listing is one answer.
+/// `GET /developers/api_keys`: the API has no pagination, so one answer is the whole listing.
 pub(super) async fn list(session: &mut Session, rules: &Rules<'_>) -> Result<Listed, Failure> {
     let read = |answer: &Response| {
         let listed = parse::answer(answer.status, &answer.body, rules)?;
@@ -89,7 +89,7 @@ pub(super) async fn list(session: &mut Session, rules: &Rules<'_>) -> Result<Lis
     session.get(KEYS_PATH, read).await
 }
 
-/// `GET /developers/api_keys/{id}`. The answer holds the key's full secret; nothing of it leaves
+/// `GET /developers/api_keys/{id}`. The answer contains the key's full secret, which never leaves
 /// this function.
 pub(super) async fn details(
     session: &mut Session,
@@ -97,7 +97,7 @@ pub(super) async fn details(
     rules: &Rules<'_>,
     now: fn() -> DateTime<Utc>,
 ) -> Result<Details, Failure> {
-    // As parts of a URL these would be taken for the folder and the one above it.
+    // In a URL, these mean the current and the parent directory.
     if matches!(id.as_str(), "." | "..") {
         let why = "the key's id cannot stand in a URL";
         return Err(Failure::new(Reason::Schema, why));

@@ -1,5 +1,5 @@
-//! The HTTP client of one attempt: one connection for all of its requests, directly or through a
-//! proxy; and why there is no answer.
+//! The HTTP client of one attempt: one connection for all of its requests, direct or through a
+//! proxy. Also explains why a request got no answer.
 
 use std::error::Error as StdError;
 use std::io;
@@ -22,17 +22,17 @@ use crate::os::rlimits::is_lack_of_files;
 use crate::provider::resolver::Resolver;
 use crate::provider::tls;
 
-/// How long a connection may take. A server that does not answer a SYN within 5 s, two
-/// retransmissions, is not going to.
+/// Time limit for a connection. A server that does not answer a SYN within 5 s (two
+/// retransmissions) will not answer.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a further connection waits for the one that is open. hyper hands a connection back to
-/// its pool a moment after the end of a body, and a request that finds none opens another unless
-/// the first is back before; microseconds are usual.
+/// How long a further connection waits for the open one. hyper returns a connection to its pool a
+/// moment after the end of a body, usually within microseconds. A request that finds the pool empty
+/// would open another connection.
 const REUSE_WAIT: Duration = Duration::from_millis(50);
 
-/// A client whose requests, one after the other, share a connection that no other client uses, so
-/// that the next attempt sees an address that has moved. `headers` go with each request.
+/// A client with one connection for consecutive requests, which no other client shares. The next
+/// attempt resolves the address again. `headers` are sent with each request.
 pub(super) fn client(
     tls: &ClientConfig,
     resolver: Resolver,
@@ -57,7 +57,7 @@ pub(super) fn client(
             Failure::new(Reason::Internal, "accounts.proxy_url is not a URL")
         })?);
     }
-    // The error's text is left out on purpose: reqwest puts URLs into its errors.
+    // The error's text is omitted on purpose: reqwest puts URLs into its errors.
     builder
         .build()
         .map_err(|_shows_the_url| Failure::new(Reason::Internal, "the HTTP client cannot be built"))
@@ -67,7 +67,7 @@ pub(super) fn client(
 #[derive(Clone, Debug, Default)]
 struct Reuse(Arc<AtomicBool>);
 
-/// A connector with the delay.
+/// A connector that adds the delay.
 #[derive(Clone, Debug)]
 struct Delayed<S> {
     inner: S,
@@ -110,8 +110,8 @@ where
     }
 }
 
-/// Why there is no answer: the reason, and the innermost cause in words, because reqwest's own text
-/// has the URL. `None` where it took too long.
+/// Why there is no answer: the reason, and the text of the innermost cause, because reqwest's own
+/// text contains the URL. `None` for a timeout.
 pub(super) fn cause(error: &reqwest::Error) -> Option<(Reason, String)> {
     if error.is_timeout() {
         return None;
@@ -148,7 +148,7 @@ pub(super) fn cause(error: &reqwest::Error) -> Option<(Reason, String)> {
     })
 }
 
-/// What to say of a failure that neither the API nor the token caused.
+/// The message for a failure that neither the API nor the token caused.
 pub(super) fn lack_of_files(cause: &str) -> String {
     format!("the limit of open files is reached (ulimit -n, LimitNOFILE=): {cause}")
 }

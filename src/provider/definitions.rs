@@ -1,14 +1,14 @@
-//! The definitions that come with the program, in the form that a user writes under
-//! `[providers.NAME]`. Each file says where its facts come from.
+//! The built-in definitions, in the format that a user writes under `[providers.NAME]`. Each file
+//! names the source of its facts.
 
-/// A list of names as pairs of a name and the text of its definition.
+/// Turns a list of names into pairs of a name and the text of its definition.
 macro_rules! built_in {
     ($($name:literal,)*) => {
         [$(($name, include_str!(concat!("definitions/", $name, ".toml")))),*]
     };
 }
 
-/// Each built-in definition's name and its text, sorted by name.
+/// The name and the text of each built-in definition, sorted by name.
 pub const BUILT_IN: [(&str, &str); 25] = built_in![
     "cloudflare",
     "cloudflare-user",

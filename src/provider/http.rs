@@ -1,5 +1,5 @@
-//! The requests of all providers: authenticated GETs on one connection, every limit enforced, no
-//! redirect followed. Does not retry and does not log: the poller does.
+//! The requests of all providers: authenticated GETs on one connection, with every limit enforced
+//! and without following redirects. It neither retries nor logs; the poller does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,46 +23,47 @@ use crate::provider::response::{
 };
 use crate::secret::Token;
 
-/// What the exporter calls itself at an API.
+/// The `User-Agent` of the exporter.
 const AGENT: &str = concat!("api-key-exporter/", env!("CARGO_PKG_VERSION"));
 
-/// Where requests go, and their limits.
+/// The target of requests, and their limits.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Where the API is.
+    /// The base URL of the API.
     pub base_url: Url,
-    /// A proxy for https; its address may hold a password.
+    /// A proxy for https; its address may contain a password.
     pub proxy_url: Option<SecretString>,
     /// Limit for one request: connection, headers and body.
     pub timeout: Duration,
-    /// Most bytes of all bodies of one session together.
+    /// Most bytes of all bodies of one session.
     pub body_bytes_max: usize,
 }
 
-/// The requests of one attempt. They share a connection, which nothing else uses, so that the next
-/// attempt sees an address that has moved.
+/// The requests of one attempt. They share a connection that nothing else uses, so that the next
+/// attempt resolves the address again.
 #[derive(Debug)]
 pub struct Session {
     target: Arc<Target>,
     client: reqwest::Client,
     resolver: Resolver,
-    /// No request takes longer than until then.
+    /// The deadline of all requests.
     ends: Instant,
     body_bytes_left: usize,
-    /// Where the last request went; links are relative to it.
+    /// The URL of the last request; links are relative to it.
     last_url: Url,
     now: fn() -> DateTime<Utc>,
-    /// For what connections and headers say: a host or a certificate may be named like the token.
+    /// Cleans the text of connections and headers: the name of a host or a certificate may contain
+    /// the token.
     cleaner: Cleaner,
-    /// The API's clock minus ours, in whole seconds, where the last answer named a time.
+    /// The API's clock minus the local one, in whole seconds, if the last answer has a time.
     pub clock_skew: Option<TimeDelta>,
-    /// How old the oldest answer was when it came, where some came from a cache that says so.
+    /// The largest age that a cache reported for an answer.
     pub age: Option<Duration>,
 }
 
 impl Session {
     /// A session that opens its connection with the first request and ends at `ends`. `now` reads
-    /// the clock when an answer is in, to compare it with the API's.
+    /// the clock after an answer has arrived, to compare it with the API's.
     pub(super) fn new(
         target: Arc<Target>,
         tls: &ClientConfig,
@@ -102,8 +103,8 @@ impl Session {
         })
     }
 
-    /// `GET`s a path below the base URL, with a query where there is one, and has `read` judge the
-    /// answer, whatever its status.
+    /// `GET`s a path below the base URL, with an optional query, and passes the answer to `read`,
+    /// whatever its status.
     pub async fn get<T>(
         &mut self,
         path: &str,
@@ -116,8 +117,8 @@ impl Session {
         self.request(url, read).await
     }
 
-    /// The address of a link that the last answer gave, absolute or relative to that answer's
-    /// address. It must lead to the same scheme, host and port: the token goes nowhere else.
+    /// The URL of a link from the last answer, absolute or relative to that answer's URL. It must
+    /// have the same scheme, host and port: the token is never sent anywhere else.
     pub(super) fn resolve(&self, link: &str) -> Result<Url, Failure> {
         let url = self.last_url.join(link).map_err(|_shows_the_url| {
             Failure::new(Reason::Incomplete, "the link to the next page is no URL")
@@ -131,27 +132,27 @@ impl Session {
         Ok(url)
     }
 
-    /// Where the last request went.
+    /// The URL of the last request.
     pub(super) fn last_url(&self) -> &Url {
         &self.last_url
     }
 
-    /// How much of the attempt's time is left.
+    /// The time left for the attempt.
     pub(super) fn time_left(&self) -> Duration {
         self.ends.saturating_duration_since(Instant::now())
     }
 
-    /// The time.
+    /// The current time.
     pub(super) fn now(&self) -> DateTime<Utc> {
         (self.now)()
     }
 
-    /// Lets the bodies that were read so far not count any more: what they held was dropped.
+    /// Stops counting the bodies read so far: their content was dropped.
     pub(super) fn forget_bodies(&mut self) {
         self.body_bytes_left = self.target.body_bytes_max;
     }
 
-    /// As [`Session::get`], for an address that [`Session::resolve`] gave.
+    /// As [`Session::get`], for a URL from [`Session::resolve`].
     pub(super) async fn request<T>(
         &mut self,
         url: Url,
@@ -159,7 +160,7 @@ impl Session {
     ) -> Result<T, Failure> {
         self.last_url = url;
         let limit = self.target.timeout.min(self.time_left());
-        // What an error status already says is not lost when its body never ends.
+        // The information in an error status must survive a body that never ends.
         let mut known = None;
         match timeout(limit, self.exchange(&mut known)).await {
             Ok(answer) => answer.and_then(|answer| answer.judged_by(read, self.now)),
@@ -167,7 +168,7 @@ impl Session {
         }
     }
 
-    /// One request and its answer, read to its end.
+    /// Sends one request and reads the whole answer.
     async fn exchange(&mut self, known: &mut Option<Failure>) -> Result<Response, Failure> {
         let request = self.client.get(self.last_url.clone());
         let mut response = request
@@ -244,10 +245,9 @@ impl Session {
         Ok(bytes)
     }
 
-    /// Nothing came within `limit`; a name that is still looked up is the reason where there is
-    /// one.
+    /// Nothing arrived within `limit`. If a DNS lookup is still pending, it is the reason.
     fn too_late(&self, limit: Duration, what: &str) -> Failure {
-        // Nobody needs the nanoseconds of what was left of a poll.
+        // Milliseconds are precise enough for a message.
         let limit = Duration::from_millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         let limit = humantime::format_duration(limit);
         let (reason, what) = if self.resolver.is_waiting() {
@@ -259,7 +259,7 @@ impl Session {
         Failure::because(reason, Line::own(&why))
     }
 
-    /// Why there was no answer at all.
+    /// The failure if there was no answer at all.
     fn no_answer(&self, error: &reqwest::Error) -> Failure {
         match cause(error) {
             Some((reason, words)) => {
@@ -270,7 +270,7 @@ impl Session {
         }
     }
 
-    /// What a connection is made to, for people who look for the cause.
+    /// The other end of the connection, for troubleshooting.
     fn place(&self) -> String {
         let base_url = &self.target.base_url;
         let host = base_url.host_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The text of an answer's body, however it was written, and why it cannot be read. Pure.
+//! The text of an answer's body in any encoding, and why it cannot be read. Pure.
 
 use std::borrow::Cow;
 
@@ -7,16 +7,16 @@ use serde_json::error::Category;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::Line;
 
-/// What `read` makes of the body's text. Bytes that are not UTF-8, and halves of pairs of escapes,
-/// spoil the field that they are in, not the answer.
+/// Applies `read` to the body's text. Bytes that are not UTF-8, and unpaired surrogate escapes,
+/// make only their own field unreadable, not the answer.
 pub(super) fn read<T>(
     body: &[u8],
     read: impl Fn(&str) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    // Checking is many times as fast as mending, and there is next to never something to mend.
+    // Checking is many times as fast as repairing, and repairs are very rare.
     let body =
         std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
-    // The only byte order mark that JSON texts are seen with; RFC 8259 lets a reader ignore it.
+    // The only byte order mark in use in JSON; RFC 8259 allows a reader to ignore it.
     let body = body.strip_prefix('\u{feff}').unwrap_or(&body);
     match read(body) {
         Err(failure) if matches!(failure.reason, Reason::NotJson | Reason::Gateway) => {
@@ -29,9 +29,9 @@ pub(super) fn read<T>(
     }
 }
 
-/// Half of a pair of escapes (`\\ud83d` alone) is no character, and the JSON reader refuses the
-/// whole text for it. Like bytes that are not UTF-8, it shall spoil its own field only: each
-/// becomes U+FFFD. `None` where there is none.
+/// An unpaired surrogate escape (`\\ud83d` alone) is not a character, and the JSON reader rejects
+/// the whole text because of it. Like bytes that are not UTF-8, it must affect its own field only:
+/// each becomes U+FFFD. `None` if there is none.
 fn mend_surrogates(body: &str) -> Option<String> {
     let escape_at = |bytes: &[u8]| {
         let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
@@ -63,7 +63,7 @@ fn mend_surrogates(body: &str) -> Option<String> {
     is_mended.then(|| String::from_utf8(mended).ok()).flatten()
 }
 
-/// serde's own words would repeat the offending value, so only the place is told.
+/// serde's own message would repeat the offending value, so only the position is reported.
 pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
     let (reason, what) = match error.classify() {
         Category::Data => (Reason::Schema, "has another form"),

@@ -1,4 +1,4 @@
-//! A provider whose API lists keys as JSON, as a definition describes it: data, not code.
+//! A provider with an API that lists keys as JSON, as a definition describes it: data, not code.
 
 mod answer;
 pub mod definition;
@@ -27,8 +27,8 @@ use crate::provider::profile::Profile;
 use crate::provider::response::Response;
 use crate::provider::{Listed, Rules};
 
-/// How often a listing is read, where it changes while it is. One that does three times in a row
-/// does so all the time.
+/// How often a listing is read if it changes during the read. One that changes three times in a row
+/// probably changes constantly.
 const PASSES_MAX: usize = 3;
 
 /// A definition with an account's parameters.
@@ -41,7 +41,7 @@ pub struct JsonList {
 }
 
 impl JsonList {
-    /// Fills the account's parameters in, or names all that are wrong.
+    /// Fills in the account's parameters, or reports all that are wrong.
     pub fn new(
         definition: &Arc<Definition>,
         params: &BTreeMap<String, String>,
@@ -59,17 +59,17 @@ impl JsonList {
         })
     }
 
-    /// What the definition says.
+    /// The definition.
     pub fn definition(&self) -> &Definition {
         &self.definition
     }
 
-    /// What is particular to the provider.
+    /// The properties of the provider.
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    /// What is asked first.
+    /// The first request.
     pub fn request(&self) -> &Request {
         &self.request
     }
@@ -79,7 +79,7 @@ impl JsonList {
     }
 }
 
-/// Reads one answer as if it were the whole listing, however many pages the definition has.
+/// Reads one answer as if it were the whole listing, regardless of the definition's pagination.
 pub fn read_page(
     json_list: &JsonList,
     answer: &Response,
@@ -91,11 +91,11 @@ pub fn read_page(
     Ok(collected.listed())
 }
 
-/// Reads all pages, on the session's one connection: all or nothing.
+/// Reads all pages, on the session's single connection: all or nothing.
 ///
-/// A key that is deleted meanwhile moves those behind it, so that one may move from a page that was
-/// not read yet to one that was. A listing of several pages that lacks keys of the one before is
-/// therefore read again, and counts where both lack the same ones.
+/// If a key is deleted during the read, the keys behind it move up, possibly to a page that was
+/// read already. A listing of several pages that lacks keys of the previous listing is therefore
+/// read again, and counts if both reads lack the same keys.
 pub(super) async fn list(
     session: &mut Session,
     json_list: &JsonList,
@@ -112,7 +112,7 @@ pub(super) async fn list(
                 .as_ref()
                 .is_some_and(|lacked| lacking.iter().all(|id| lacked.contains(id)));
             let took = before.saturating_sub(session.time_left());
-            // An unconfirmed listing is better than none at every poll.
+            // An unconfirmed listing is better than a failure at every poll.
             let has_time = session.time_left() > took;
             if is_one_answer || lacking.is_empty() || is_confirmed || !has_time {
                 return Ok(listed);
@@ -125,7 +125,7 @@ pub(super) async fn list(
     Err(Failure::new(Reason::Incomplete, why))
 }
 
-/// The keys that were listed before and have no entry now.
+/// The keys that the previous listing had and this one lacks.
 fn missing(listing: &Listing, held: Option<&Listing>) -> Vec<KeyId> {
     let held = held.map(Listing::keys).unwrap_or_default().iter();
     held.filter(|key| key.unlisted_since.is_none() && !listing.has_entry(&key.id))
@@ -133,7 +133,7 @@ fn missing(listing: &Listing, held: Option<&Listing>) -> Vec<KeyId> {
         .collect()
 }
 
-/// Reads all pages once; `None` where the API says that keys were deleted meanwhile.
+/// Reads all pages once; `None` if the API reports that keys were deleted during the read.
 async fn pass(
     session: &mut Session,
     json_list: &JsonList,
@@ -182,7 +182,7 @@ async fn pass(
     }
 }
 
-/// The pages that were read so far.
+/// The pages read so far.
 #[derive(Debug, Default)]
 struct Collected {
     pages: usize,
@@ -207,8 +207,8 @@ impl Collected {
         self.support_id = page.support_id.or(self.support_id.take());
     }
 
-    /// The listing. A key that is on two pages, because one was made meanwhile, counts once, as the
-    /// later page has it.
+    /// The listing. A key on two pages, because another was created during the read, counts once,
+    /// with the values of the later page.
     fn listed(self) -> Listed {
         let keys: Vec<Key> = if self.pages > 1 {
             let pages = self.keys.iter();

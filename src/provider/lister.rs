@@ -1,5 +1,5 @@
-//! Lists one account's keys: the token as it is now, authorities that are renewed in time, one
-//! attempt.
+//! Lists one account's keys, in one attempt. Reads the current token each time, and renews
+//! certificate authorities in time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::provider::tls::{TlsConfigs, Trust};
 use crate::provider::{Answer, Listed, Provider, Rules};
 use crate::secret::{Token, TokenError, TokenSource};
 
-/// What a lister needs to know of its account.
+/// What a lister needs from its account.
 #[derive(Clone, Debug)]
 pub struct ListerSettings {
-    /// Whose API it is.
+    /// The provider of the API.
     pub provider: Provider,
-    /// Where requests go, and their limits.
+    /// The target of requests, and their limits.
     pub target: Arc<Target>,
     /// Certificate authorities to trust instead of the system's, as PEM.
     pub ca_file: Option<PathBuf>,
@@ -34,11 +34,11 @@ pub struct ListerSettings {
     pub keys_max: usize,
     /// Most pages of a listing.
     pub pages_max: usize,
-    /// The environment that the API must say it is.
+    /// The environment that the API must report.
     pub expected_env: Option<String>,
 }
 
-/// One account's way to its keys.
+/// Lists the keys of one account.
 #[derive(Debug)]
 pub struct Lister {
     token: TokenSource,
@@ -51,8 +51,8 @@ pub struct Lister {
 }
 
 impl Lister {
-    /// Nothing is read before the first attempt. `tls` is shared by all accounts. Answers are
-    /// marked with their token under `mark_key`.
+    /// Reads nothing before the first attempt. All accounts share `tls`. Answers carry a mark of
+    /// their token, made with `mark_key`.
     pub fn new(
         token: TokenSource,
         settings: ListerSettings,
@@ -76,10 +76,10 @@ impl Lister {
         }
     }
 
-    /// One attempt to list all keys, `deadline` long at most, the reading of files included. `held`
-    /// is the listing before this one.
+    /// Makes one attempt to list all keys, within `deadline`, which includes reading files. `held`
+    /// is the previous listing.
     pub async fn attempt(&self, deadline: Duration, held: Option<&Listing>) -> Answer<Listed> {
-        // Boxed, because a poller is far longer at rest than at work.
+        // Boxed, because a poller is idle most of the time.
         Box::pin(self.list(deadline, held)).await
     }
 
@@ -97,8 +97,7 @@ impl Lister {
         self.close(&session, token, result)
     }
 
-    /// Reads the details of one key, once, within `deadline` at most, the reading of files
-    /// included.
+    /// Reads the details of one key, once, within `deadline`, which includes reading files.
     pub async fn details(&self, id: &KeyId, deadline: Duration) -> Result<Details, Failure> {
         let asking = async {
             let (token, mut session) = self.open(deadline).await?;
@@ -109,7 +108,7 @@ impl Lister {
         Box::pin(asking).await
     }
 
-    /// Reads what may have changed on disk and prepares the requests of one attempt.
+    /// Reads files that may have changed and prepares the requests of one attempt.
     async fn open(&self, deadline: Duration) -> Result<(Token, Session), Failure> {
         let ends = Instant::now() + deadline;
         let prepared = timeout_at(ends, self.prepare()).await;
@@ -167,7 +166,7 @@ impl Lister {
     }
 }
 
-/// A token that cannot be read because nothing can be says nothing of the token.
+/// If no file can be read at all, the failure says nothing about the token.
 fn unread(error: &TokenError) -> Failure {
     if is_lack_of_files(error) {
         return no_files(&chain(error));

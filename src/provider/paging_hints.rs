@@ -1,7 +1,7 @@
-//! Whether an answer that should hold the whole list says that there is more of it. Pure.
+//! Whether an answer that should contain the whole list indicates that there is more. Pure.
 //!
-//! Taking one page for everything would report all keys of the others as removed, so that every
-//! usual way of saying "there is more" counts, documented or not.
+//! Mistaking one page for the whole list would report the keys of all other pages as removed. Every
+//! usual way of indicating "there is more" therefore counts, documented or not.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,38 +10,38 @@ use http::HeaderMap;
 use http::header::LINK;
 use serde_json::value::RawValue;
 
-/// How deep objects about paging are looked into: `{"meta":{"pagination":{"next":…}}}`.
+/// Maximum depth of objects about paging: `{"meta":{"pagination":{"next":…}}}`.
 const DEPTH_MAX: u8 = 2;
 
-/// What an answer says about further pages.
+/// The indications of further pages in an answer.
 #[derive(Debug, Default)]
 pub struct PagingHints {
     has_next: bool,
-    /// The most entries that it says there are.
+    /// The largest number of entries that it reports.
     total: u64,
 }
 
-/// What a field beside the list is about.
+/// The meaning of a field next to the list.
 enum Meaning {
-    /// True where there is more.
+    /// True if there is more.
     More,
-    /// Where there is more, if anywhere.
+    /// The location of the next page, if any.
     Next,
-    /// How many entries there are.
+    /// The number of entries.
     Total,
-    /// How many pages there are.
+    /// The number of pages.
     Pages,
     /// An object of such fields.
     Group,
 }
 
 impl PagingHints {
-    /// Whether the field of this name may say something, so that its value is worth reading.
+    /// Whether a field of this name may be about paging, so that its value must be read.
     pub fn is_about_paging(name: &str) -> bool {
         meaning(name).is_some()
     }
 
-    /// Takes account of a field beside the list.
+    /// Evaluates a field next to the list.
     pub fn field(&mut self, name: &str, value: &RawValue) {
         self.field_at(name, value, DEPTH_MAX);
     }
@@ -67,7 +67,7 @@ impl PagingHints {
         }
     }
 
-    /// Takes account of the headers.
+    /// Evaluates the headers.
     pub fn headers(&mut self, headers: &HeaderMap) {
         let texts = |name: &str| {
             let values = headers.get_all(name).iter();
@@ -81,7 +81,7 @@ impl PagingHints {
         self.total = self.total.max(total.unwrap_or(0));
     }
 
-    /// Why a list of this many entries is not everything; `None` where nothing says so.
+    /// Why a list of this many entries is incomplete; `None` if nothing indicates that.
     pub fn missing(&self, entries: usize) -> Option<String> {
         if self.total > entries as u64 {
             let total = self.total;
@@ -92,7 +92,7 @@ impl PagingHints {
     }
 }
 
-/// Whatever the case and the separators: `hasMore`, `has_more`, `has-more`.
+/// Ignores case and separators: `hasMore`, `has_more`, `has-more`.
 fn meaning(name: &str) -> Option<Meaning> {
     // The longest name below has 15 letters.
     if name.len() > 24 {
@@ -116,7 +116,7 @@ fn meaning(name: &str) -> Option<Meaning> {
     }
 }
 
-/// Whether a `Link` header has one with `rel="next"`, alone or among others (RFC 8288).
+/// Whether a `Link` header has a link with `rel="next"` (RFC 8288).
 fn has_next(links: &str) -> bool {
     links.split([';', ',']).any(|parameter| {
         let Some((name, value)) = parameter.split_once('=') else {

@@ -1,10 +1,10 @@
-//! Blocking work that cannot be interrupted: one at a time, and never a second one for the same.
+//! Runs blocking work that cannot be interrupted: one job at a time per owner.
 
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{JoinError, JoinHandle};
 
-/// Work that was given up goes on, and the next one to ask waits for its end instead of taking a
-/// second thread.
+/// Abandoned work continues to run. The next caller waits for its end instead of using a second
+/// thread.
 #[derive(Debug)]
 pub(super) struct Pending<T>(Mutex<Option<JoinHandle<T>>>);
 
@@ -15,15 +15,15 @@ impl<T> Default for Pending<T> {
 }
 
 impl<T: Send + 'static> Pending<T> {
-    /// Whether work was begun whose end nobody has seen.
+    /// Whether work was started and its result was not collected yet.
     pub(super) fn is_waiting(&self) -> bool {
         let pending = self.0.try_lock();
-        // Locked means that somebody waits.
+        // Locked means that a caller is waiting.
         pending.map_or(true, |pending| pending.is_some())
     }
 
-    /// The result of the work under way, or of `work` on a thread that may block, once `permits`
-    /// has one, where there are some.
+    /// The result of the work in progress, or of `work`, which runs on a blocking thread after it
+    /// has a permit from `permits`, if any.
     pub(super) async fn run(
         &self,
         permits: Option<&'static Semaphore>,
@@ -32,10 +32,10 @@ impl<T: Send + 'static> Pending<T> {
         let mut pending = self.0.lock().await;
         let running = match pending.take() {
             Some(running) if !running.is_finished() => running,
-            // The result of work that ended while nobody waited is old.
+            // The result of abandoned work is outdated.
             Some(_) | None => {
                 let permit = match permits {
-                    // A closed semaphore, which none is, would only lift the limit.
+                    // A closed semaphore would only lift the limit, and none is ever closed.
                     Some(permits) => permits.acquire().await.ok(),
                     None => None,
                 };

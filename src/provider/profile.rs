@@ -1,65 +1,66 @@
-//! What differs from provider to provider and is no code: addresses, headers, names. Pure.
+//! The differences between providers that need no code: addresses, headers, names. Pure.
 
 use std::borrow::Cow;
 
 use crate::domain::key::Mode;
 use crate::secret::{Mask, TokenForm};
 
-/// Text that a built-in provider has at compile time and a user's definition at run time.
+/// Text that is a constant for a built-in provider and comes from the configuration for a user's
+/// definition.
 pub type Text = Cow<'static, str>;
 
-/// What is particular to one provider.
+/// The properties of one provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// Its name in the configuration and in the label `provider`.
     pub name: Text,
-    /// Where its API is, unless an account says otherwise; `None` where each account must.
+    /// The default base URL; `None` if each account must set it.
     pub base_url: Option<Text>,
-    /// The path below `base_url` that lists the keys, where it is the same for all accounts.
+    /// The path below `base_url` that lists the keys, if it is the same for all accounts.
     pub listing_path: Option<Text>,
     /// The header that carries the token, in lower case.
     pub auth_header: Text,
-    /// What stands before the token there.
+    /// The text before the token in that header.
     pub auth_prefix: Text,
-    /// How the token is written there.
+    /// The encoding of the token in that header.
     pub token_form: TokenForm,
-    /// The variables that make an account without a configuration file.
+    /// The variables that configure an account without a file.
     pub environment: Option<EnvironmentAccount>,
-    /// What its tokens start with; empty where they have nothing in common.
+    /// The prefixes of its tokens; empty if they have none in common.
     pub token_prefixes: Cow<'static, [TokenPrefix]>,
-    /// How a listing shows a secret, where it shows any of it.
+    /// How a listing masks a secret, if it shows one.
     pub mask: Option<Mask>,
-    /// The one scope that listing keys, and reading one's details, needs.
+    /// The only scope that listing keys and reading their details needs.
     pub listing_scope: Option<Text>,
     /// Patterns of the scopes that count as privileged unless the configuration says otherwise.
     pub privileged_scopes: Cow<'static, [Text]>,
-    /// Whether it has a page of details for each key.
+    /// Whether it has a page with details for each key.
     pub has_details: bool,
-    /// Whether it says which environment it is, so that an account may expect one.
+    /// Whether it reports its environment, so that an account can expect one.
     pub has_environments: bool,
 }
 
-/// The variables that make an account without a configuration file.
+/// The variables that configure an account without a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnvironmentAccount {
-    /// Names the path of a file with the token; wins over the other.
+    /// The variable with the path of a token file; takes precedence.
     pub token_file: &'static str,
-    /// Holds the token.
+    /// The variable with the token.
     pub token: &'static str,
 }
 
-/// What a token may start with.
+/// A prefix of tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenPrefix {
     /// The prefix.
     pub text: Text,
-    /// What it says of the key.
+    /// The mode that it indicates.
     pub mode: Option<Mode>,
 }
 
 impl Profile {
-    /// Whether a key with this secret, whole or masked, is for production or for tests, where its
-    /// prefix shows it.
+    /// Whether a key with this secret, whole or masked, is for production or for tests, if its
+    /// prefix indicates that.
     pub fn mode_of(&self, secret: &str) -> Option<Mode> {
         let mut prefixes = self.token_prefixes.iter();
         prefixes
@@ -72,7 +73,7 @@ impl Profile {
         self.token_prefixes.iter().map(|prefix| &*prefix.text)
     }
 
-    /// Its token prefixes for people, `sk_live_… or sk_test_…`; `None` where it has none.
+    /// Its token prefixes as text for messages, `sk_live_… or sk_test_…`; `None` if it has none.
     pub fn described_prefixes(&self) -> Option<String> {
         let described: Vec<String> = self.prefixes().map(|it| format!("{it}…")).collect();
         (!described.is_empty()).then(|| described.join(" or "))

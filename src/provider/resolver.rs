@@ -1,5 +1,4 @@
-//! Looks up the API's name where that may take long, one lookup at a time, and knows whether an
-//! answer is still missing.
+//! Resolves the API's host name, one lookup at a time, and knows whether a lookup is still pending.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -10,11 +9,11 @@ use tokio::sync::Semaphore;
 
 use crate::provider::pending::Pending;
 
-/// Lookups at once, of all accounts: half of the threads that files are read in too, so that a
-/// silent DNS server keeps no token from being read.
+/// Concurrent lookups of all accounts: half of the blocking threads, which also read files, so that
+/// a silent DNS server does not prevent tokens from being read.
 static LOOKUPS: Semaphore = Semaphore::const_new(8);
 
-/// The system's resolver. It cannot be interrupted, and a silent DNS server holds it for many
+/// The system's resolver. It cannot be interrupted, and a silent DNS server blocks it for many
 /// seconds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Resolver {
@@ -22,7 +21,7 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    /// Whether a lookup was begun that nobody has seen the end of.
+    /// Whether a lookup is still pending.
     pub(super) fn is_waiting(&self) -> bool {
         self.lookup.is_waiting()
     }

@@ -1,4 +1,4 @@
-//! What an answer says besides its body: its status and the headers that matter. Pure.
+//! The parts of an answer besides its body: its status and the relevant headers. Pure.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use url::Url;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::Line;
 
-/// Largest `Age` that is believed, which is what RFC 9111 has for "more than can be counted".
+/// Largest accepted `Age`; RFC 9111 uses this value for overflow.
 const AGE_MAX_SECONDS: u64 = 1 << 31;
 
-/// An answer that was read to its end.
+/// An answer that was read completely.
 #[derive(Debug)]
 pub struct Response {
     /// The HTTP status, any.
@@ -28,7 +28,8 @@ pub struct Response {
 }
 
 impl Response {
-    /// What `read` makes of the answer, with what the headers say about a failure.
+    /// Applies `read` to the answer, and adds the information that the headers have about a
+    /// failure.
     pub(super) fn judged_by<T>(
         &self,
         read: impl FnOnce(&Self) -> Result<T, Failure>,
@@ -55,8 +56,8 @@ impl Response {
     }
 }
 
-/// The failure of an answer that is an error by its status and not in the form of the provider's
-/// API; `what` says what it is instead.
+/// The failure for an answer with an error status that is not in the format of the provider's API;
+/// `what` describes its actual format.
 pub fn foreign(status: u16, what: &str, failure: Failure) -> Failure {
     let reason = Reason::of_foreign_status(status);
     let why = if reason == Reason::Gateway {
@@ -77,7 +78,7 @@ pub fn is_success(status: u16) -> bool {
     matches!(status, 200..=202)
 }
 
-/// What is wrong with a body that is not worth reading.
+/// Why a body is not worth reading.
 pub(super) fn not_asked_for(headers: &HeaderMap) -> Option<&'static str> {
     let encoding = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
     if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
@@ -100,7 +101,7 @@ fn is_html(headers: &HeaderMap) -> bool {
         })
 }
 
-/// The host that a redirect points to; the rest of the URL may hold anything.
+/// The host that a redirect points to; the rest of the URL may contain secrets.
 pub(super) fn redirect_host(headers: &HeaderMap) -> Option<String> {
     let location = Url::parse(headers.get(LOCATION)?.to_str().ok()?).ok()?;
     location.host_str().map(str::to_owned)
@@ -114,31 +115,31 @@ fn http_date(text: &str) -> Option<DateTime<Utc>> {
     httpdate::parse_http_date(text).ok().map(DateTime::from)
 }
 
-/// How long a cache has kept the answer; an answer from the API itself says nothing, or 0.
+/// How long a cache has kept the answer; the API itself sends no age, or 0.
 pub(super) fn age(headers: &HeaderMap) -> Option<Duration> {
     let age = seconds(headers.get(AGE)?.to_str().ok()?)?;
     let age = age.min(Duration::from_secs(AGE_MAX_SECONDS));
     (!age.is_zero()).then_some(age)
 }
 
-/// The API's clock minus ours, in whole seconds, where the answer names a time. A cache repeats the
-/// time at which it got the answer.
+/// The API's clock minus the local one, in whole seconds, if the answer has a time. A cache repeats
+/// the time at which it got the answer.
 pub(super) fn clock_skew(headers: &HeaderMap, now: DateTime<Utc>) -> Option<TimeDelta> {
     let age = TimeDelta::from_std(age(headers).unwrap_or_default()).ok()?;
     let api_now = date(headers)?.checked_add_signed(age)?;
     Some(TimeDelta::seconds((api_now - now).num_seconds()))
 }
 
-/// Reads a number of seconds. One that is too large to be kept is the longest duration; its use is
-/// limited elsewhere. Anything but digits is no answer.
+/// Parses a number of seconds. One that is too large becomes the longest duration; callers limit
+/// it. `None` for anything but digits.
 pub fn seconds(text: &str) -> Option<Duration> {
     let text = text.trim();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX)))
 }
 
-/// The longest readable wait of all `Retry-After` headers; dates count from the API's own clock,
-/// and one in the past is no wait.
+/// The longest valid wait of all `Retry-After` headers. Dates are relative to the API's own clock,
+/// and a date in the past is ignored.
 pub fn retry_after(headers: &HeaderMap, api_now: DateTime<Utc>) -> Option<Duration> {
     let waits = headers.get_all(RETRY_AFTER).iter().filter_map(|value| {
         let text = value.to_str().ok()?;

@@ -1,13 +1,13 @@
-//! Finds the values of secret fields in JSON before it is read, so that text that comes before a
-//! secret can be cleaned of it. Pure.
+//! Finds the values of secret fields in JSON before it is parsed, so that a secret can also be
+//! removed from text that precedes it. Pure.
 
 use memchr::{memchr2, memmem};
 
-/// Longest value that is taken for a secret, in bytes: as long as the longest token.
+/// Longest value that is treated as a secret, in bytes: the length of the longest token.
 const SECRET_BYTES_MAX: usize = 4096;
 
-/// The string values of all fields of this name, at any depth. It reads no JSON: values with
-/// escapes or blanks, and names with escapes, are left to whoever does.
+/// The string values of all fields of this name, at any depth. This is not a JSON parser: values
+/// with escapes or blanks, and names with escapes, are left to the real one.
 pub fn values<'a>(json: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let quoted = format!("\"{name}\"");
     let finder = memmem::Finder::new(quoted.as_bytes()).into_owned();

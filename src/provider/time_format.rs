@@ -1,8 +1,8 @@
 //! Parses the time formats of providers' APIs strictly: anything that does not match the format is
 //! rejected, never guessed. Pure.
 //!
-//! chrono's RFC 3339 parser checks digits and ranges; the shape around them is checked here. Its
-//! parsers of other forms take fields of any width, and twenty times as long.
+//! chrono's RFC 3339 parser checks digits and ranges; this module checks the format around them.
+//! chrono's other parsers accept fields of any width and take twenty times as long.
 
 use chrono::{DateTime, Datelike, Days, NaiveDate, TimeDelta, Timelike, Utc};
 
@@ -13,22 +13,23 @@ const SECONDS_BYTES: usize = 19;
 /// Most digits of a fraction: nanoseconds.
 const FRACTION_DIGITS_MAX: usize = 9;
 
-/// Unix times of the years 0 to 9999, the only ones that other formats can write.
+/// Unix times of the years 0 to 9999, the only years that other formats can express.
 const UNIX_SECONDS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
 
 /// How an API writes a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeFormat {
-    /// `2026-05-30T20:23:16Z`, with `T` or a blank, a fraction or none, and always with a zone.
+    /// `2026-05-30T20:23:16Z`, with `T` or a blank, an optional fraction, and always with a zone.
     Rfc3339,
-    /// `2026-05-30 20:23:16`, with a blank or `T`, a fraction or none, and never with a zone: UTC.
+    /// `2026-05-30 20:23:16`, with a blank or `T`, an optional fraction, and never with a zone:
+    /// UTC.
     NaiveUtc,
     /// `2026-05-30`, in UTC.
     Date {
-        /// When the key stops working: as the day starts or ends.
+        /// When the key stops working: at the start or the end of the day.
         ends: DateEnds,
     },
-    /// Seconds since 1970, `1780172596`, with a fraction or none.
+    /// Seconds since 1970, `1780172596`, with an optional fraction.
     Unix,
     /// Milliseconds since 1970, `1780172596000`.
     UnixMs,
@@ -37,7 +38,7 @@ pub enum TimeFormat {
 /// When a key that expires on a date stops working.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DateEnds {
-    /// At the midnight that begins the day.
+    /// At the midnight that starts the day.
     #[default]
     StartOfDay,
     /// At the midnight that ends the day.
@@ -45,11 +46,11 @@ pub enum DateEnds {
 }
 
 impl TimeFormat {
-    /// Reads `text`, which is the content of a JSON string or a JSON number as it is written.
-    /// `None` where it does not fit the format.
+    /// Parses `text`, which is the content of a JSON string, or a JSON number in its original
+    /// spelling. `None` if it does not match the format.
     ///
-    /// The leap second, `23:59:60` UTC on the last day of a month, is the second after it: Unix
-    /// time has no other number for it.
+    /// The leap second, `23:59:60` UTC on the last day of a month, becomes the second after it:
+    /// Unix time has no separate number for it.
     pub fn parse(self, text: &str) -> Option<DateTime<Utc>> {
         match self {
             Self::Rfc3339 => match zone(text)?.as_bytes() {
@@ -67,7 +68,7 @@ impl TimeFormat {
             Self::Unix => {
                 let (seconds, nanoseconds) = match text.split_once('.') {
                     None => (text, 0),
-                    // A fraction before 1970 would count backwards; no key is that old.
+                    // A fraction before 1970 would count backwards, and no key is that old.
                     Some((seconds, fraction)) if !seconds.starts_with('-') => {
                         (seconds, nanoseconds(fraction)?)
                     }
@@ -84,9 +85,9 @@ impl TimeFormat {
     }
 }
 
-/// Reads a time in any form that can mean one moment only: a date, `YYYY-MM-DD`, which is its
-/// midnight, or a date and a time with `T` or a blank between them, a fraction or none, and a zone
-/// or none: `Z`, `UTC`, `±HH`, `±HHMM`, `±HH:MM`, also after a blank. No zone means UTC. `None` for
+/// Parses a time in any unambiguous format: a date, `YYYY-MM-DD`, which means its midnight, or a
+/// date and a time with `T` or a blank between them, an optional fraction, and an optional zone:
+/// `Z`, `UTC`, `±HH`, `±HHMM`, `±HH:MM`, also after a blank. No zone means UTC. `None` for
 /// everything else. Years are 0000 to 9999; leap seconds are as in [`TimeFormat::parse`].
 pub fn parse_unambiguous(text: &str) -> Option<DateTime<Utc>> {
     if text.len() == DATE_BYTES {
@@ -99,13 +100,13 @@ pub fn parse_unambiguous(text: &str) -> Option<DateTime<Utc>> {
     let offset = match zone.strip_prefix(' ').unwrap_or(zone) {
         "" if zone.is_empty() => return utc(local),
         "Z" | "UTC" => return utc(local),
-        // chrono knows the minus sign of typography too.
+        // chrono also accepts the typographic minus sign.
         offset => offset.starts_with(['+', '-']).then_some(offset)?,
     };
     let (hours, minutes) = match offset.len() {
         3 => (offset, "00"),
         5 => offset.split_at_checked(3)?,
-        // RFC 3339 as it stands.
+        // Already RFC 3339.
         6 if offset.len() == zone.len() => return moment(text),
         _ => offset.split_once(':')?,
     };
@@ -127,13 +128,13 @@ fn zone(text: &str) -> Option<&str> {
     (1..=FRACTION_DIGITS_MAX).contains(&digits).then_some(zone)
 }
 
-/// The moment of a time without a zone.
+/// The UTC time of a text without a zone.
 fn utc(local: &str) -> Option<DateTime<Utc>> {
     plain(local).or_else(|| moment(&[local, "Z"].concat()))
 }
 
-/// The moment of `YYYY-MM-DD HH:MM:SS`, read here because chrono wants a zone, and adding one takes
-/// three times as long as reading the rest. `None` means that chrono has to decide.
+/// The UTC time of `YYYY-MM-DD HH:MM:SS`, parsed here because chrono requires a zone, and adding
+/// one takes three times as long as parsing the rest. `None` means that chrono must decide.
 fn plain(local: &str) -> Option<DateTime<Utc>> {
     let bytes: &[u8; SECONDS_BYTES] = local.as_bytes().try_into().ok()?;
     let punctuation = [bytes[4], bytes[7], bytes[13], bytes[16]];
@@ -150,24 +151,24 @@ fn plain(local: &str) -> Option<DateTime<Utc>> {
     Some(time.and_utc())
 }
 
-/// The moment of a time that has a zone as in RFC 3339.
+/// The time of a text with an RFC 3339 zone.
 fn moment(text: &str) -> Option<DateTime<Utc>> {
     let time = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
     let Some(nanosecond) = time.nanosecond().checked_sub(1_000_000_000) else {
         return Some(time);
     };
-    // chrono takes a leap second in any minute.
+    // chrono accepts a leap second in any minute.
     let next = time.with_nanosecond(nanosecond)? + TimeDelta::seconds(1);
     let is_start_of_month = next.day() == 1 && next.num_seconds_from_midnight() == 0;
     is_start_of_month.then_some(next)
 }
 
-/// The first moment of `YYYY-MM-DD`.
+/// The start of the day `YYYY-MM-DD`.
 fn midnight(date: &str) -> Option<DateTime<Utc>> {
     (date.len() == DATE_BYTES).then(|| utc(&[date, "T00:00:00"].concat()))?
 }
 
-/// A number as JSON writes it: digits, perhaps behind a minus.
+/// A number as JSON writes it: digits with an optional minus sign.
 fn integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,5 +1,5 @@
-//! Which certificate authorities are trusted, by which clock certificates are judged, and what a
-//! failed handshake says. All accounts that trust the same authorities share one configuration.
+//! Which certificate authorities are trusted, which clock validates certificates, and the messages
+//! for failed handshakes. All accounts that trust the same authorities share one configuration.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -22,25 +22,26 @@ use crate::os::rlimits::is_lack_of_files;
 use crate::provider::connection::no_files;
 use crate::provider::pending::Pending;
 
-/// Most certificates read from one `ca_file`; whole operating systems have some hundred.
+/// Most certificates read from one `ca_file`; an operating system has a few hundred.
 const CA_CERTIFICATES_MAX: usize = 10_000;
 
-/// Certificate authorities are read again after this long: operating systems replace them a few
+/// Certificate authorities are read again after this time: operating systems replace them a few
 /// times a year.
 const LIFE: Duration = Duration::from_hours(24);
 
-/// A failed handshake is no reason to read authorities again that were read a moment ago: a
-/// thousand accounts of one misconfigured server would read them a thousand times.
+/// A failed handshake does not cause authorities to be read again if they were read within this
+/// time. Otherwise a thousand accounts of one misconfigured server would read them a thousand
+/// times.
 const FRESH: Duration = Duration::from_secs(3);
 
-/// Most configurations kept. The system's authorities take half a megabyte, one file of a company
+/// Most configurations kept. The system's authorities take half a megabyte; a company's file takes
 /// some kilobytes.
 const CONFIGS_MAX: usize = 256;
 
-/// Whose certificates a connection trusts.
+/// The certificate authorities that a connection trusts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Trust {
-    /// Nobody's: the connection is not encrypted.
+    /// None: the connection is not encrypted.
     Nobody,
     /// The system's authorities.
     System,
@@ -62,8 +63,8 @@ struct Entry {
 }
 
 impl TlsConfigs {
-    /// None yet. Nothing is read before the first request: a cold start must not wait for
-    /// certificates. `now` is what certificates are judged by.
+    /// Starts empty. Nothing is read before the first request: a cold start must not wait for
+    /// certificates. `now` is the clock that certificates are validated against.
     pub fn new(now: fn() -> DateTime<Utc>) -> Self {
         Self {
             entries: Mutex::default(),
@@ -71,7 +72,7 @@ impl TlsConfigs {
         }
     }
 
-    /// The configuration that trusts `trust`, built now unless there is one that is young enough.
+    /// The configuration for `trust`; it is built unless there is one that is young enough.
     pub(super) async fn get(&self, trust: &Trust) -> Result<Arc<ClientConfig>, Failure> {
         let entry = self.entry(trust);
         if let Some(config) = entry.young(LIFE) {
@@ -84,7 +85,7 @@ impl TlsConfigs {
         };
         let (building, now) = (entry.clone(), self.now);
         let build = move || {
-            // Another account may have built it while this one waited.
+            // Another account may have built it in the meantime.
             if let Some(config) = building.young(LIFE) {
                 return Ok(config);
             }
@@ -98,7 +99,7 @@ impl TlsConfigs {
         })?
     }
 
-    /// Has the authorities read again at the next request: they may have changed on disk.
+    /// Makes the next request read the authorities again: they may have changed on disk.
     pub(super) fn distrust(&self, trust: &Trust) {
         let entry = self.entry(trust);
         if entry.young(FRESH).is_none() {
@@ -109,7 +110,7 @@ impl TlsConfigs {
     fn entry(&self, trust: &Trust) -> Arc<Entry> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= CONFIGS_MAX && !entries.contains_key(trust) {
-            // Those of accounts that are gone are in there too; all others are built again.
+            // This also drops entries of removed accounts; the others are rebuilt on demand.
             entries.clear();
         }
         entries.entry(trust.clone()).or_default().clone()
@@ -128,7 +129,7 @@ impl Entry {
     }
 }
 
-/// Trusts `authorities`, or else the system's, reading which blocks for some 50 ms.
+/// Trusts `authorities`, or else the system's. Reading the system's blocks for some 50 ms.
 fn build(
     authorities: Option<Vec<CertificateDer<'static>>>,
     now: fn() -> DateTime<Utc>,
@@ -140,15 +141,15 @@ fn build(
     config(trusted, now)
 }
 
-/// The system's certificate authorities. Those that cannot be opened for lack of files are missed
-/// now and not for a day.
+/// The system's certificate authorities. If some cannot be opened for lack of file descriptors,
+/// this fails now, instead of missing them for a day.
 fn native_authorities() -> Result<Vec<CertificateDer<'static>>, Failure> {
     let loaded = load_native_certs();
     let lack = loaded.errors.iter().find(|error| is_lack_of_files(*error));
     lack.map_or(Ok(loaded.certs), |error| Err(no_files(&error.to_string())))
 }
 
-/// Largest `ca_file`: room for as many certificates.
+/// Largest `ca_file`: enough for [`CA_CERTIFICATES_MAX`] certificates.
 const CA_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Why a `ca_file` cannot be used.
@@ -157,10 +158,10 @@ pub enum CaFileError {
     /// It cannot be opened or read.
     #[error("cannot read {}", .0.display())]
     Unreadable(PathBuf, #[source] std::io::Error),
-    /// It is something else than a file of a sensible size, or its file system hangs.
+    /// It is not a regular file of an acceptable size, or its file system hangs.
     #[error("{} {}", .0.display(), .1)]
     Unusable(PathBuf, FileError),
-    /// There is nothing in it.
+    /// It contains no certificate.
     #[error("{} contains no PEM certificate", .0.display())]
     Empty(PathBuf),
     /// It is damaged.
@@ -169,13 +170,13 @@ pub enum CaFileError {
 }
 
 impl CaFileError {
-    /// Whether it may be gone in a minute and says nothing of the file: a file system that hangs.
+    /// Whether the cause may be transient and unrelated to the file: a file system that hangs.
     pub fn is_no_answer(&self) -> bool {
         matches!(self, Self::Unusable(_, FileError::NoAnswer))
     }
 }
 
-/// Reads certificate authorities in PEM, for a check of the configuration. Blocks for 5 s at most.
+/// Reads certificate authorities in PEM, to check the configuration. Blocks for 5 s at most.
 pub fn check_ca_file(path: &Path) -> Result<(), CaFileError> {
     certificates(path, files::read(path, CA_BYTES_MAX)).map(drop)
 }
@@ -206,8 +207,8 @@ fn certificates(
     }
 }
 
-/// The authorities of the system, or those that the exporter brings where the system has none, as
-/// in an image made from nothing.
+/// The system's authorities, or the bundled ones if the system has none, as in an image built from
+/// scratch.
 fn of_system(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut trusted = of(certificates);
     if trusted.is_empty() {
@@ -222,7 +223,7 @@ fn of(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
     trusted
 }
 
-/// TLS that trusts these authorities and judges certificates as of `now`.
+/// A configuration that trusts these authorities and validates certificates at the time `now`.
 fn config(trusted: RootCertStore, now: fn() -> DateTime<Utc>) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_details(provider, Arc::new(TlsClock(now)))
@@ -231,8 +232,8 @@ fn config(trusted: RootCertStore, now: fn() -> DateTime<Utc>) -> Result<ClientCo
     Ok(config.with_root_certificates(trusted).with_no_client_auth())
 }
 
-/// rustls reports through an `io::Error`, and that through another; their `source` skips what they
-/// wrap.
+/// rustls reports errors inside an `io::Error`, which is inside another one; their `source` skips
+/// the wrapped error.
 pub(super) fn error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let io = cause.downcast_ref::<std::io::Error>();
     match io.and_then(std::io::Error::get_ref) {
@@ -241,7 +242,7 @@ pub(super) fn error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustl
     }
 }
 
-/// What a failed handshake says, with a hint where one helps.
+/// The message for a failed handshake, with a hint if one helps.
 pub(super) fn words(error: &rustls::Error) -> String {
     use rustls::CertificateError::{
         Expired, ExpiredContext, NotValidYet, NotValidYetContext, UnknownIssuer,
@@ -254,7 +255,7 @@ pub(super) fn words(error: &rustls::Error) -> String {
         Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
     );
     if is_about_time {
-        // First, because rustls has much to say about times, and long lines are cut.
+        // The hint comes first, because rustls prints long times, and long lines are truncated.
         return format!("is this machine's clock right? {error}");
     }
     if *certificate == UnknownIssuer {
@@ -273,7 +274,7 @@ mod tests {
         assert!(brought > 50, "{brought}");
         let own = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
         assert_eq!(of_system(vec![own.cert.der().clone()]).len(), 1);
-        // What cannot be read as a certificate is as good as none.
+        // An unparsable certificate has no effect.
         let junk = CertificateDer::from_slice(b"junk");
         assert_eq!(of_system(vec![junk]).len(), brought);
     }

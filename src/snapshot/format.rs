@@ -1,7 +1,7 @@
-//! The saved snapshot as bytes: one line that says what follows, then the listing as JSON. Pure.
+//! The saved snapshot as bytes: one header line, then the listing as JSON. Pure.
 //!
-//! The checksum is against accidents (a full disk, a power cut, a flipped bit), not against people:
-//! whoever can write the file could also stop the exporter.
+//! The checksum protects against accidents (a full disk, a power cut, a flipped bit), not against
+//! attackers: anyone who can write the file could also stop the exporter.
 
 use std::sync::Arc;
 
@@ -16,46 +16,46 @@ use crate::domain::text::{self, Label, Name};
 use crate::domain::token_mark::{self, TokenMark};
 use crate::provider::SAVED_WITHOUT_PROVIDER;
 
-/// What every snapshot starts with.
+/// The start of every snapshot.
 const MAGIC: &str = "api-key-exporter-snapshot";
 
-/// The form written here. A reader that meets a higher number knows that it is too old.
+/// The format version written here. A reader rejects a higher one.
 const VERSION: u32 = 1;
 
 /// Most entries of an allow list, as in a listing.
 const ENTRIES_MAX: u32 = 10_000;
 
-/// What a snapshot is about: it is ignored for any other account or API.
+/// The subject of a snapshot: it is ignored for any other account or API.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The operator's name for the account.
     pub account: String,
-    /// The provider whose API it is.
+    /// The provider of the API.
     pub provider: String,
-    /// Where its API is.
+    /// The base URL of the API.
     pub base_url: String,
 }
 
-/// Why a snapshot is of no use.
+/// Why a snapshot is not usable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSnapshot {
-    /// Something else stands there.
+    /// It is some other file.
     #[error("it is not a snapshot")]
     Foreign,
-    /// A later exporter wrote it.
+    /// A newer exporter wrote it.
     #[error("it has version {0}, and this exporter reads {VERSION}")]
     Version(u32),
-    /// It was cut or changed after it was written.
+    /// It was truncated or changed after it was written.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
     /// It belongs to something else.
     #[error("it belongs to account {account:?} of {provider} at {base_url}")]
     OfAnother {
-        /// The account that it is of.
+        /// The account that it belongs to.
         account: String,
-        /// The provider that it is of.
+        /// The provider that it belongs to.
         provider: String,
-        /// The API that it is of.
+        /// The API that it belongs to.
         base_url: String,
     },
 }
@@ -85,7 +85,7 @@ struct SavedTokenMark {
     digest: String,
 }
 
-/// A key. There is no field for a secret, because there is no secret to keep.
+/// A key. It has no field for a secret, because secrets are never saved.
 #[expect(clippy::struct_excessive_bools, reason = "it mirrors the JSON")]
 #[derive(Serialize, Deserialize)]
 struct SavedKey {
@@ -128,7 +128,7 @@ struct SavedKey {
     unlisted_since_ms: Option<i64>,
 }
 
-/// The snapshot of what is to be saved, as bytes.
+/// Encodes the snapshot as bytes.
 pub fn encode(identity: &Identity, state: &SavedState) -> Vec<u8> {
     let SavedState {
         listing,
@@ -158,7 +158,7 @@ pub fn encode(identity: &Identity, state: &SavedState) -> Vec<u8> {
     bytes
 }
 
-/// Reads a snapshot of `identity`.
+/// Decodes a snapshot of `identity`.
 pub fn decode(bytes: &[u8], identity: &Identity) -> Result<SavedState, BadSnapshot> {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let (head, body) = bytes.split_at(end.ok_or(BadSnapshot::Foreign)?);
@@ -279,7 +279,7 @@ fn key(saved: SavedKey) -> Result<Key, BadSnapshot> {
         unreadable: Fields::from_bits(saved.unreadable),
         is_listed_expired: saved.is_listed_expired,
         unlisted_since: saved.unlisted_since_ms.map(time).transpose()?,
-        // Use goes on while nobody looks: what was read of it is read again.
+        // Keys may be used while the exporter is down, so details are read again.
         details: None,
     })
 }
@@ -288,13 +288,13 @@ fn time(millis: i64) -> Result<DateTime<Utc>, BadSnapshot> {
     DateTime::from_timestamp_millis(millis).ok_or(BadSnapshot::Damaged("a time is out of range"))
 }
 
-/// Text becomes a label again, whoever wrote the file.
+/// Converts text to a label again, even if the file was edited.
 fn clean(text: impl AsRef<str>) -> Option<Label> {
     Label::saved(text.as_ref(), true)
 }
 
-/// FNV-1a, 64 bits (<https://www.rfc-editor.org/rfc/rfc9923>): finds any single changed byte for
-/// certain.
+/// FNV-1a, 64 bits (<https://www.rfc-editor.org/rfc/rfc9923>): detects every change of a single
+/// byte.
 pub fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -430,7 +430,7 @@ mod tests {
                 let mut flipped = good.clone();
                 flipped[index] ^= 1 << bit;
                 let read = decode(&flipped, &identity());
-                // White space and the case of a hexadecimal digit carry nothing.
+                // White space and the case of a hexadecimal digit have no meaning.
                 let is_harmless = read == Ok(state());
                 assert!(read.is_err() || is_harmless, "bit {bit} of byte {index}");
             }

@@ -1,5 +1,5 @@
-//! Saves each new listing while the exporter runs. A folder that cannot be opened is tried again at
-//! each save: it may be unlocked, mounted or made later.
+//! Saves each new listing while the exporter runs. If the directory cannot be opened, each save
+//! retries: it may be unlocked, mounted or created later.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -20,7 +20,7 @@ use crate::state_store::{AccountId, StateStore};
 struct Version {
     listed_at: DateTime<Utc>,
     shrunk_listings: u32,
-    /// Not kept alive, and its address is not used for another one.
+    /// A weak reference does not keep the listing alive, but prevents reuse of its address.
     listing: Weak<Listing>,
 }
 
@@ -41,8 +41,8 @@ impl PartialEq for Version {
     }
 }
 
-/// Saves each new listing that `store` holds, until `stop`. Never holds up a poll: what comes while
-/// the disk is busy is saved when it is free, the newest only.
+/// Saves each new listing in `store`, until `stop`. Never delays a poll: while the disk is busy,
+/// only the newest listing is kept and then saved.
 pub async fn save_all(
     directory: Arc<SnapshotDirectory>,
     store: Arc<StateStore>,
@@ -51,9 +51,9 @@ pub async fn save_all(
 ) {
     let mut log = SnapshotLog::new(failures);
     let mut subscription = store.subscribe();
-    // The name of each account, and what was saved last of it, or could not be.
+    // The name of each account, and the version that was last saved or failed to save.
     let mut saved: HashMap<AccountId, (Box<str>, Version)> = HashMap::new();
-    // Comes back at once for what changed while the disk was busy.
+    // Returns immediately if something changed while the disk was busy.
     while stop
         .run_until_cancelled(subscription.changed())
         .await
@@ -73,7 +73,7 @@ pub async fn save_all(
             let account = &state.account.name;
             let version = Version::of(&to_save);
             let before = saved.insert(id, (account.clone(), version.clone()));
-            // What was loaded is saved already.
+            // A loaded snapshot needs no saving.
             let is_saved =
                 before.is_some_and(|(_, before)| before == version) || state.last_attempt.is_none();
             if is_saved {

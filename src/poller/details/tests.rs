@@ -10,7 +10,7 @@ use crate::domain::key::LastUse;
 use crate::domain::key::tests::{at, key};
 use crate::domain::listing::Rejects;
 
-/// The wall clock of these tests, in step with tokio's paused one as far as the schedule can tell.
+/// The wall clock of these tests, close enough to tokio's paused clock for the schedule.
 fn now() -> DateTime<Utc> {
     at(1_000_000)
 }
@@ -46,7 +46,7 @@ fn state(listing: Listing) -> AccountState {
 /// `second id` of each request.
 type Asked = Arc<Mutex<Vec<String>>>;
 
-/// A reader with 30 requests a minute whose requests take `took` and end as `answer` says.
+/// A reader with 30 requests a minute; requests take `took` and return what `answer` returns.
 fn reader(
     took: Duration,
     answer: impl Fn(&str) -> Result<(), Failure> + Send + Sync + 'static,
@@ -87,7 +87,7 @@ async fn each_page_is_read_once_at_the_pace_that_is_allowed() {
     let mut state = state(listing(&["a", "b", "c"]));
     read_for(&mut reader, 300, &mut state).await;
     assert_eq!(seen(&asked), ["0 a", "2 b", "4 c"]);
-    // The next listing holds them, and nothing is asked again while they are young.
+    // The next listing contains them, and no page is requested again while it is fresh.
     let enriched = reader.enrich(listing(&["a", "b", "c", "d"]), state.held.as_deref());
     let known = enriched.keys().iter().filter(|key| key.details.is_some());
     assert_eq!(known.count(), 3);
@@ -96,7 +96,7 @@ async fn each_page_is_read_once_at_the_pace_that_is_allowed() {
     assert_eq!(seen(&asked), ["300 d"]);
 }
 
-/// A listing without labels differs from the one held, which has them from the details.
+/// A listing without labels differs from the previous one, which has them from the details.
 #[tokio::test(start_paused = true)]
 async fn a_label_from_the_details_is_no_change_at_the_next_poll() {
     let ask: Ask = Box::new(|_, _| {
@@ -159,7 +159,7 @@ async fn it_stops_at_429_for_as_long_as_the_api_says_across_polls() {
     for _ in 0..3 {
         read_for(&mut reader, 300, &mut state).await;
     }
-    // It goes on where it stopped.
+    // It continues where it stopped.
     assert_eq!(seen(&asked), ["0 a", "2 b", "402 b", "802 b"]);
     assert_eq!(count(&state, Reason::RateLimited), 3);
 }
@@ -242,13 +242,13 @@ fn the_longest_unread_page_is_next_when_it_is_old_enough() {
         (&[("a", Some(100)), ("b", Some(50))], 21_649, Some(("b", 1))),
         (&[("a", Some(100)), ("b", Some(50))], 21_650, Some(("b", 0))),
         (&[("a", Some(100)), ("b", Some(50))], 21_651, Some(("b", 0))),
-        // A year later the order is the same.
+        // A year later, the order is the same.
         (
             &[("a", Some(100)), ("b", Some(50))],
             31_536_000,
             Some(("b", 0)),
         ),
-        // Read by a clock that was ahead.
+        // Read while the clock was ahead.
         (&[("a", Some(0)), ("b", Some(5_000))], 100, Some(("b", 0))),
     ];
     for (times, now, expected) in table {

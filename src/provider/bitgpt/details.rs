@@ -1,7 +1,7 @@
-//! One key's own page: bytes to its details, or to the failure that they tell of. Pure.
+//! The page of one key: parses bytes into its details or a failure. Pure.
 //!
-//! The page is an entry as in the listing, with more fields. It holds the key's secret in full,
-//! which is read over; nothing of it is copied.
+//! The page is an entry as in the listing, with more fields. It contains the key's full secret,
+//! which is skipped and never copied.
 
 use chrono::{DateTime, Utc};
 
@@ -15,8 +15,8 @@ use crate::provider::json_body;
 use crate::provider::response::is_success;
 use crate::provider::time_format::parse_unambiguous;
 
-/// Judges one whole answer to the question about `id`. Success takes what it takes for a listing,
-/// and `data` an object about that very key. A field that is missing or cannot be read is unknown.
+/// Evaluates one whole answer to the request for `id`. Success requires the same as for a listing,
+/// and an object in `data` with that id. A field that is missing or unreadable is unknown.
 pub fn answer(
     http_status: u16,
     body: &[u8],
@@ -28,7 +28,7 @@ pub fn answer(
     let body = body.strip_prefix('\u{feff}').unwrap_or(&body);
     let is_http_success = is_success(http_status);
     let mut page = Entry::default();
-    // No list is read here, so that the page is the only entry.
+    // The limit of 0 entries rejects lists, so the page is the only entry.
     let envelope = match wire::read(body, 0, &mut |entry| page = entry) {
         Ok(envelope) => envelope,
         Err(_) if !is_http_success => return Err(parse::no_envelope(http_status)),
@@ -73,8 +73,7 @@ pub fn answer(
     })
 }
 
-/// The documentation has `null` for a key that was never used. A field that is not there says
-/// nothing.
+/// The documentation has `null` for a key that was never used. A missing field means unknown.
 fn last_use(usage: &Usage<'_>) -> LastUse {
     match &usage.last_used_at {
         Some(Text::Absent) => LastUse::Never,

@@ -1,4 +1,4 @@
-//! One answer's bytes to a listing, or to the failure that it tells of. Pure.
+//! Parses the bytes of one answer into a listing or a failure. Pure.
 
 use std::borrow::Cow;
 
@@ -19,14 +19,14 @@ use crate::provider::time_format::parse_unambiguous;
 use crate::provider::{Listed, Rules};
 use crate::secret::Token;
 
-/// Judges one whole answer. Success takes all of: HTTP 200, 201 or 202; a JSON object; an envelope
-/// `status` of 2xx; `error` null; `data` a list within the limit; the expected environment. Bytes
-/// that are not UTF-8 spoil the field that they stand in, not the listing.
+/// Evaluates one whole answer. Success requires all of: HTTP 200, 201 or 202; a JSON object; an
+/// envelope `status` of 2xx; `error` null; in `data`, a list within the limit; the expected
+/// environment. Bytes that are not UTF-8 make only their own field unreadable, not the listing.
 pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Listed, Failure> {
     json_body::read(body, |body| read(http_status, body, rules))
 }
 
-/// The secrets of an answer that can be found before it is read, and the token.
+/// The token, and the secrets of an answer that can be found before it is parsed.
 pub(super) fn secrets(body: &str, token: &Token) -> Secrets {
     let mut secrets = token.secrets(body.len());
     for secret in secret_fields::values(body, "secret") {
@@ -42,7 +42,7 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Listed, Failu
     if unknown.is_empty() {
         return listed;
     }
-    // Secrets that are written in an unusual way, now known for the text before them too.
+    // Secrets in an unusual spelling, now also known for the text before them.
     let mut secrets = secrets(body, rules.token);
     for secret in &unknown {
         secrets.add(secret);
@@ -51,7 +51,7 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Listed, Failu
     read_with(&cleaner, &mut Vec::new(), http_status, body, rules)
 }
 
-/// Reads an answer. Secrets that `cleaner` does not know go to `unknown`.
+/// Parses an answer. Secrets that `cleaner` does not know are added to `unknown`.
 fn read_with(
     cleaner: &Cleaner,
     unknown: &mut Vec<Zeroizing<String>>,
@@ -68,7 +68,7 @@ fn read_with(
         if !cleaner.knows(secret) {
             unknown.push(Zeroizing::new(secret.to_owned()));
         }
-        // Of an answer that is an error anyway, entries are of no other use.
+        // Entries of an error answer are not used for anything else.
         if !is_http_success {
             return;
         }
@@ -114,8 +114,7 @@ fn read_with(
     })
 }
 
-/// What the envelope of a listing says: nothing where it is a success, else the reason and our
-/// words for it.
+/// Evaluates the envelope of a listing: `Ok` for a success, or the reason and a message.
 fn verdict(
     envelope: &Envelope<'_>,
     entries: usize,
@@ -141,7 +140,7 @@ fn verdict(
     }
 }
 
-/// Whether the envelope, of whatever answer, says success.
+/// Whether the envelope of any answer indicates success.
 pub(super) fn success(envelope: &Envelope<'_>) -> Result<(), (Reason, String)> {
     let schema = |why: &str| Err((Reason::Schema, why.to_owned()));
     if envelope.has_duplicate {
@@ -165,7 +164,7 @@ pub(super) fn success(envelope: &Envelope<'_>) -> Result<(), (Reason, String)> {
     Ok(())
 }
 
-/// Whether the API is the environment that the account expects.
+/// Whether the API reports the environment that the account expects.
 pub(super) fn expected_env(
     envelope: &Envelope<'_>,
     rules: &Rules<'_>,
@@ -186,13 +185,13 @@ pub(super) fn expected_env(
     }
 }
 
-/// What the envelope says to people, good or bad.
+/// The messages of the envelope for users, in successes and failures.
 pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, cleaner: &Cleaner) -> Failure {
     let line = |field: Option<&RawValue>| {
         let field = field.filter(|field| !is_null(field))?;
         Some(cleaner.line(&words(field)))
     };
-    // Documented as text; whatever stands there instead may still find the case.
+    // Documented as text, but a value of any other type may help support to find the case too.
     let support_id = envelope.support_id.filter(|id| !is_null(id)).map(words);
     let api_status = envelope.status.and_then(integer);
     let lines = [
@@ -219,8 +218,8 @@ pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, cleaner: &Cleaner)
     }
 }
 
-/// The failure that the HTTP status says, with what the envelope says. What has no `status` or
-/// none of the other fields that every answer of the API has came from somewhere else.
+/// The failure for the HTTP status, with the messages of the envelope. An answer without `status`,
+/// or with none of the other fields of the envelope, did not come from the API.
 pub(super) fn of_http_status(envelope: &Envelope<'_>, told: Failure) -> Failure {
     let http_status = told.http_status.unwrap_or_default();
     let is_envelope = envelope.status.is_some()
@@ -241,7 +240,7 @@ pub(super) fn of_http_status(envelope: &Envelope<'_>, told: Failure) -> Failure 
     }
 }
 
-/// The failure that the HTTP status says, where the body is not JSON.
+/// The failure for the HTTP status if the body is not JSON.
 pub(super) fn no_envelope(http_status: u16) -> Failure {
     let nothing = Failure::new(Reason::Internal, "");
     foreign(http_status, "the body is not JSON", nothing)
@@ -305,7 +304,7 @@ fn key(entry: &Entry<'_>, token: &Token, cleaner: &Cleaner) -> Result<Key, Rejec
     })
 }
 
-/// The entry's id, where it has one that can be shown.
+/// The entry's id, if it has one that can be shown.
 fn id(entry: &Entry<'_>, cleaner: &Cleaner) -> Option<KeyId> {
     let text = entry.id.as_str()?;
     KeyId::parse(text).filter(|_| cleaner.is_free_of_secrets(text))
@@ -315,7 +314,8 @@ pub(super) fn label(text: &Text<'_>, cleaner: &Cleaner) -> Option<Label> {
     cleaner.label(text.as_str()?)
 }
 
-/// Scopes are words that a program compares, so one that is not text makes all of them unreadable.
+/// Scopes are identifiers that programs compare, so one that is not text makes all of them
+/// unreadable.
 fn scopes(scopes: &Texts<'_>, cleaner: &Cleaner) -> Option<Scopes> {
     let texts = match scopes {
         Texts::Absent => return Some(Scopes::default()),
@@ -354,7 +354,7 @@ fn string(field: &RawValue) -> Option<Cow<'_, str>> {
         })
 }
 
-/// A string's text, and any other value as the JSON that it is.
+/// The text of a string; for any other value, its JSON.
 fn words(field: &RawValue) -> Cow<'_, str> {
     string(field).unwrap_or_else(|| json_words(field.get()))
 }

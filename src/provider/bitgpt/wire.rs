@@ -1,8 +1,8 @@
-//! Mirrors BitGPT's JSON and tolerates whatever else stands in its place. Pure.
+//! Mirrors BitGPT's JSON and tolerates values of unexpected types. Pure.
 //!
-//! A field of an entry that has the wrong type is noted as [`Text::Other`] and read over: only JSON
-//! that is not JSON stops the reading. Nothing is built that the facts do not need: a `log` nested
-//! a thousand deep costs a scan, and the text of a string is borrowed from the body.
+//! A field of an entry with the wrong type becomes [`Text::Other`] and is skipped; only invalid
+//! JSON stops the parser. It builds only what the facts need: a `log` nested a thousand deep costs
+//! a scan, and strings are borrowed from the body.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,11 +13,11 @@ use serde_json::value::RawValue;
 
 use crate::provider::paging_hints::PagingHints;
 
-/// Most scopes, and most allow list entries, that one key may have. BitGPT documents 30 scopes; ten
-/// thousand leaves room and keeps one hostile key from filling memory.
+/// Most scopes, and most allow list entries, per key. BitGPT documents 30 scopes; ten thousand
+/// leaves room and prevents one hostile key from filling memory.
 const LIST_ENTRIES_MAX: usize = 10_000;
 
-/// The envelope, on every answer good or bad. Its fields stay unread JSON until somebody asks.
+/// The envelope of every answer. Its fields are parsed on demand.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
     pub(super) status: Option<&'a RawValue>,
@@ -28,31 +28,31 @@ pub(super) struct Envelope<'a> {
     pub(super) support_id: Option<&'a RawValue>,
     pub(super) message: Option<&'a RawValue>,
     pub(super) env: Option<&'a RawValue>,
-    /// The body's form of the `Retry-After` header, however it is spelled.
+    /// The counterpart of the `Retry-After` header in the body, in any spelling.
     pub(super) retry_after: Option<&'a RawValue>,
-    /// What it says about further pages.
+    /// The indications of further pages.
     pub(super) paging: PagingHints,
-    /// A field stands there twice, so that it cannot be told which one counts.
+    /// A field occurs twice, so its value is ambiguous.
     pub(super) has_duplicate: bool,
 }
 
-/// What stands in `data`.
+/// The value of `data`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum Data {
-    /// Nothing, or null.
+    /// Missing or null.
     #[default]
     Absent,
-    /// A list; its entries went to the sink.
+    /// A list; its entries were passed to the sink.
     List,
-    /// A list with more entries than allowed; the surplus was read over.
+    /// A list with more entries than allowed; the surplus was skipped.
     TooLong,
-    /// An object, which went to the sink as an entry.
+    /// An object, which was passed to the sink as an entry.
     Object,
     /// Anything else.
     Other,
 }
 
-/// One entry of the list, as it came.
+/// One entry of the list, unchecked.
 #[derive(Debug, Default)]
 pub(super) struct Entry<'a> {
     pub(super) id: Text<'a>,
@@ -65,14 +65,14 @@ pub(super) struct Entry<'a> {
     pub(super) created_at: Text<'a>,
     pub(super) updated_at: Text<'a>,
     pub(super) usage: Usage<'a>,
-    /// It is not an object, or a field stands there twice.
+    /// It is not an object, or a field occurs twice.
     pub(super) is_misshapen: bool,
 }
 
 /// `metrics` of an entry: how much the key was used.
 #[derive(Debug, Default)]
 pub(super) struct Usage<'a> {
-    /// `None` where the field is not there, which says nothing; null says something.
+    /// `None` if the field is missing, which means unknown; null has a meaning.
     pub(super) last_used_at: Option<Text<'a>>,
     pub(super) total_requests: Option<u64>,
 }
@@ -84,7 +84,7 @@ pub(super) enum Text<'a> {
     #[default]
     Absent,
     Is(Cow<'a, str>),
-    /// A number, a list, anything but text.
+    /// Anything but text, such as a number or a list.
     Other,
 }
 
@@ -98,9 +98,9 @@ pub(super) enum Texts<'a> {
     Other,
 }
 
-/// Reads a body. Each entry of `data` goes to `sink` as it is read, as does an object that stands
-/// there itself; after `entries_max` of them the
-/// rest is read over, so that the envelope's other fields are still found.
+/// Parses a body. Each entry of `data` is passed to `sink` as it is read, as is an object in `data`
+/// itself. After `entries_max` entries, the rest is skipped, so that the envelope's other fields
+/// are still found.
 pub(super) fn read<'a>(
     body: &'a str,
     entries_max: usize,
@@ -121,7 +121,7 @@ impl Text<'_> {
     }
 }
 
-/// A secret is one of these fields, so none of them prints.
+/// Some of these fields are secrets, so none of them is printed.
 impl fmt::Debug for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -184,8 +184,8 @@ impl<'a> Visitor<'a> for EnvelopeVisitor<'_, 'a> {
     }
 }
 
-/// The documentation does not spell the field: `retry_after`, `retryAfter` and `Retry-After` are
-/// all taken.
+/// The documentation does not specify the spelling: `retry_after`, `retryAfter` and `Retry-After`
+/// are all accepted.
 fn is_retry_after(name: &str) -> bool {
     let letters = name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
     letters
@@ -206,7 +206,7 @@ impl<'a> DeserializeSeed<'a> for DataSeed<'_, 'a> {
     }
 }
 
-/// Answers for every JSON value that is not the wished one: says what stands there and reads over
+/// Implements the visitor for every JSON value of an unexpected type: returns its kind and skips
 /// it.
 macro_rules! tolerate {
     ($lifetime:lifetime, $absent:expr, $other:expr $(, $kind:ident)*) => {
@@ -401,7 +401,7 @@ impl<'a> Visitor<'a> for TextsVisitor {
     tolerate!('a, Texts::Absent, Texts::Other, str, map);
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Texts<'a>, A::Error> {
-        // What most keys have.
+        // Enough for most keys.
         let mut texts = Vec::with_capacity(8);
         while let Some(text) = seq.next_element::<Text<'a>>()? {
             if texts.len() == LIST_ENTRIES_MAX {

@@ -1,6 +1,6 @@
-//! One answer's bytes to a page of keys, or to the failure that it describes. Pure.
+//! Parses the bytes of one answer into a page of keys or a failure. Pure.
 //!
-//! The answer is read in one pass: the list item by item, of what is around it only what the
+//! The answer is read in one pass: the list item by item, and around it only the fields that the
 //! definition points at.
 
 use std::fmt;
@@ -26,7 +26,7 @@ use crate::provider::response::{Response, foreign, is_success};
 use crate::provider::{Rules, json_body, secret_fields};
 use crate::secret::Token;
 
-/// Longest value at `error` that is shown where it is no text.
+/// Longest value at `error` that is shown if it is not text.
 const ERROR_BYTES_MAX: usize = 4 * 1024;
 
 /// Fields with these names are secrets unless the definition points at them.
@@ -37,32 +37,32 @@ const SECRET_NAMES: [&str; 6] = ["token", "secret", "key", "password", "value", 
 pub(super) struct Page {
     pub(super) keys: Vec<Key>,
     pub(super) rejects: Rejects,
-    /// Ids of the entries that were left out although they have one.
+    /// Ids of entries that have an id but were rejected.
     pub(super) rejected_ids: Vec<KeyId>,
-    /// How many items the list has; of a nested listing, the outer ones.
+    /// The number of items of the list; of a nested listing, the outer ones.
     pub(super) items: usize,
-    /// How many keys there may be: the items, or the inner ones of a nested listing.
+    /// The number of possible keys: the items, or the inner ones of a nested listing.
     pub(super) entries: usize,
-    /// A number for the ids in their order; `None` where there are none.
+    /// A hash of the ids in their order; `None` if there are none.
     pub(super) ids_hash: Option<u64>,
-    /// The values that the pagination points at, in its order.
+    /// The values that the pagination points at, in the order of its pointers.
     pub(super) paging: Vec<Said>,
     pub(super) support_id: Option<Line>,
 }
 
-/// What stands where the pagination points at.
+/// A value that the pagination points at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// Nothing, null, or an empty text.
+    /// Missing, null, or an empty text.
     Nothing,
     Bool(bool),
-    /// A text, or a whole number as it is written.
+    /// A text, or a whole number in its original spelling.
     Text(String),
     Other,
 }
 
-/// Judges one whole answer, of which `keys_max` keys may be read at `now`. Success takes HTTP 200,
-/// 201 or 202 and a list where the definition has it.
+/// Evaluates one whole answer at `now`, of which at most `keys_max` keys are read. Success requires
+/// HTTP 200, 201 or 202 and a list where the definition expects it.
 pub(super) fn read(
     json_list: &JsonList,
     answer: &Response,
@@ -93,8 +93,8 @@ pub(super) fn read(
     })
 }
 
-/// The secrets of an answer, and the token: fields whose names say so, and that the definition does
-/// not point at.
+/// The token, and the secrets of an answer: fields with the names of secrets that the definition
+/// does not point at.
 fn secrets(json_list: &JsonList, body: &str, token: &Token) -> Secrets {
     let mut secrets = token.secrets(body.len());
     let facts = &json_list.definition().facts;
@@ -113,34 +113,34 @@ fn secrets(json_list: &JsonList, body: &str, token: &Token) -> Secrets {
     secrets
 }
 
-/// What stands where the list should be.
+/// The value at the place of the list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum List {
     #[default]
     Absent,
     Found,
-    /// It has more keys than allowed; the rest was read over.
+    /// It has more keys than allowed; the surplus was skipped.
     TooLong,
     Other,
 }
 
-/// An answer while it is read.
+/// The state of reading an answer.
 struct Reading<'d, 'a> {
     json_list: &'d JsonList,
     cleaner: &'d Cleaner,
     now: DateTime<Utc>,
     keys_max: usize,
-    /// The way to the list; `None` in an answer that has none, because it failed.
+    /// The path to the list; `None` for an error answer, which has none.
     path: Option<&'d [Segment]>,
-    /// What is wanted beside the list, and what was found.
+    /// The pointers to values next to the list, and the values found.
     wanted: Vec<(&'d Pointer, Option<&'a RawValue>)>,
-    /// Where the answer should hold the whole list: whether it says otherwise.
+    /// If the answer should contain the whole list: indications to the contrary.
     hints: Option<PagingHints>,
     list: List,
-    /// A field that matters stands there twice.
+    /// A relevant field occurs twice.
     has_duplicate: bool,
     page: Page,
-    /// How many items of a nested listing have an inner list.
+    /// The number of items of a nested listing that have an inner list.
     inner_lists: usize,
     ids: DefaultHasher,
     inner: Values<'a>,
@@ -157,7 +157,7 @@ impl<'d, 'a> Reading<'d, 'a> {
     ) -> Self {
         let definition = json_list.definition();
         let is_success = is_success(answer.status);
-        // In the order in which `judge` takes them apart.
+        // In the order in which `judge` consumes them.
         let support_id = match &definition.support_id {
             Some(SupportId::At(at)) => Some(at),
             Some(SupportId::Header(_)) | None => None,
@@ -186,7 +186,7 @@ impl<'d, 'a> Reading<'d, 'a> {
         }
     }
 
-    /// Takes the value of a field beside the way to the list, `depth` steps from the outside.
+    /// Handles a field next to the path to the list, `depth` steps from the root.
     fn field(&mut self, name: &str, value: &'a RawValue, depth: usize) {
         let path = self.path.unwrap_or_default();
         if let Some(hints) = &mut self.hints {
@@ -233,7 +233,7 @@ impl<'d, 'a> Reading<'d, 'a> {
         Ok(())
     }
 
-    /// Reads an item with a list of its own.
+    /// Reads an item that contains an inner list.
     fn outer_item(&mut self, item: &'a RawValue, nested: &'d [Segment]) {
         let tree = &self.json_list.plan().outer;
         self.outer.reset(tree.slots);
@@ -249,12 +249,12 @@ impl<'d, 'a> Reading<'d, 'a> {
             Some(list) if list.get().starts_with('[') => {
                 self.inner_lists += 1;
                 let mut reader = serde_json::Deserializer::from_str(list.get());
-                // It was read once already, so that it is JSON.
+                // It was parsed before, so it is valid JSON.
                 let read = reader.deserialize_seq(Items { reading: self });
                 debug_assert!(read.is_ok(), "{read:?}");
             }
             Some(null) if null.get() == "null" => self.inner_lists += 1,
-            // Some leave an empty list out.
+            // Some APIs omit an empty list.
             None => {}
             Some(_) => {
                 self.page.entries += 1;
@@ -301,7 +301,7 @@ impl<'d, 'a> Reading<'d, 'a> {
         }
         let at = &definition.items;
         let no_list = |what: &str| {
-            // Where the answer says what is wrong, it is an error and no new form.
+            // An answer with an error message is an error, not a new format.
             let reason = error.as_ref().map_or(Reason::Schema, |_| Reason::ApiError);
             Err(failure(reason, &format!("{what} at {:?}", at.to_string())))
         };
@@ -336,8 +336,8 @@ impl<'d, 'a> Reading<'d, 'a> {
     }
 }
 
-/// The steps that are left of `pointer` from the value of the field `name`, which is beside the
-/// way `path`, `depth` steps from the outside; `None` where the pointer leads elsewhere.
+/// The remaining steps of `pointer` from the value of the field `name`, which is next to the path
+/// `path`, `depth` steps from the root; `None` if the pointer leads elsewhere.
 fn rest_of<'p>(
     pointer: &'p Pointer,
     path: &[Segment],
@@ -366,7 +366,7 @@ impl Said {
     }
 }
 
-/// A text, or another value as JSON without what may be a secret.
+/// A text, or any other value as JSON without fields that may be secrets.
 fn words(found: &RawValue) -> Option<String> {
     let json = found.get();
     if json == "null" {
@@ -383,7 +383,7 @@ fn words(found: &RawValue) -> Option<String> {
     Some(value.to_string())
 }
 
-/// Takes the fields out whose name says that they are secrets.
+/// Removes fields with the names of secrets.
 fn drop_secrets(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -395,14 +395,14 @@ fn drop_secrets(value: &mut Value) {
     }
 }
 
-/// Reads what is around the list, and the list. Recursion is as deep as `items` has segments.
+/// Reads the list and the fields around it. The recursion is as deep as `items` has segments.
 struct Around<'s, 'd, 'a> {
     reading: &'s mut Reading<'d, 'a>,
     depth: usize,
 }
 
 impl<'d> Around<'_, 'd, '_> {
-    /// Whether the list is here.
+    /// Whether the list is at this position.
     fn is_at_list(&self) -> bool {
         self.reading
             .path
@@ -524,7 +524,7 @@ impl<'a> Visitor<'a> for Around<'_, '_, 'a> {
     }
 }
 
-/// A name that is copied only where it has escapes.
+/// A name that is copied only if it contains escapes.
 #[derive(serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
 

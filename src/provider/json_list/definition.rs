@@ -1,6 +1,7 @@
-//! What a definition says of a provider whose API lists keys as JSON, checked. Pure.
+//! The checked definition of a provider with an API that lists keys as JSON. Pure.
 //!
-//! The configuration reads the text of a definition; what the values may be is decided here.
+//! The configuration module parses the text of a definition; this one decides which values are
+//! valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,23 +17,23 @@ use crate::provider::time_format::TimeFormat;
 pub struct Definition {
     /// Its name, address and authentication. The headers are in `request`.
     pub profile: Profile,
-    /// What is asked.
+    /// The request.
     pub request: RequestTemplate,
     /// The list.
     pub items: Pointer,
-    /// The list inside of each item, where the keys are those of the inner lists.
+    /// The list inside each item, if the keys are the items of inner lists.
     pub nested: Option<Pointer>,
     /// Where the facts about a key are.
     pub facts: FactPlaces,
-    /// Where the id is that the provider's support asks for.
+    /// The location of the id that the provider's support needs.
     pub support_id: Option<SupportId>,
-    /// Where a failed answer says why.
+    /// The location of the message in an error answer.
     pub error: Option<Pointer>,
-    /// How a listing goes on.
+    /// How to request further pages.
     pub pagination: Pagination,
 }
 
-/// A request with parameters that each account fills.
+/// A request with parameters that each account supplies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestTemplate {
     /// The path below the base URL.
@@ -41,7 +42,7 @@ pub struct RequestTemplate {
     pub query: Vec<(String, Template)>,
     /// Further headers.
     pub headers: Vec<(HeaderName, Template)>,
-    /// What parameters are where the account does not say.
+    /// The default values of parameters.
     pub defaults: BTreeMap<String, String>,
 }
 
@@ -54,12 +55,12 @@ pub struct Request {
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Where a fact about a key is.
+/// The location of a fact about a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Whether it is in the outer item of a nested listing.
     pub is_outer: bool,
-    /// The way from the item.
+    /// The path from the item.
     pub pointer: Pointer,
 }
 
@@ -68,65 +69,65 @@ pub struct Place {
 pub struct FactPlaces {
     /// The id.
     pub id: Place,
-    /// What its owner calls it.
+    /// The label that its owner gave it.
     pub label: Option<Place>,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Option<TimePlace>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Option<TimePlace>,
     /// When it was last changed.
     pub updated_at: Option<TimePlace>,
     /// When it was last used.
     pub last_used_at: Option<TimePlace>,
-    /// What it may do.
+    /// What it is allowed to do.
     pub scopes: Option<TextsPlace>,
-    /// From where it may be used.
+    /// Where it may be used from.
     pub ip_allow_list: Option<TextsPlace>,
-    /// What says that somebody has revoked it: each of these alone.
+    /// Conditions for a revoked key: any one of them suffices.
     pub disabled: Vec<Condition>,
 }
 
-/// Where and how a time is written.
+/// The location and the format of a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimePlace {
-    /// Where.
+    /// The location.
     pub place: Place,
-    /// How.
+    /// The format.
     pub format: TimeFormat,
-    /// What stands there for "never".
+    /// The values that mean "never".
     pub never: Vec<Never>,
 }
 
 /// How a provider writes "never".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Never {
-    /// The field is not there.
+    /// The field is missing.
     Absent,
     /// It is null.
     Null,
-    /// It is this text, or the number that is written so.
+    /// It is this text, or a number in this spelling.
     Text(String),
 }
 
-/// Where texts are: in a list, in a string, or as the keys of an object.
+/// The location of texts: in a list, in a string, or as the keys of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextsPlace {
-    /// Where.
+    /// The location.
     pub place: Place,
-    /// What separates them in a string.
+    /// The separator, if the texts are in one string.
     pub split: Option<String>,
 }
 
-/// When a field says that a key is disabled. Never where the field is absent.
+/// A condition under which a key is disabled. Never true if the field is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// Where the field is.
+    /// The location of the field.
     pub place: Place,
-    /// What it must be.
+    /// The test of its value.
     pub test: Test,
 }
 
-/// What a field must be.
+/// The test of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Test {
     /// This value.
@@ -148,7 +149,7 @@ pub enum Scalar {
     Text(String),
 }
 
-/// Where the id is that the provider's support asks for.
+/// The location of the id that the provider's support needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SupportId {
     /// In a header.
@@ -157,17 +158,17 @@ pub enum SupportId {
     At(Pointer),
 }
 
-/// How a listing goes on after its first answer.
+/// How to request the pages after the first answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Pagination {
-    /// Not at all.
+    /// There are none.
     #[default]
     None,
     /// With the `Link` header's `rel="next"`.
     Link,
     /// With a link in the answer.
     NextUrl {
-        /// Where it is.
+        /// Its location.
         at: Pointer,
     },
     /// With numbered pages.
@@ -178,48 +179,49 @@ pub enum Pagination {
         first: u64,
         /// The parameter for the size, and the size.
         size: Option<(String, u64)>,
-        /// What says that a page is the last one.
+        /// How to detect the last page.
         end: PageEnd,
     },
-    /// With a word that the answer gives.
+    /// With a cursor from the answer.
     Cursor {
-        /// Where it is.
+        /// Its location.
         at: Pointer,
         /// The parameter that takes it.
         param: String,
-        /// Where the answer says whether there is more.
+        /// The location of the flag that there are more.
         has_more: Option<Pointer>,
     },
-    /// With the number of entries to leave out.
+    /// With the number of entries to skip.
     Offset {
-        /// The parameter for that.
+        /// The parameter for that number.
         offset_param: String,
         /// The parameter for the size, and the size.
         size: Option<(String, u64)>,
-        /// Where the answer says how many there are.
+        /// The location of the total number of entries.
         total: Option<Pointer>,
     },
 }
 
-/// What says that a numbered page is the last one. Where it is not there, or not said, the first
-/// empty page.
+/// How to detect the last numbered page. If the value is missing, the first empty page is the last
+/// one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PageEnd {
     /// An empty page: a short one proves nothing, because servers cap sizes.
     #[default]
     EmptyPage,
-    /// As many entries as this says were read.
+    /// This many entries were read.
     Total(Pointer),
-    /// The same in a header.
+    /// The same, in a header.
     TotalHeader(HeaderName),
-    /// As many pages as this says were read.
+    /// This many pages were read.
     Pages(Pointer),
 }
 
-/// What is wrong with an account's parameters: the name of one, and why.
+/// An error in an account's parameters: the name of the parameter, and the reason.
 pub type ParamProblem = (String, &'static str);
 
-/// Headers that a definition must not set: the exporter's own limits depend on them, or HTTP does.
+/// Headers that a definition must not set, because the exporter's own limits or HTTP depend on
+/// them.
 const RESERVED_HEADERS: [&str; 14] = [
     "accept-encoding",
     "authorization",
@@ -250,12 +252,12 @@ impl Request {
 }
 
 impl Place {
-    /// Reads a pointer into the item; with `^` in front, into the outer one.
+    /// Parses a pointer into the item; with `^` in front, into the outer one.
     pub fn parse(text: &str) -> Option<Self> {
         Self::read(text, Pointer::parse)
     }
 
-    /// As [`Place::parse`], with a pointer that may have segments `*`.
+    /// As [`Place::parse`], for a pointer that may have segments `*`.
     pub fn parse_many(text: &str) -> Option<Self> {
         Self::read(text, Pointer::parse_many)
     }
@@ -263,14 +265,14 @@ impl Place {
     fn read(text: &str, pointer: fn(&str) -> Option<Pointer>) -> Option<Self> {
         let inner = text.strip_prefix('^');
         let pointer = pointer(inner.unwrap_or(text))?;
-        // The item itself is no fact.
+        // The item itself is not a fact.
         let is_outer = inner.is_some();
         (!pointer.segments().is_empty()).then_some(Self { is_outer, pointer })
     }
 }
 
 impl FactPlaces {
-    /// All places, each with the option that names it.
+    /// All locations, each with the name of its option.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, &Place)> {
         let times = [
             ("expires_at", &self.expires_at),
@@ -299,7 +301,7 @@ impl FactPlaces {
 }
 
 impl Pagination {
-    /// The pointers into the answer around the list, each with the option that names it.
+    /// The pointers into the answer around the list, each with the name of its option.
     pub fn pointers(&self) -> Vec<(&'static str, &Pointer)> {
         match self {
             Self::None | Self::Link => Vec::new(),
@@ -340,14 +342,14 @@ impl Pagination {
 }
 
 impl RequestTemplate {
-    /// The names that an account may or must fill.
+    /// The names of the parameters that an account may or must set.
     pub fn params(&self) -> BTreeSet<&str> {
         let query = self.query.iter().flat_map(|(_, value)| value.params());
         let headers = self.headers.iter().flat_map(|(_, value)| value.params());
         self.path.params().chain(query).chain(headers).collect()
     }
 
-    /// The request of an account with these parameters, or all that is wrong with them.
+    /// The request of an account with these parameters, or all errors in them.
     pub fn fill(&self, given: &BTreeMap<String, String>) -> Result<Request, Vec<ParamProblem>> {
         let known = self.params();
         let mut values = self.defaults.clone();
@@ -372,7 +374,7 @@ impl RequestTemplate {
         }
         let fill = |template: &Template| template.fill(&values).unwrap_or_default();
         let mut path = fill(&self.path);
-        // Whatever resolves a URL would take these for the folder and the one above it.
+        // In a URL, these mean the current and the parent directory.
         if path.split('/').any(|segment| matches!(segment, "." | "..")) {
             let first = self.path.params().next().unwrap_or_default();
             return Err(vec![(first.to_owned(), "must not be \".\" or \"..\"")]);
@@ -385,7 +387,7 @@ impl RequestTemplate {
             path.push_str(&value.fill_query(&values).unwrap_or_default());
         }
         let headers = self.headers.iter().filter_map(|(name, value)| {
-            // The definition was checked, and encoding adds nothing that a header cannot hold.
+            // The definition was checked, and encoding adds nothing that is invalid in a header.
             Some((name.clone(), HeaderValue::from_str(&fill(value)).ok()?))
         });
         Ok(Request {
@@ -395,13 +397,13 @@ impl RequestTemplate {
     }
 }
 
-/// Reads the name of a header that a definition may set.
+/// Parses the name of a header that a definition may set.
 pub fn header_name(text: &str) -> Option<HeaderName> {
     let name = HeaderName::try_from(text).ok()?;
     (!RESERVED_HEADERS.contains(&name.as_str())).then_some(name)
 }
 
-/// Reads the value of a header: printable ASCII.
+/// Parses the value of a header: printable ASCII.
 pub fn header_value(text: &str) -> Option<Template> {
     let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let is_trimmed = text.trim() == text && !text.is_empty();
@@ -411,7 +413,7 @@ pub fn header_value(text: &str) -> Option<Template> {
 /// Longest path, header or parameter of a definition.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
-/// Reads the path of a request, without its query.
+/// Parses the path of a request, without its query.
 pub fn path(text: &str) -> Option<Template> {
     let is_plain =
         |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$'()*+,;=:@%&{}".contains(&byte);
@@ -426,7 +428,7 @@ pub fn path(text: &str) -> Option<Template> {
     is_path.then(|| Template::parse(text))?
 }
 
-/// Reads the name of a query parameter; it is sent percent-encoded.
+/// Parses the name of a query parameter; it is sent percent-encoded.
 pub fn param(text: &str) -> Option<String> {
     let is_short = (1..=64).contains(&text.len());
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());

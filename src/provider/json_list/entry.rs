@@ -1,7 +1,7 @@
-//! Reads the wanted fields of an item in one pass, and nothing else of it. Pure.
+//! Reads only the wanted fields of an item, in one pass. Pure.
 //!
-//! A field of another shape than the definition has it is noted as [`Captured::Other`] and read
-//! over. What the definition does not point at is never copied: it may be a secret.
+//! A field with an unexpected type becomes [`Captured::Other`] and is skipped. Fields that the
+//! definition does not point at are never copied: they may be secrets.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,14 +10,13 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use crate::provider::json_list::plan::Node;
 
-/// Most scopes, and most allow list entries, that one key may have: it keeps one hostile key from
-/// filling memory.
+/// Most scopes, and most allow list entries, per key: prevents one hostile key from filling memory.
 const TEXTS_MAX: usize = 10_000;
 
 /// A value that was read.
 #[derive(Default)]
 pub(super) enum Captured<'a> {
-    /// The field is not there.
+    /// The field is missing.
     #[default]
     Absent,
     Null,
@@ -25,14 +24,14 @@ pub(super) enum Captured<'a> {
     Integer(i128),
     Float(f64),
     Text(Cow<'a, str>),
-    /// The elements of a list, `None` where one is not text; or the keys of an object.
+    /// The elements of a list, `None` for one that is not text; or the keys of an object.
     Texts(Vec<Option<Cow<'a, str>>>),
-    /// A list or an object where none is wanted, or anything on the way to the field that leads
-    /// nowhere.
+    /// A list or an object where a scalar is expected, or a value on the path to the field that is
+    /// neither.
     Other,
 }
 
-/// A field may be a secret that the definition points at by mistake, so none of them prints.
+/// A field may be a secret that the definition points at by mistake, so none of them is printed.
 impl fmt::Debug for Captured<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Captured(…)")
@@ -43,12 +42,12 @@ impl fmt::Debug for Captured<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Values<'a> {
     captured: Vec<Captured<'a>>,
-    /// It is neither object nor list, or a field is there twice.
+    /// It is neither object nor list, or a field occurs twice.
     pub(super) is_misshapen: bool,
 }
 
 impl<'a> Values<'a> {
-    /// Forgets the last item.
+    /// Clears the values of the last item.
     pub(super) fn reset(&mut self, slots: usize) {
         self.captured.clear();
         self.captured.resize_with(slots, Captured::default);
@@ -90,7 +89,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Reads a value into the slots of `node` and of what is below it.
+/// Reads a value into the slots of `node` and of the nodes below it.
 pub(super) struct Walk<'s, 'a> {
     pub(super) node: &'s Node,
     pub(super) values: &'s mut Values<'a>,
@@ -127,7 +126,7 @@ impl<'s, 'a> Walk<'s, 'a> {
 
     fn scalar(mut self, value: Captured<'a>) {
         self.values.is_misshapen |= self.is_item;
-        // Null on the way to a field is how some say that there is none.
+        // Null on the path to a field is a common way to say that the field is missing.
         if !matches!(value, Captured::Null) {
             let node = self.node;
             self.lead_nowhere(|f| node.each_slot_below(f));
@@ -135,7 +134,7 @@ impl<'s, 'a> Walk<'s, 'a> {
         self.put(value);
     }
 
-    /// Notes that wanted fields cannot be there: those whose slots `each` names.
+    /// Marks wanted fields as unreachable: those with the slots that `each` names.
     fn lead_nowhere(&mut self, each: impl FnOnce(&mut dyn FnMut(usize))) {
         let (values, is_one_of_many) = (&mut *self.values, self.is_one_of_many);
         each(&mut |slot| values.put(slot, Captured::Other, is_one_of_many));
@@ -195,7 +194,7 @@ impl<'a> Visitor<'a> for Walk<'_, 'a> {
     fn visit_seq<A: SeqAccess<'a>>(mut self, mut seq: A) -> Result<(), A::Error> {
         let node = self.node;
         if let Some(every) = node.every.as_deref().or(node.element.as_deref()) {
-            // An empty list is a list.
+            // An empty list counts as a list of texts.
             let is_texts = node.every.is_none();
             self.put(if is_texts {
                 Captured::Texts(Vec::new())
@@ -258,10 +257,10 @@ impl<'a> Visitor<'a> for Walk<'_, 'a> {
     }
 }
 
-/// Reads a field's name: which of the node's children it is.
+/// Reads a field's name and finds the matching child of the node.
 struct Name<'s, 'k, 'a> {
     node: &'s Node,
-    /// Takes the name, where names are wanted.
+    /// Collects the names, if they are wanted.
     keys: Option<&'k mut Vec<Option<Cow<'a, str>>>>,
 }
 

@@ -1,4 +1,4 @@
-//! The values read of an item to a key. Pure.
+//! Turns the values of an item into a key. Pure.
 
 use std::borrow::Cow;
 
@@ -17,20 +17,20 @@ use crate::provider::json_list::plan::Slot;
 #[derive(Clone, Copy)]
 pub(super) struct Item<'s, 'a> {
     pub(super) json_list: &'s JsonList,
-    /// Of the item, or of the inner item of a nested list.
+    /// The values of the item, or of the inner item of a nested list.
     pub(super) inner: &'s Values<'a>,
-    /// Of the outer item of a nested list.
+    /// The values of the outer item of a nested list.
     pub(super) outer: &'s Values<'a>,
     pub(super) cleaner: &'s Cleaner,
 }
 
-/// The texts of a field, `None` in the place of each that is none.
+/// The texts of a field, `None` for each element that is not text.
 type Texts<'s> = Vec<Option<&'s str>>;
 
-/// A field has no texts that can be read.
+/// The texts of a field cannot be read.
 struct Unreadable;
 
-/// What a field with a time says.
+/// The value of a field with a time.
 enum Time {
     Never,
     At(DateTime<Utc>),
@@ -115,7 +115,7 @@ impl<'s, 'a> Item<'s, 'a> {
         })
     }
 
-    /// The item's id, where it has one that can be shown.
+    /// The item's id, if it has one that can be shown.
     pub(super) fn id(self) -> Option<KeyId> {
         let text = match self.get(self.json_list.plan().id) {
             Captured::Text(text) => Cow::Borrowed(&**text),
@@ -158,7 +158,7 @@ impl<'s, 'a> Item<'s, 'a> {
         place.format.parse(&text).map_or(Time::Unknown, Time::At)
     }
 
-    /// The texts, where the definition has them.
+    /// The texts, if the definition has them.
     fn wanted_texts(
         self,
         slot: Option<Slot>,
@@ -197,7 +197,7 @@ impl<'s, 'a> Item<'s, 'a> {
         }
     }
 
-    /// Scopes are words that a program compares, so one that is not text makes all unreadable.
+    /// Scopes are identifiers that programs compare, so one that is not text makes all unreadable.
     fn scopes(self, texts: &[Option<&'s str>]) -> Result<Scopes, Unreadable> {
         let mut names = Vec::with_capacity(texts.len());
         for text in texts {
@@ -232,7 +232,7 @@ impl Time {
 }
 
 impl Captured<'_> {
-    /// A text, or a number as it is written.
+    /// A text, or a number in its original spelling.
     fn written(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Text(text) => Some(Cow::Borrowed(text)),

@@ -1,4 +1,4 @@
-//! What to ask for after each page, and when all of them were read. Pure.
+//! What to request after each page, and when the listing is complete. Pure.
 
 use std::collections::HashSet;
 
@@ -10,13 +10,13 @@ use crate::provider::json_list::definition::{PageEnd, Pagination};
 use crate::provider::json_list::template::percent_encoded;
 use crate::provider::paging_hints::PagingHints;
 
-/// Longest link or cursor, in bytes: what servers take as a request line.
+/// Longest link or cursor, in bytes: the usual limit of servers for a request line.
 const LINK_BYTES_MAX: usize = 8 * 1024;
 
-/// What comes after a page.
+/// The step after a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Nothing: it was the last one.
+    /// None: it was the last page.
     Done,
     /// The same request with these query parameters.
     Get(String),
@@ -24,17 +24,17 @@ pub(super) enum Step {
     Follow(String),
 }
 
-/// Why a page cannot be followed by another.
+/// Why no further page can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     /// The pages cannot all be read.
     Incomplete(String),
-    /// There are fewer keys than at the page before: what followed a deleted key may have
-    /// moved to a page that was read already.
+    /// There are fewer keys than at the previous page: keys behind a deleted one may have moved to
+    /// a page that was read already.
     Changed,
 }
 
-/// The pages of one listing while they are read.
+/// The state of reading the pages of one listing.
 #[derive(Debug)]
 pub(super) struct Pages<'d> {
     pagination: &'d Pagination,
@@ -42,9 +42,9 @@ pub(super) struct Pages<'d> {
     max: usize,
     /// Requests answered.
     read: usize,
-    /// Items of all pages, with those that two pages have.
+    /// Items of all pages; items on two pages count twice.
     items: u64,
-    /// The total that the last page named.
+    /// The total that the last page reported.
     total: Option<u64>,
     seen_ids: HashSet<u64>,
     seen_cursors: HashSet<String>,
@@ -74,11 +74,11 @@ impl<'d> Pages<'d> {
         }
     }
 
-    /// What comes after `page`.
+    /// The step after `page`.
     pub(super) fn after(&mut self, page: &Page, headers: &HeaderMap) -> Result<Step, Stop> {
         self.read += 1;
         self.items += page.items as u64;
-        // One request more may find the empty page that proves the end.
+        // One more request may find the empty page that proves the end.
         if self.read > self.max && page.items > 0 {
             return Err(self.too_many());
         }
@@ -94,7 +94,7 @@ impl<'d> Pages<'d> {
         Ok(step)
     }
 
-    /// What comes next, and whether the answer says that there is something.
+    /// The next step, and whether the answer indicates that there is more.
     fn step(&mut self, page: &Page, headers: &HeaderMap) -> Result<(Step, bool), Stop> {
         let mut said = page.paging.iter();
         let mut said = || said.next().unwrap_or(&Said::Nothing);
@@ -102,7 +102,7 @@ impl<'d> Pages<'d> {
             Pagination::None => Ok((Step::Done, true)),
             Pagination::Link => {
                 let Some(next) = next_link(headers) else {
-                    // Something on the way may have dropped the header.
+                    // A proxy may have dropped the header.
                     let mut hints = PagingHints::default();
                     hints.headers(headers);
                     let items = usize::try_from(self.items).unwrap_or(usize::MAX);
@@ -182,7 +182,7 @@ impl<'d> Pages<'d> {
         }
     }
 
-    /// After a page of an answer that may say how many items there are.
+    /// The step after a page of an answer that may report the total number of items.
     fn counted(&mut self, page: &Page, total: Option<u64>) -> Result<(Step, bool), Stop> {
         let before = std::mem::replace(&mut self.total, total);
         if let (Some(before), Some(total)) = (before, total)
@@ -194,7 +194,7 @@ impl<'d> Pages<'d> {
         self.numbered_step(page, left)
     }
 
-    /// After a page, where `left` says how many more items or pages there are.
+    /// The step after a page; `left` is the number of remaining items or pages, if known.
     fn numbered_step(&self, page: &Page, left: Option<u64>) -> Result<(Step, bool), Stop> {
         match (left, page.items) {
             (Some(0), _) | (None, 0) => Ok((Step::Done, true)),
@@ -246,7 +246,7 @@ fn short(text: String, what: &str) -> Result<String, Stop> {
     Ok(text)
 }
 
-/// How many, where that is said readably.
+/// The number, if it is readable.
 fn number(said: &Said) -> Option<u64> {
     match said {
         Said::Text(text) => text.parse().ok(),
@@ -290,7 +290,7 @@ fn is_next(params: &str) -> bool {
     false
 }
 
-/// What is before the first separator outside of quotes, and what is behind it.
+/// The text before the first separator outside quotes, and the text after it.
 fn split_unquoted(text: &str, separator: u8) -> (&str, &str) {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, byte) in text.bytes().enumerate() {

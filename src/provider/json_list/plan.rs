@@ -4,7 +4,7 @@
 use crate::provider::json_list::definition::{Definition, Place, TextsPlace, TimePlace};
 use crate::provider::json_list::pointer::{Segment, index};
 
-/// What is read of an item, and into which slots.
+/// The fields to read from an item, and their slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// The item, or the inner item of a nested list.
@@ -23,7 +23,7 @@ pub(super) struct Plan {
     pub(super) disabled: Vec<Slot>,
 }
 
-/// Where a value that was read is kept.
+/// Where a value is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) is_outer: bool,
@@ -34,20 +34,21 @@ pub(super) struct Slot {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tree {
     pub(super) root: Node,
-    /// How many slots it fills.
+    /// The number of slots that it fills.
     pub(super) slots: usize,
 }
 
-/// A value that is read, or on the way to some.
+/// A value to read, or one on the path to others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Node {
-    /// Where its own value is kept, where it is wanted.
+    /// The slot of its own value, if it is wanted.
     pub(super) slot: Option<usize>,
-    /// Set where the value is a list of texts, or the keys of an object: what each element is.
+    /// Set if the value is a list of texts, or an object with texts as keys: the type of each
+    /// element.
     pub(super) element: Option<Box<Node>>,
-    /// What is read of every element.
+    /// What to read from every element.
     pub(super) every: Option<Box<Node>>,
-    /// What is read of single ones.
+    /// What to read from single elements.
     pub(super) children: Vec<Child>,
 }
 
@@ -55,7 +56,7 @@ pub(super) struct Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Child {
     pub(super) name: Box<str>,
-    /// The name as the number of an element.
+    /// The name as an index of a list.
     pub(super) index: Option<usize>,
     pub(super) node: Node,
 }
@@ -109,7 +110,7 @@ impl Plan {
 }
 
 impl Node {
-    /// The slot of the value that these steps lead to; a new one unless it has one.
+    /// The slot of the value at the end of these steps; a new one if it has none.
     fn insert(&mut self, segments: &[Segment], is_texts: bool, slots: &mut usize) -> usize {
         match segments.split_first() {
             None => {

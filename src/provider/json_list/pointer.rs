@@ -1,4 +1,5 @@
-//! Where a value is in an answer: JSON pointers (RFC 6901), with `*` for every element. Pure.
+//! The location of a value in an answer: JSON pointers (RFC 6901), with `*` for every element.
+//! Pure.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,22 +7,22 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
-/// Longest pointer, in bytes, and most segments: far more than any API nests.
+/// Longest pointer, in bytes, and most segments: far more than the nesting of any API.
 const BYTES_MAX: usize = 255;
 const SEGMENTS_MAX: usize = 16;
 
-/// What a pointer looks like, for people.
+/// The expected format of a pointer, for messages.
 pub const WANTED: &str = "a JSON pointer such as \"/data/id\" (RFC 6901)";
 
-/// As [`WANTED`], where `*` may be used.
+/// As [`WANTED`], if `*` is allowed.
 pub const WANTED_MANY: &str =
     "a JSON pointer such as \"/scopes\" or \"/policies/*/name\" (RFC 6901; * is every element)";
 
-/// The way to a value, from the outside in.
+/// The path to a value, from the root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pointer(Box<[Segment]>);
 
-/// One step of the way.
+/// One step of the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
     /// Into the field of this name, or the element of this number.
@@ -31,12 +32,12 @@ pub enum Segment {
 }
 
 impl Pointer {
-    /// Reads a pointer to one value; `None` where the text is none.
+    /// Parses a pointer to one value; `None` if the text is not valid.
     pub fn parse(text: &str) -> Option<Self> {
         Self::parse_many(text).filter(|pointer| !pointer.0.contains(&Segment::Every))
     }
 
-    /// Reads a pointer that may have segments `*`.
+    /// Parses a pointer that may have segments `*`.
     pub fn parse_many(text: &str) -> Option<Self> {
         if text.len() > BYTES_MAX || text.chars().any(char::is_control) {
             return None;
@@ -56,7 +57,7 @@ impl Pointer {
         &self.0
     }
 
-    /// Whether the value that it points to is, or is inside of, the one that `other` points to.
+    /// Whether its value is the one that `other` points to, or is inside it.
     pub fn is_within(&self, other: &Self) -> bool {
         self.0.starts_with(&other.0)
     }
@@ -83,15 +84,15 @@ fn segment(text: &str) -> Option<Segment> {
     is_valid.then(|| Segment::Name(name.into()))
 }
 
-/// The number that a segment is for a list: digits without a leading zero.
+/// The list index that a segment means: digits without a leading zero.
 pub(super) fn index(segment: &str) -> Option<usize> {
     let is_number = segment.bytes().all(|byte| byte.is_ascii_digit());
     let has_zeros = segment.len() > 1 && segment.starts_with('0');
     (is_number && !has_zeros).then(|| segment.parse().ok())?
 }
 
-/// The value that these steps lead to from `json`. Each step scans what it steps into, so this is
-/// for small values.
+/// The value at the end of these steps from `json`. Each step scans the value that it enters, so
+/// this is for small values.
 pub(super) fn find<'a>(json: &'a RawValue, segments: &[Segment]) -> Option<&'a RawValue> {
     let Some((segment, rest)) = segments.split_first() else {
         return Some(json);

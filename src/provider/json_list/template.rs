@@ -1,9 +1,9 @@
-//! Text with `{name}` in the place of an account's values. Pure.
+//! Text with `{name}` as a placeholder for an account's values. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Text whose parts in braces each account fills.
+/// Text with placeholders in braces that each account fills.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
@@ -14,7 +14,7 @@ enum Part {
 }
 
 impl Template {
-    /// Reads a text; `None` where a brace has no partner or its name is none.
+    /// Parses a text; `None` if a brace is unbalanced or a name is not valid.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -48,7 +48,7 @@ impl Template {
         self.filled(values, str::to_owned)
     }
 
-    /// The same with the text around them encoded too, for the value of a query parameter.
+    /// The same, with the text around the values encoded too, for the value of a query parameter.
     pub fn fill_query(&self, values: &BTreeMap<String, String>) -> Option<String> {
         self.filled(values, percent_encoded)
     }
@@ -67,13 +67,13 @@ impl Template {
     }
 }
 
-/// Whether `name` can stand in braces.
+/// Whether `name` is valid in braces.
 pub fn is_param_name(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     !name.is_empty() && name.len() <= 64 && name.bytes().all(is_plain)
 }
 
-/// `text` with everything encoded but the characters that RFC 3986 calls unreserved.
+/// `text` with all characters encoded except those that RFC 3986 calls unreserved.
 pub fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! One account's lister against an API on loopback, with a provider that only the tests have.
+//! One account's lister against an API on loopback, with a provider that exists only in the tests.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,8 +35,8 @@ fn settings(base_url: &str) -> ListerSettings {
     }
 }
 
-/// A second provider, as far from the first as can be: a key is a line, and a page names the next
-/// one in its first line.
+/// A second provider, as different from the first as possible: each key is a line, and the first
+/// line of a page names the next page.
 async fn list_lines(session: &mut Session, rules: &Rules<'_>) -> Result<Listed, Failure> {
     let mut keys = Vec::new();
     let mut link = Some("/lines?page=1".to_owned());
@@ -73,19 +73,19 @@ async fn list_lines(session: &mut Session, rules: &Rules<'_>) -> Result<Listed, 
     Err(Failure::new(Reason::Incomplete, "too many pages"))
 }
 
-/// What the API does with one request.
+/// The API's reaction to one request.
 #[derive(Clone, Copy)]
 enum Act {
     Page(&'static str),
-    /// The same, and the connection closes after it.
+    /// The same, and then the connection closes.
     Last(&'static str),
     Fail,
     Hang,
 }
 use Act::{Fail, Hang, Last, Page};
 
-/// Lists from an API that does `script` one after the other. Returns the ids or the reason, and how
-/// many connections and requests that took.
+/// Lists from an API that follows `script`. Returns the ids or the reason, and the number of
+/// connections and requests.
 async fn poll(
     script: &'static [Act],
     deadline: Duration,

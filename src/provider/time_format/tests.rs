@@ -1,4 +1,4 @@
-//! Times in each format, and what is none.
+//! Valid and invalid times in each format.
 
 use super::TimeFormat::{NaiveUtc, Rfc3339, Unix, UnixMs};
 use super::*;
@@ -32,7 +32,7 @@ fn all_forms_that_can_mean_one_moment_only_are_read() {
         ("9999-12-31 23:59:59", 253_402_300_799, 0),
         ("2038-01-19 03:14:08", 2_147_483_648, 0),
         ("2024-02-29 00:00:00", 1_709_164_800, 0),
-        // Other ways of writing the first one.
+        // The first time in other spellings.
         ("2026-05-30T20:23:16", 1_780_172_596, 0),
         ("2026-05-30 20:23:16Z", 1_780_172_596, 0),
         ("2026-05-30 20:23:16 Z", 1_780_172_596, 0),
@@ -75,7 +75,7 @@ fn fault_d4_a_leap_second_is_the_second_after_it_and_only_where_one_can_be() {
     }
 }
 
-/// In no format a time.
+/// Not a time in any format.
 const NO_TIMES: [&str; 40] = [
     "",
     " ",

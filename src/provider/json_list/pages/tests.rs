@@ -1,4 +1,4 @@
-//! The pages of listings, one after the other, without an API.
+//! The pages of listings, in sequence, without an API.
 
 use http::HeaderValue;
 
@@ -9,7 +9,7 @@ fn at(pointer: &str) -> Pointer {
     Pointer::parse(pointer).unwrap()
 }
 
-/// A page of `items` items whose ids make this number, with what is where the pagination points.
+/// A page of `items` items with this hash of ids, and the values that the pagination points at.
 fn page(items: usize, ids: u64, said: &[&str]) -> Page {
     let said = said.iter().map(|json| match *json {
         "" => Said::Nothing,
@@ -52,7 +52,7 @@ fn by_cursor(has_more: Option<Pointer>) -> Pagination {
     }
 }
 
-/// What follows these pages, as words.
+/// The step after each of these pages, as text.
 fn steps(pagination: &Pagination, pages_max: usize, pages: &[Page]) -> Vec<String> {
     let mut state = Pages::new(pagination, pages_max);
     let mut steps = vec![state.first()];
@@ -85,7 +85,7 @@ fn numbered_pages_end_where_the_answer_says_so_and_else_with_an_empty_one() {
             vec![one, two, "done"],
         ),
         (
-            // One was made meanwhile.
+            // A key was created in the meantime.
             PageEnd::Total(at("/total")),
             vec![page(2, 1, &["3"]), page(1, 2, &["4"]), page(1, 3, &["4"])],
             vec![one, two, three, "done"],
@@ -105,7 +105,7 @@ fn numbered_pages_end_where_the_answer_says_so_and_else_with_an_empty_one() {
             ],
         ),
         (
-            // Some leave the total out where counting is expensive.
+            // Some APIs omit the total if counting is expensive.
             PageEnd::Total(at("/total")),
             vec![page(2, 1, &[""]), page(2, 2, &["{}"]), page(0, 0, &[""])],
             vec![one, two, three, "done"],
@@ -206,15 +206,15 @@ fn pages_that_repeat_or_never_end_are_refused() {
     let endless: Vec<Page> = (1..5).map(|ids| page(2, ids, &["/next"])).collect();
     let too_many = "incomplete: there are more pages than poll.max_pages (2)";
     let link = Pagination::NextUrl { at: at("/next") };
-    // The second page says that there is a third.
+    // The second page indicates that there is a third.
     assert_eq!(steps(&link, 2, &endless)[2], too_many);
-    // Nothing says so here, and the third one may be empty.
+    // Nothing indicates that here, and the third page may be empty.
     let by_number = by_page(PageEnd::EmptyPage);
     let found = steps(&by_number, 2, &endless[..3]);
     assert_eq!(found[2..], ["page=3&per_page=2", too_many]);
     let whole = [page(2, 1, &[]), page(2, 2, &[]), page(0, 0, &[])];
     assert_eq!(steps(&by_number, 2, &whole)[3], "done");
-    // Empty pages that promise more end too.
+    // Empty pages that promise more come to an end too.
     let empty: Vec<Page> = (0..3).map(|_| page(0, 0, &["/next"])).collect();
     assert_eq!(steps(&link, 2, &empty)[2], too_many);
 }
