@@ -1,7 +1,7 @@
-//! What the exporter knows: facts about keys, and how knowledge changes. Pure: no I/O, no clock, no
+//! Domain model: facts about keys and how the known state changes. Pure: no I/O, no clock, no
 //! logging.
 //!
-//! Nothing here knows a provider's JSON, a metric's name or a socket.
+//! Nothing here depends on a provider's JSON, a metric name or a socket.
 
 pub mod account_state;
 pub mod allow_list;

@@ -1,9 +1,9 @@
-//! Turns events into log lines and counters. Other modules decide what is a fact; only this one
-//! decides which facts are worth a line, and how the line reads.
+//! Turns events into log lines and counters. Other modules determine the facts; only this one
+//! decides which facts are logged, and how.
 //!
 //! The counters of an account's polls, failures and changes are part of its state, which counts
-//! them in the transition that yields the events. The counters of everything else are increased
-//! here, beside the line.
+//! them in the transition that yields the events. All other counters are increased here, together
+//! with the log line.
 
 mod account_log;
 mod config_log;

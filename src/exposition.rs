@@ -1,11 +1,11 @@
-//! Turns states into the text that scrapers read. Pure but for [`cache`]: (states, now) in, bytes
-//! out.
+//! Renders states as the text that scrapers read. Pure except for [`cache`]: (states, now) in,
+//! bytes out.
 //!
-//! The samples of a family are adjacent, whatever the number of accounts, so the text is kept
-//! family by family ([`column`]), in compressed chunks of some accounts or of a part of the keys of
-//! one. A change of one account renders the text of that account and compresses the chunks that
-//! differ then. A scrape lists the chunks, adds what depends on the clock as of this second
-//! (`clock_text`) and the process' own metrics, and copies nothing else.
+//! The samples of a family are adjacent, whatever the number of accounts, so the text is stored
+//! family by family ([`column`]), in compressed chunks of some accounts or of a part of one
+//! account's keys. A change of one account renders the text of that account and compresses only the
+//! chunks that differ afterwards. A scrape lists the chunks, adds the clock-dependent text for the
+//! current second (`clock_text`) and the process' own metrics, and copies nothing else.
 
 mod account_text;
 mod budget;

@@ -1,4 +1,4 @@
-//! Logs which entries of the inventory match no key of any account, when that changes. A matter of
+//! Logs which entries of the inventory match no key of any account, when that changes. Considers
 //! all accounts together, because an entry may be meant for any of them.
 
 use std::collections::{HashMap, HashSet};
@@ -15,13 +15,14 @@ use crate::domain::listing::Listing;
 use crate::domain::text::join_truncated;
 use crate::state_store::{AccountId, Changes, Replaced, StateStore, Subscription};
 
-/// What is known of the use of the inventory.
+/// The known usage of the inventory.
 #[derive(Debug)]
 struct Watch {
     accounts: Arc<[AccountId]>,
     rules: Arc<AssessmentRules>,
     usage: InventoryUsage<AccountId>,
-    /// The listings that have been compared with the inventory. Not kept alive for that.
+    /// The listings that have been compared with the inventory. Weak references do not keep them
+    /// alive.
     listings: HashMap<AccountId, Weak<Listing>>,
     /// The patterns that were last logged.
     logged: Vec<Box<str>>,
@@ -58,7 +59,7 @@ pub async fn run(store: Arc<StateStore>, stop: CancellationToken) {
             });
             match compared.await {
                 Ok(compared) => watch = compared,
-                // A panic is in the log. Starts again with all accounts.
+                // A panic is already logged. Restarts with all accounts.
                 Err(_panicked) => {
                     (subscription, watch) = (store.subscribe(), Watch::default());
                     continue;
@@ -85,7 +86,7 @@ fn log(unused: &[Box<str>]) {
 }
 
 impl Watch {
-    /// Takes in what changed; the accounts whose listing has to be compared with the inventory.
+    /// Applies changes, and returns the accounts with a listing to compare with the inventory.
     fn new_listings(
         &mut self,
         changes: Changes,
@@ -125,8 +126,8 @@ impl Watch {
         }
     }
 
-    /// The patterns that match nothing, where they are others than before; `None` too while an
-    /// account has no listing.
+    /// The patterns that match no key, if they differ from before; also `None` while an account has
+    /// no listing.
     fn news(&mut self) -> Option<Vec<Box<str>>> {
         if self.accounts.is_empty() || self.usage.accounts() < self.accounts.len() {
             return None;
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(news(), none, "nothing new");
         store.publish(b, state("b", Some(&["w"])));
         assert_eq!(news().unwrap(), ["y", "z"]);
-        // Another inventory is compared with every account.
+        // A changed inventory is compared with every account.
         let keep = |id| AccountUpdate::Keep(id);
         store.replace_accounts(vec![keep(a), keep(b)], settings(&["x", "w"]));
         assert_eq!(news().unwrap(), Vec::<String>::new());

@@ -1,8 +1,9 @@
-//! What is known of all accounts: one immutable state each, replaced whole by its poller, read by
+//! The states of all accounts: each is immutable, replaced as a whole by its poller, and read by
 //! everything that shows or saves states.
 //!
-//! Publishing a state costs work for that account alone: the lock is held for a pointer swap, and
-//! nothing is rendered. Consumers subscribe and ask which accounts changed since they last asked.
+//! Publishing a state costs work for that account only: the lock is held for a pointer swap, and
+//! nothing is rendered. Consumers subscribe and query which accounts changed since their last
+//! query.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use crate::domain::account_state::AccountState;
 use crate::domain::assessment::AssessmentRules;
 use crate::domain::view::ViewSettings;
 
-/// Identifies one account for as long as the process runs. Not reused when the account is removed.
+/// Identifies one account for the lifetime of the process. Not reused when the account is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(u64);
 
@@ -22,64 +23,64 @@ pub struct AccountId(u64);
 #[derive(Debug)]
 pub struct StateStore {
     current: Mutex<Current>,
-    /// The version of what is in `current`.
+    /// The version of `current`.
     version: watch::Sender<u64>,
     next_id: AtomicU64,
 }
 
-/// What one account becomes when the accounts are replaced.
+/// How one account is updated when the accounts are replaced.
 #[derive(Debug)]
 pub enum AccountUpdate {
-    /// A known account stays as it is.
+    /// An existing account keeps its state.
     Keep(AccountId),
-    /// An account, new or not, has this state.
+    /// An account, existing or new, gets this state.
     Set(AccountId, Arc<AccountState>),
 }
 
-/// All states at one moment, in the order of the configuration.
+/// All states at one point in time, in the order of the configuration.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// How they are to be shown.
+    /// The settings for showing them.
     pub settings: ViewSettings,
     /// Each account with its state.
     pub accounts: Vec<(AccountId, Arc<AccountState>)>,
 }
 
-/// Sums over all accounts, kept up to date with each change.
+/// Totals over all accounts, updated with each change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// How many accounts there are.
+    /// The number of accounts.
     pub accounts: usize,
     /// Accounts that have finished a poll, or have a saved listing.
     pub ready: usize,
-    /// Accounts whose last poll failed.
+    /// Accounts with a failed last poll.
     pub failing: usize,
-    /// Keys of all listings held.
+    /// Keys in all held listings.
     pub keys: usize,
 }
 
-/// What changed since a subscriber last asked, as of one moment.
+/// The changes since the last query of a subscriber, as of one point in time.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Set at first, and where the list of accounts or the settings were replaced since.
+    /// Set at first, and if the list of accounts or the settings were replaced since.
     pub replaced: Option<Replaced>,
-    /// The accounts that have another state, with their latest one. No account is in it twice.
+    /// The accounts with a changed state, with the latest one. No account appears twice.
     pub states: Vec<(AccountId, Arc<AccountState>)>,
-    /// The version of the store that this leads to.
+    /// The version of the store after these changes.
     pub version: u64,
 }
 
-/// The accounts that there are, and how they are to be shown.
+/// The current accounts, and the settings for showing them.
 #[derive(Clone, Debug)]
 pub struct Replaced {
     /// In the order of the configuration.
     pub order: Arc<[AccountId]>,
-    /// How they are to be shown.
+    /// The settings for showing them.
     pub settings: ViewSettings,
 }
 
-/// Follows the changes of a store. Costs the store nothing: a subscriber remembers up to which
-/// version it has read.
+/// Follows the changes of a store. Subscribers add no cost to the store: each remembers the version
+/// up to which it has read.
 #[derive(Debug)]
 pub struct Subscription {
     store: Arc<StateStore>,
@@ -90,13 +91,13 @@ pub struct Subscription {
 #[derive(Debug)]
 struct Current {
     settings: ViewSettings,
-    /// Raised by each change.
+    /// Increased by each change.
     version: u64,
     /// The version in which the list of accounts or the settings last changed.
     replaced_in: u64,
     order: Arc<[AccountId]>,
     slots: HashMap<AccountId, Slot>,
-    /// The version in which each account last changed: one entry an account.
+    /// The version in which each account last changed; one entry per account.
     changed_in: BTreeMap<u64, AccountId>,
     totals: Totals,
 }
@@ -108,7 +109,7 @@ struct Slot {
 }
 
 impl StateStore {
-    /// A store without accounts.
+    /// An empty store.
     pub fn new(settings: ViewSettings) -> Self {
         let current = Current {
             settings,
@@ -126,7 +127,7 @@ impl StateStore {
         }
     }
 
-    /// An id for an account that [`replace_accounts`](Self::replace_accounts) is going to add.
+    /// An id for an account to be added by [`replace_accounts`](Self::replace_accounts).
     pub fn new_id(&self) -> AccountId {
         AccountId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
@@ -137,11 +138,12 @@ impl StateStore {
         let replaced = current.replace(id, state);
         self.version.send_replace(current.version);
         drop(current);
-        // Freeing a long listing takes a while; the lock is not held for it.
+        // Freeing a long listing takes a while, so it happens without the lock.
         drop(replaced);
     }
 
-    /// Makes `plan` the list of accounts, in that order, shown by `settings`, all at once.
+    /// Atomically replaces the list of accounts by `plan`, in that order, and the settings by
+    /// `settings`.
     pub fn replace_accounts(&self, plan: Vec<AccountUpdate>, settings: ViewSettings) {
         let mut current = self.current();
         current.version += 1;
@@ -176,12 +178,12 @@ impl StateStore {
         drop(removed);
     }
 
-    /// The latest state of one account; `None` where there is no such account.
+    /// The latest state of one account; `None` if it does not exist.
     pub fn state(&self, id: AccountId) -> Option<Arc<AccountState>> {
         self.current().slots.get(&id).map(|slot| slot.state.clone())
     }
 
-    /// All states as of one moment. For those who need them rarely; others subscribe.
+    /// All states as of one point in time. For infrequent readers; others subscribe.
     pub fn snapshot(&self) -> Snapshot {
         let current = self.current();
         let accounts = current.order.iter();
@@ -197,23 +199,23 @@ impl StateStore {
         self.current().settings.rules.clone()
     }
 
-    /// Sums over all accounts.
+    /// Totals over all accounts.
     pub fn totals(&self) -> Totals {
         self.current().totals
     }
 
-    /// Whether there is something to serve of each account.
+    /// Whether every account has something to serve.
     pub fn is_ready(&self) -> bool {
         let totals = self.totals();
         totals.ready == totals.accounts
     }
 
-    /// Raised by each change; never 0.
+    /// Increased by each change; never 0.
     pub fn version(&self) -> u64 {
         *self.version.borrow()
     }
 
-    /// Follows changes from the beginning: the first question is answered with all accounts.
+    /// Subscribes from the beginning: the first query returns all accounts.
     pub fn subscribe(self: &Arc<Self>) -> Subscription {
         Subscription {
             store: self.clone(),
@@ -222,7 +224,7 @@ impl StateStore {
         }
     }
 
-    /// Whole values are swapped in, so that a panic leaves nothing half done.
+    /// Values are swapped in as a whole, so a panic leaves no partial update.
     fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -266,25 +268,25 @@ impl Totals {
 }
 
 impl Subscription {
-    /// Waits until something changed that was not taken yet.
+    /// Waits for a change that was not taken yet.
     pub async fn changed(&mut self) {
         let seen = self.seen;
         let changed = self.version.wait_for(|version| *version != seen).await;
-        // The sender lives as long as the store that this holds.
+        // The sender lives as long as the store that this refers to.
         drop(changed);
     }
 
-    /// Whether something changed that was not taken yet.
+    /// Whether there is a change that was not taken yet.
     pub fn has_changed(&self) -> bool {
         *self.version.borrow() != self.seen
     }
 
-    /// Takes what changed without looking at it.
+    /// Discards the changes.
     pub fn skip(&mut self) {
         self.seen = self.store.version();
     }
 
-    /// What changed since the last call, as of one moment.
+    /// The changes since the last call, as of one point in time.
     pub fn take(&mut self) -> Changes {
         let current = self.store.current();
         let replaced = (current.replaced_in > self.seen).then(|| Replaced {
@@ -368,7 +370,7 @@ mod tests {
         assert_eq!(changes.states[0].1.next_poll_at, Some(at(3)));
         assert!(changes.replaced.is_none());
         assert!(ids(&first.take()).is_empty());
-        // Another one that comes later starts with everything.
+        // A new subscriber starts with all accounts.
         assert_eq!(ids(&store.subscribe().take()).len(), 3);
     }
 
@@ -387,7 +389,7 @@ mod tests {
         let taken = changes.take();
         assert_eq!(ids(&taken), [new]);
         assert_eq!(*taken.replaced.unwrap().order, [all[2], new, all[0]]);
-        // The poller of an account that is gone may publish once more.
+        // The poller of a removed account may publish once more.
         store.publish(all[1], state("b"));
         assert!(ids(&changes.take()).is_empty());
         let names: Vec<String> = store

@@ -1,4 +1,4 @@
-//! All that the exporter knows of one account, and the single way in which it changes.
+//! The known state of one account, and the only transition that changes it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,52 +18,52 @@ use crate::domain::text::{Line, join_truncated};
 use crate::domain::token_mark::TokenMark;
 use crate::domain::unlisted;
 
-/// A last success that is less in the future than this is corrected silently: clocks are adjusted
-/// all the time.
+/// A last success less than this far in the future is corrected silently, because clocks are
+/// adjusted all the time.
 const SET_BACK_MIN: TimeDelta = TimeDelta::minutes(1);
 
-/// An API's clock that is less behind than this is not: its time has whole seconds, and an answer
-/// takes a while.
+/// An API clock that lags by less than this is treated as accurate: its time has whole seconds, and
+/// a response takes a while.
 const BEHIND_MIN: TimeDelta = TimeDelta::seconds(-2);
 
-/// How often urgent keys are summed up.
+/// How often the summary of urgent keys is reported.
 const SUMMARY_PERIOD: TimeDelta = TimeDelta::days(1);
 
-/// What is fixed about an account as long as the configuration stands.
+/// Properties of an account that only a configuration change alters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Account {
     /// The operator's name for it.
     pub name: Box<str>,
-    /// The provider whose API it is.
+    /// The provider of the API.
     pub provider: Box<str>,
-    /// Where that API is.
+    /// The base URL of the API.
     pub base_url: Box<str>,
     /// How often it is polled.
     pub interval: Duration,
-    /// When a listing that lost many keys is believed.
+    /// When a listing that lost many keys is accepted.
     pub shrink: ShrinkGuard,
-    /// How long an expired key that the API no longer lists is kept; zero is not at all.
+    /// How long an expired key that the API no longer lists is kept; zero disables this.
     pub expired_retention: TimeDelta,
-    /// The one scope that listing keys needs, where the provider has scopes.
+    /// The only scope required to list keys, if the provider has scopes.
     pub listing_scope: Option<Box<str>>,
 }
 
 /// The outcome of one finished poll.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The listing, or why there is none.
+    /// The listing, or why it failed.
     pub result: Result<Listing, Failure>,
-    /// The API's clock minus ours, where the last answer named a time.
+    /// The API's clock minus ours, if the last response contained a time.
     pub clock_skew: Option<TimeDelta>,
-    /// How old the last answer was when it came, where a cache sent it.
+    /// How old the last response was on arrival, if a cache served it.
     pub age: Option<Duration>,
-    /// Which token the request was made with, where that is known.
+    /// The token used for the request, if known.
     pub token: Option<TokenMark>,
-    /// When the request was made, where that is known.
+    /// When the request was sent, if known.
     pub asked_at: Option<DateTime<Utc>>,
 }
 
-/// What outlives the process: what is known of an account's keys.
+/// The state that survives a restart: what is known of an account's keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedState {
     /// The keys.
@@ -72,7 +72,7 @@ pub struct SavedState {
     pub listed_at: DateTime<Utc>,
     /// Listings since then that lost suspiciously many keys and were held back.
     pub shrunk_listings: u32,
-    /// Which token they were listed with, where that is known.
+    /// The token they were listed with, if known.
     pub token: Option<TokenMark>,
 }
 
@@ -81,7 +81,7 @@ pub struct SavedState {
 pub struct FailureCount {
     /// How many.
     pub count: u64,
-    /// The support id of the last one that had one, and when it came.
+    /// The last support id received, and when it arrived.
     pub last_support_id: Option<(Line, DateTime<Utc>)>,
 }
 
@@ -90,29 +90,29 @@ pub struct FailureCount {
 pub struct Attempt {
     /// When it ended.
     pub at: DateTime<Utc>,
-    /// Whether it brought a listing.
+    /// Whether it returned a listing.
     pub is_success: bool,
 }
 
-/// Why the last poll that failed did so.
+/// Why the last failed poll failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LastFailure {
     /// When the poll ended.
     pub at: DateTime<Utc>,
-    /// The reason, and what the API said; clean.
+    /// The reason and the API's message, cleaned.
     pub failure: Failure,
 }
 
-/// One account's knowledge: an immutable value, replaced whole.
+/// The state of one account: an immutable value that is always replaced as a whole.
 #[derive(Clone, Debug)]
 pub struct AccountState {
-    /// Whose knowledge this is.
+    /// The account that this state describes.
     pub account: Arc<Account>,
     /// The last good listing that was not held back; a failed poll leaves it as it is.
     pub held: Option<Arc<Listing>>,
     /// The last finished poll; `None` until there is one.
     pub last_attempt: Option<Attempt>,
-    /// The end of the last successful poll whose listing was believed: how old the keys are.
+    /// The end of the last successful poll with an accepted listing: the age of the keys.
     pub last_success_at: Option<DateTime<Utc>>,
     /// When the next poll is due.
     pub next_poll_at: Option<DateTime<Utc>>,
@@ -127,14 +127,14 @@ pub struct AccountState {
     /// The API's clock minus ours, as of the last finished poll.
     pub clock_skew: Option<TimeDelta>,
     /// Requests for details that failed since the start, in the order of [`Reason::ALL`]; `None`
-    /// where details are off.
+    /// if details are disabled.
     pub details_failures: Option<[u64; Reason::COUNT]>,
-    /// Why the last finished poll failed; `None` where it did not.
+    /// Why the last finished poll failed; `None` if it succeeded.
     pub failing: Option<Reason>,
-    /// Listings in a row that lost suspiciously many keys and were held back, failed polls between
-    /// them left out; 0 else.
+    /// Listings in a row that lost suspiciously many keys and were held back, ignoring failed polls
+    /// between them; 0 otherwise.
     pub shrunk_listings: u32,
-    /// Which token `held` was listed with.
+    /// The token that `held` was listed with.
     token: Option<TokenMark>,
     /// Changes seen between listings since the start, in the order of [`Change::ALL`].
     changes: [u64; Change::COUNT],
@@ -144,15 +144,15 @@ pub struct AccountState {
     assessed_at: Option<DateTime<Utc>>,
     /// The exporter's own key in the last listing.
     own_key: OwnKey,
-    /// How clocks disagree.
+    /// Detects disagreement between clocks.
     clocks: Clocks,
-    /// How far in the future a saved listing was, until that is reported.
+    /// How far in the future a saved listing was, until this is reported.
     clock_set_back: Option<TimeDelta>,
-    /// When urgent keys were last summed up.
+    /// When the summary of urgent keys was last reported.
     summarised_at: Option<DateTime<Utc>>,
 }
 
-/// The key that the exporter itself uses, as the last successful poll found it.
+/// The exporter's own key, as the last successful poll found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum OwnKey {
     /// No poll has succeeded yet.
@@ -163,19 +163,19 @@ enum OwnKey {
     Listed(KeyId),
 }
 
-/// A listing that a poll brought.
+/// A listing that a poll returned.
 struct Listed {
     listing: Listing,
     token: Option<TokenMark>,
-    /// When the API had made it.
+    /// When the API created it.
     at: DateTime<Utc>,
-    /// When the API cannot have made it yet, by its clock or by ours. What it lists with an end
-    /// before that is listed as expired for certain.
+    /// The earliest time at which the API can have created it, by both its clock and ours. A key
+    /// listed with an earlier expiry was certainly listed as expired.
     not_before: DateTime<Utc>,
 }
 
 impl AccountState {
-    /// What is known before the first poll.
+    /// The state before the first poll.
     pub fn new(account: Arc<Account>) -> Self {
         Self {
             account,
@@ -202,9 +202,10 @@ impl AccountState {
         }
     }
 
-    /// The same with what was saved: keys and their age. Whether the API is up is not known before
-    /// the first poll. Thresholds that were crossed before the keys were listed are not reported
-    /// again. A listing from the future, saved by a clock that was ahead, counts as of `now`.
+    /// This state with a saved listing restored: keys and their age. Whether the API is up is
+    /// unknown before the first poll. Thresholds that were crossed before the keys were listed are
+    /// not reported again. A listing from the future, saved while the clock was ahead, counts as of
+    /// `now`.
     #[must_use]
     pub fn with_saved(&self, saved: SavedState, now: DateTime<Utc>) -> Self {
         let listed_at = saved.listed_at.min(now);
@@ -220,7 +221,7 @@ impl AccountState {
         }
     }
 
-    /// What is to be saved of it, where there is something.
+    /// The part to save, if there is any.
     pub fn to_save(&self) -> Option<SavedState> {
         Some(SavedState {
             listing: self.held.clone()?,
@@ -230,12 +231,12 @@ impl AccountState {
         })
     }
 
-    /// Which token the keys were listed with.
+    /// The token the keys were listed with.
     pub fn token(&self) -> Option<&TokenMark> {
         self.token.as_ref()
     }
 
-    /// The same knowledge under other settings of the account.
+    /// This state with other settings of the account.
     #[must_use]
     pub fn of(&self, account: Arc<Account>) -> Self {
         Self {
@@ -244,18 +245,19 @@ impl AccountState {
         }
     }
 
-    /// Whether there is something to serve: a poll has finished, good or bad, or a snapshot was
-    /// loaded.
+    /// Whether there is something to serve: a poll has finished, successfully or not, or a snapshot
+    /// was loaded.
     pub fn is_ready(&self) -> bool {
         self.last_attempt.is_some() || self.held.is_some()
     }
 
-    /// What is known after a poll that ended at `now`, and the events of that poll. The only way in
-    /// which keys come and go.
+    /// The state after a poll that ended at `now`, and the events of that poll. The only transition
+    /// that adds or removes keys.
     ///
-    /// `rules` decide which thresholds were crossed since the last poll, what keys are called, and
-    /// which expired keys are kept that the API no longer lists. After a reload the last poll's
-    /// moment is assessed by the new rules too, so that changed thresholds are no crossings.
+    /// `rules` determine which thresholds were crossed since the last poll, the names of keys, and
+    /// which expired keys are kept that the API no longer lists. After a reload, the time of the
+    /// last poll is assessed by the new rules too, so that changed thresholds do not count as
+    /// crossings.
     #[must_use]
     pub fn after(
         &self,
@@ -296,7 +298,7 @@ impl AccountState {
                 next.let_go_of_unlisted(rules, now, &mut events);
             }
         }
-        // Time passes in a failed poll too.
+        // Time also passes during a failed poll.
         next.report_crossings(self.held.as_deref(), rules, now, &mut events);
         if is_success {
             next.report_own_key(rules, now, &mut events);
@@ -371,7 +373,7 @@ impl AccountState {
         events.extend(future_keys);
     }
 
-    /// Whether `token` is certainly another one than that of the listing in use.
+    /// Whether `token` certainly differs from the token of the listing in use.
     fn is_of_another_token(&self, token: Option<&TokenMark>) -> bool {
         self.token
             .as_ref()
@@ -379,7 +381,7 @@ impl AccountState {
             .is_some_and(|(held, token)| held.differs(token))
     }
 
-    /// Keeps the listing in use instead of `listing`, which lost too much of it.
+    /// Keeps the listing in use instead of `listing`, which lost too many of its keys.
     fn hold_back(&mut self, held: &Listing, listed: &Listed, events: &mut Vec<Event>) {
         self.shrunk_listings = self.shrunk_listings.saturating_add(1);
         events.push(Event::ListingHeldBack {
@@ -388,7 +390,7 @@ impl AccountState {
             seen: self.shrunk_listings,
             needed: self.account.shrink.confirmations,
         });
-        // That the API still lists an expired key is true all the same.
+        // Even so, it is evidence that the API still lists an expired key.
         if let Some(held) = held.seen_in(&listed.listing, listed.not_before) {
             self.held = Some(Arc::new(held));
         }
@@ -433,7 +435,7 @@ impl AccountState {
         self.hold(Listed { listing, ..listed });
     }
 
-    /// Those of `missing` to keep beside the keys of `listing`.
+    /// The keys of `missing` to keep in addition to the keys of `listing`.
     fn kept_of(
         &self,
         missing: Vec<Key>,
@@ -445,19 +447,19 @@ impl AccountState {
         unlisted::kept(missing, listing, &self.account.name, rules, retention, now)
     }
 
-    /// Takes a listing into use.
+    /// Puts a listing into use.
     fn hold(&mut self, listed: Listed) {
         let listing = listed.listing.taken_at(listed.not_before);
         self.shrunk_listings = 0;
         self.last_success_at = Some(listed.at);
         self.token = listed.token.or(self.token);
-        // Most polls bring nothing new. What was made from the old listing then still holds.
+        // Most polls return nothing new. Text rendered from the old listing then remains valid.
         if self.held.as_deref() != Some(&listing) {
             self.held = Some(Arc::new(listing));
         }
     }
 
-    /// Drops kept keys that the API no longer lists where their time is over.
+    /// Drops kept keys that the API no longer lists once their retention is over.
     fn let_go_of_unlisted(
         &mut self,
         rules: &AssessmentRules,
@@ -496,7 +498,7 @@ impl AccountState {
         events.push(Event::PollFailed(Box::new(failure)));
     }
 
-    /// Sums up the urgent keys where that was not done for a day, or not since the start.
+    /// Reports the summary of urgent keys at the first poll since the start, then once a day.
     fn report_urgent_keys(
         &mut self,
         rules: &AssessmentRules,
@@ -504,7 +506,7 @@ impl AccountState {
         events: &mut Vec<Event>,
     ) {
         let Some(listing) = &self.held else { return };
-        // A time in the future is of a clock that was set back.
+        // A time in the future means that the clock was set back.
         let is_recent =
             |at: DateTime<Utc>| (TimeDelta::zero()..SUMMARY_PERIOD).contains(&(now - at));
         if self.summarised_at.is_some_and(is_recent) {
@@ -515,8 +517,8 @@ impl AccountState {
         events.extend(urgent.map(|urgent| Event::UrgentKeys(Box::new(urgent))));
     }
 
-    /// Counts and reports what `listing` changes. What widens a key comes first, so that it is
-    /// reported whatever else changes.
+    /// Counts and reports what `listing` changes. Changes that widen a key come first, so that they
+    /// are reported however many other changes there are.
     fn compare(
         &mut self,
         listing: &Listing,
@@ -563,7 +565,7 @@ impl AccountState {
         }
     }
 
-    /// Reports the exporter's own key where it is another one than before.
+    /// Reports the exporter's own key if it differs from the one before.
     fn report_own_key(
         &mut self,
         rules: &AssessmentRules,
@@ -598,7 +600,7 @@ impl AccountState {
         self.own_key = found;
     }
 
-    /// The same knowledge with the next poll due at `at`.
+    /// This state with the next poll due at `at`.
     #[must_use]
     pub fn with_next_poll(&self, at: DateTime<Utc>) -> Self {
         Self {
@@ -607,19 +609,19 @@ impl AccountState {
         }
     }
 
-    /// Changes between listings by kind, every kind once.
+    /// Changes between listings, by kind; each kind appears once.
     pub fn changes(&self) -> impl Iterator<Item = (Change, u64)> {
         Change::ALL.into_iter().zip(self.changes)
     }
 
-    /// Failed polls by reason, every reason once.
+    /// Failed polls by reason; each reason appears once.
     pub fn failures(&self) -> impl Iterator<Item = (Reason, &FailureCount)> {
         Reason::ALL.into_iter().zip(&self.failures)
     }
 }
 
-/// When the API made a listing that was `age` old at `now`: never before the last one, `known`,
-/// because time does not go back.
+/// When the API created a listing that was `age` old at `now`: never before the last one, `known`,
+/// because time does not go backwards.
 fn listed_at(now: DateTime<Utc>, age: Duration, known: Option<DateTime<Utc>>) -> DateTime<Utc> {
     let age = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
     let made_at = now
@@ -660,13 +662,13 @@ pub(crate) mod tests {
     }
 
     impl AccountState {
-        /// The state after a poll, where a test looks at nothing else.
+        /// The state after a poll, for tests that check nothing else.
         pub(crate) fn polled(&self, outcome: Outcome, now: DateTime<Utc>) -> Self {
             self.after(outcome, &AssessmentRules::default(), now).0
         }
     }
 
-    /// A poll that listed these.
+    /// A poll that listed these keys.
     pub(crate) fn listed(keys: Vec<Key>) -> Outcome {
         Outcome {
             result: Ok(Listing::new(keys, Rejects::default(), None)),
@@ -760,7 +762,7 @@ pub(crate) mod tests {
         let good = account().polled(success(&["a", "b", "c"]), at(10));
         let held = good.polled(success(&["a"]), at(20));
         assert_eq!((ids(&held), held.shrunk_listings), (vec!["a", "b", "c"], 1));
-        // The poll succeeded, but what is said of keys is as old as before.
+        // The poll succeeded, but the time of the listing in use is unchanged.
         assert!(held.last_attempt.unwrap().is_success);
         assert_eq!((held.last_success_at, held.polls), (Some(at(10)), 2));
         let recovered = held.polled(success(&["a", "b", "c"]), at(30));
@@ -768,7 +770,7 @@ pub(crate) mod tests {
         let confirmed = held.polled(success(&[]), at(30));
         assert_eq!((ids(&confirmed).len(), confirmed.shrunk_listings), (0, 0));
         assert_eq!(confirmed.last_success_at, Some(at(30)));
-        // A failed poll between them says nothing of the keys.
+        // A failed poll in between provides no information about the keys.
         let failed = held.polled(failure(Reason::Timeout, None), at(30));
         assert_eq!((ids(&failed).len(), failed.shrunk_listings), (3, 1));
         let again = failed.polled(success(&["a"]), at(40));

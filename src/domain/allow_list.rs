@@ -1,4 +1,4 @@
-//! IP allow lists: which addresses may use a key, and how many they are.
+//! IP allow lists: which addresses may use a key, and how many there are.
 
 use std::net::IpAddr;
 
@@ -7,8 +7,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// How many addresses there are in IPv4.
 const IPV4_ADDRESSES: u64 = 1 << 32;
 
-/// The networks that may use a key. Built once from the API's entries; every question has its
-/// answer ready.
+/// The networks that may use a key. Built once from the API's entries, with the results of all
+/// queries precomputed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowList {
     networks: Box<[IpNet]>,
@@ -28,14 +28,14 @@ pub enum Ipv6Count {
 }
 
 impl AllowList {
-    /// A list without entries, which lets in every address. The API's `null` means the same.
+    /// A list without entries, which allows every address. The API's `null` means the same.
     pub fn unrestricted() -> Self {
         Self::parse(std::iter::empty())
     }
 
-    /// Reads the API's entries: addresses (`10.0.0.1`, `::1`) and networks (`10.0.0.0/8`, host bits
-    /// are dropped). `None` is an entry that is not even text. An entry that cannot be read is
-    /// counted and lets nobody in; a list of such entries only is *not* unrestricted.
+    /// Parses the API's entries: addresses (`10.0.0.1`, `::1`) and networks (`10.0.0.0/8`, host
+    /// bits are dropped). `None` is an entry that is not a string. An unreadable entry is counted
+    /// and allows no address; a list of such entries only is *not* unrestricted.
     pub fn parse<'a>(entries: impl Iterator<Item = Option<&'a str>>) -> Self {
         let mut invalid_entries = 0;
         let mut is_empty = true;
@@ -84,16 +84,16 @@ impl AllowList {
         self.ipv6
     }
 
-    /// Whether every address that `other` lets in may use this key too.
+    /// Whether this key also allows every address that `other` allows.
     pub fn covers(&self, other: &Self) -> bool {
         let (ours, theirs) = (self.aggregated(), other.aggregated());
-        // No two aggregated networks make up a larger one, so each of theirs must fit into one.
+        // Aggregated networks never combine into a larger one, so each of theirs must fit into one.
         theirs
             .iter()
             .all(|network| ours.iter().any(|covering| covering.contains(network)))
     }
 
-    /// The addresses let in, as few networks as possible.
+    /// The allowed addresses as the fewest possible networks.
     fn aggregated(&self) -> Vec<IpNet> {
         if self.networks.is_empty() && self.is_unrestricted {
             return vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
@@ -101,16 +101,16 @@ impl AllowList {
         aggregated(&self.networks)
     }
 
-    /// Whether the list is empty, or lets in all of IPv4 or all of IPv6.
+    /// Whether the list is empty, or allows all of IPv4 or all of IPv6.
     pub fn is_unrestricted(&self) -> bool {
         self.is_unrestricted
     }
 }
 
-/// Reads one entry. An IPv4 address written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address that it
-/// stands for.
+/// Parses one entry. An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) is treated as the IPv4
+/// address.
 fn network(entry: &str) -> Option<IpNet> {
-    // ipnet takes `/08`, which others read as octal or not at all.
+    // ipnet accepts `/08`, which other parsers read as octal or reject.
     if entry
         .split_once('/')
         .is_some_and(|(_, length)| length.len() > 1 && length.starts_with('0'))
@@ -130,8 +130,8 @@ fn network(entry: &str) -> Option<IpNet> {
     }
 }
 
-/// The same addresses in as few networks as possible. A list of one, which most are, is done
-/// at once.
+/// The same addresses as the fewest possible networks. A list of one, the most common case, takes a
+/// shortcut.
 fn aggregated(networks: &[IpNet]) -> Vec<IpNet> {
     let networks = networks.to_vec();
     if networks.len() < 2 {
@@ -140,7 +140,7 @@ fn aggregated(networks: &[IpNet]) -> Vec<IpNet> {
     IpNet::aggregate(&networks)
 }
 
-/// How many addresses the networks let in, each counted once.
+/// How many addresses the networks contain, each counted once.
 fn count(networks: &[IpNet]) -> (u64, Ipv6Count) {
     let (mut ipv4, mut ipv6) = (0, 0);
     for network in aggregated(networks) {
@@ -149,7 +149,7 @@ fn count(networks: &[IpNet]) -> (u64, Ipv6Count) {
             IpNet::V4(_) => ipv4 += 1 << host_bits,
             IpNet::V6(_) => match 1_u128.checked_shl(host_bits) {
                 Some(addresses) => ipv6 += addresses,
-                // The whole family; no other IPv6 network is left.
+                // The whole address family; no other IPv6 network is left.
                 None => return (ipv4, Ipv6Count::All),
             },
         }
@@ -301,7 +301,7 @@ mod tests {
             for _ in 0..random.usize(1..300) {
                 let at = random.usize(..pieces.len());
                 let prefix_len = pieces[at].prefix_len() + 1;
-                // A single address has no halves.
+                // A single address cannot be split.
                 if let Ok(halves) = pieces[at].subnets(prefix_len) {
                     pieces.splice(at..=at, halves);
                 }

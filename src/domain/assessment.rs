@@ -1,4 +1,4 @@
-//! What a key's facts mean to the operator: whose it is, how urgent, and what it breaks.
+//! Assesses what a key's facts mean to the operator: its owner, its severity, and its violations.
 
 use std::collections::BTreeMap;
 
@@ -10,91 +10,92 @@ use crate::domain::key::Key;
 use crate::domain::listing::Listing;
 use crate::domain::policy::{Limits, Policies};
 
-/// All that a judgement depends on besides the key and the time: one value, replaced whole.
+/// Everything an assessment depends on besides the key and the time: one value, always replaced as
+/// a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AssessmentRules {
-    /// What the operator says of single keys.
+    /// The operator's entries about single keys.
     pub inventory: Inventory,
-    /// How much notice keys need.
+    /// How early keys alert.
     pub thresholds: Thresholds,
-    /// What keys must not be.
+    /// The policies that keys must comply with.
     pub policy: Limits,
     /// For each account, the scopes that count as privileged unless the policy says otherwise.
     pub privileged_scopes: BTreeMap<Box<str>, Box<[Glob]>>,
 }
 
-/// `[thresholds]` of the configuration. No time is negative.
+/// `[thresholds]` of the configuration. No duration is negative.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
-    /// From this long before its end a key is urgent.
+    /// A key is in its warning threshold from this long before its expiry.
     pub warning: TimeDelta,
-    /// And from this long critical; not more than `warning`.
+    /// A key is critical from this long before its expiry; not more than `warning`.
     pub critical: TimeDelta,
-    /// The same for the key that the exporter itself uses.
+    /// The warning threshold of the key that the exporter itself uses.
     pub own_warning: TimeDelta,
-    /// Likewise.
+    /// The critical threshold of the key that the exporter itself uses.
     pub own_critical: TimeDelta,
-    /// Most part of a key's lifetime that `warning` may take, above 0; the other three shrink as
-    /// much as it does.
+    /// Largest fraction of a key's lifetime that `warning` may take, above 0; the other three
+    /// shrink by the same factor.
     pub lifetime_fraction: f64,
 }
 
-/// How long before its end one key should alert.
+/// How long before its expiry one key alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The first time.
+    /// The warning threshold.
     pub warning: TimeDelta,
-    /// The last time; not more than `warning`.
+    /// The critical threshold; not more than `warning`.
     pub critical: TimeDelta,
 }
 
-/// How near a key is to its end, in order.
+/// How close a key is to its expiry, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Far away, or it has no readable end.
+    /// Outside all thresholds, or without a readable expiry.
     None,
     /// Inside the warning threshold.
     Warning,
     /// Inside the critical threshold.
     Critical,
-    /// Past its end.
+    /// Past its expiry.
     Expired,
 }
 
-/// One key, judged.
+/// The assessment of one key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Assessment<'a> {
-    /// The number of the inventory's entry about it.
+    /// The index of the matching inventory entry.
     pub entry_index: Option<usize>,
     /// That entry.
     pub entry: Option<&'a Entry>,
-    /// How much notice it needs.
+    /// How early it alerts.
     pub notice: Notice,
-    /// How near its end is.
+    /// How close its expiry is.
     pub severity: Severity,
-    /// Whether alerts about it are unwanted.
+    /// Whether its alerts are muted.
     pub is_muted: bool,
-    /// What it breaks, exemptions left out.
+    /// The policies that it violates, without exemptions.
     pub broken: Policies,
 }
 
-/// A key that came nearer to its end than it was when last looked at.
+/// A key that moved closer to its expiry than at the last check.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Crossing<'a> {
     /// The key.
     pub key: &'a Key,
-    /// How it stands now.
+    /// Its current assessment.
     pub assessment: Assessment<'a>,
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
         Self {
-            // A month is time for a change that needs a release; a week still has working days in
-            // it.
+            // A month leaves time for a change that needs a release; a week still contains working
+            // days.
             warning: TimeDelta::days(30),
             critical: TimeDelta::days(7),
-            // Twice that: with this key the exporter goes blind to all others.
+            // Twice that: without this key the exporter loses visibility of all others.
             own_warning: TimeDelta::days(60),
             own_critical: TimeDelta::days(14),
             lifetime_fraction: 0.25,
@@ -103,8 +104,9 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// The notice for `key`. What the inventory says of it is taken as it is; one threshold that it
-    /// leaves out never comes before the warning, nor after the critical one, that it names.
+    /// The notice for `key`. Thresholds from its inventory entry apply as they are. If the entry
+    /// sets only one, the other never precedes the warning, nor follows the critical one, that it
+    /// sets.
     pub fn notice(&self, key: &Key, entry: Option<&Entry>) -> Notice {
         let (warning, critical) = if key.is_own {
             (self.own_warning, self.own_critical)
@@ -126,7 +128,7 @@ impl Thresholds {
         Notice { warning, critical }
     }
 
-    /// By how much the thresholds shrink for a key that lives a short time: 1 is not at all.
+    /// The factor by which the thresholds shrink for a short-lived key; 1 leaves them unchanged.
     fn scale(&self, key: &Key) -> f64 {
         let Some(lifetime) = key.lifetime() else {
             return 1.0;
@@ -137,7 +139,7 @@ impl Thresholds {
 }
 
 impl Notice {
-    /// How near `key` is to its end at `now`. A disabled key has no end that matters.
+    /// How close `key` is to its expiry at `now`. The expiry of a disabled key is ignored.
     pub fn severity(self, key: &Key, now: DateTime<Utc>) -> Severity {
         let Some(left) = key.time_left(now).filter(|_| !key.is_disabled) else {
             return Severity::None;
@@ -155,7 +157,7 @@ impl Notice {
 }
 
 impl AssessmentRules {
-    /// Judges a key of `account` at `now`.
+    /// Assesses a key of `account` at `now`.
     pub fn assess(&self, account: &str, key: &Key, now: DateTime<Utc>) -> Assessment<'_> {
         let entry_index = self.inventory.find(account, key);
         let entry = entry_index.and_then(|index| self.inventory.entries().get(index));
@@ -181,8 +183,8 @@ impl AssessmentRules {
             .unwrap_or_default()
     }
 
-    /// The moments at which what is muted, or which policies are broken, changes by itself for a
-    /// key with this assessment.
+    /// The times at which the mute state or the policy violations of a key with this assessment
+    /// change without a poll.
     pub fn turning_points(
         &self,
         key: &Key,
@@ -192,9 +194,10 @@ impl AssessmentRules {
         self.policy.turning_points(key).chain(unmuted)
     }
 
-    /// The keys of `account` in `listing` that came nearer to their end since they were last looked
-    /// at: those of `before`, as of its time. A key that was not there then was far from its end.
-    /// Depends on nothing else, so that a saved listing and its time are all that has to be kept.
+    /// The keys of `account` in `listing` that moved closer to their expiry since the last check:
+    /// compared with those of `before`, as of its time. A key that was not listed then counts as
+    /// outside all thresholds. Depends on nothing else, so it is enough to save a listing and its
+    /// time.
     pub fn crossings<'a>(
         &'a self,
         account: &'a str,
@@ -204,7 +207,7 @@ impl AssessmentRules {
     ) -> impl Iterator<Item = Crossing<'a>> {
         let longest = self.longest_notice();
         let is_near = move |key: &&Key| key.time_left(now).is_some_and(|left| left <= longest);
-        // Nearly all keys are far from their end, and need no more than that look.
+        // Nearly all keys are far from their expiry and need only this check.
         listing
             .keys()
             .iter()
@@ -229,7 +232,7 @@ impl AssessmentRules {
         self.thresholds.notice(key, entry).severity(key, now)
     }
 
-    /// No key alerts earlier than this before its end.
+    /// No key alerts earlier than this before its expiry.
     fn longest_notice(&self) -> TimeDelta {
         let entries = self.inventory.entries().iter();
         let said = entries.flat_map(|entry| [entry.warning, entry.critical]);
@@ -239,13 +242,13 @@ impl AssessmentRules {
 }
 
 impl<'a> Assessment<'a> {
-    /// What people call `key`: the inventory's name, else its label.
+    /// The display name of `key`: the inventory's name, else its label.
     pub fn name(&self, key: &'a Key) -> Option<&'a str> {
         let said = self.entry.and_then(|entry| entry.name.as_deref());
         said.or(key.label.as_deref())
     }
 
-    /// Whose the key is.
+    /// The owner of the key.
     pub fn team(&self) -> Option<&'a str> {
         self.entry.and_then(|entry| entry.team.as_deref())
     }

@@ -1,5 +1,5 @@
-//! What differs between two listings of an account, and whether a listing that lost many keys is to
-//! be believed yet. Pure.
+//! Compares two listings of an account, and decides whether a listing that lost many keys is
+//! accepted yet. Pure.
 
 use chrono::{DateTime, Utc};
 
@@ -13,15 +13,15 @@ pub enum Change {
     Added,
     /// It is no longer in the listing.
     Removed,
-    /// It ends at another time.
+    /// Its expiry changed.
     Expiry,
-    /// It may do other things.
+    /// Its scopes changed.
     Scopes,
-    /// It may be used from other addresses.
+    /// The addresses that may use it changed.
     IpAllowList,
-    /// Its label is another.
+    /// Its label changed.
     Name,
-    /// It was disabled, or enabled again.
+    /// It was disabled or enabled.
     Disabled,
 }
 
@@ -57,11 +57,11 @@ impl Change {
 /// One thing that changed about one key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KeyChange<'a> {
-    /// What.
+    /// The kind of change.
     pub change: Change,
-    /// The key before; `None` where it was added.
+    /// The key before; `None` if it was added.
     pub before: Option<&'a Key>,
-    /// The key now; `None` where it was removed.
+    /// The key now; `None` if it was removed.
     pub after: Option<&'a Key>,
 }
 
@@ -71,7 +71,7 @@ impl<'a> KeyChange<'a> {
         self.after.or(self.before).map(|key| &key.id)
     }
 
-    /// Whether the key may now do more than before, or be used from more places.
+    /// Whether the key may now do more than before, or be used from more addresses.
     pub fn is_widened(&self) -> bool {
         let (Some(before), Some(after)) = (self.before, self.after) else {
             return false;
@@ -90,7 +90,7 @@ impl<'a> KeyChange<'a> {
     }
 }
 
-/// Everything that changed from `before` to `after`, sorted by key.
+/// All changes from `before` to `after`, sorted by key.
 pub fn between<'a>(before: &'a Listing, after: &'a Listing) -> Vec<KeyChange<'a>> {
     let mut changes = Vec::new();
     let (mut olds, mut news) = (
@@ -124,7 +124,7 @@ fn differs(kind: Change, before: Option<&Key>, after: Option<&Key>) -> bool {
         (Some(before), Some(after)) => match kind {
             Change::Added | Change::Removed => false,
             Change::Expiry => !before.expiry.is_same(after.expiry),
-            // What was or is not known did not change.
+            // If the value is or was unknown, it did not change.
             Change::Scopes => {
                 let known = before.scopes.as_ref().zip(after.scopes.as_ref());
                 known.is_some_and(|(before, after)| before != after)
@@ -133,7 +133,7 @@ fn differs(kind: Change, before: Option<&Key>, after: Option<&Key>) -> bool {
                 let known = before.allow_list.as_ref().zip(after.allow_list.as_ref());
                 known.is_some_and(|(before, after)| before != after)
             }
-            // A label that is read for the first time, from the key's own page, was there before.
+            // A label read for the first time, from the key's details, is not new.
             Change::Name => {
                 let is_learned = before.details.is_none() && after.details.is_some();
                 let is_known = !before.unreadable.contains(Field::Label) || before.label.is_some();
@@ -146,17 +146,18 @@ fn differs(kind: Change, before: Option<&Key>, after: Option<&Key>) -> bool {
     }
 }
 
-/// What a listing lost of the keys that are held.
+/// What a listing lost compared with the keys that are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// Keys that it has too.
+    /// Held keys that the listing also has.
     kept: usize,
-    /// Keys that it lacks, other than those that expired since: many APIs hide expired keys.
+    /// Held keys that the listing lacks, except those that expired since: many APIs hide expired
+    /// keys.
     lost: usize,
 }
 
 impl Loss {
-    /// What `listing`, taken at `now`, lost of `held`.
+    /// What `listing`, taken at `now`, lost compared with `held`.
     pub fn between(held: &Listing, listing: &Listing, now: DateTime<Utc>) -> Self {
         let (mut kept, mut lost) = (0, 0);
         for key in held.keys() {
@@ -172,33 +173,33 @@ impl Loss {
         Self { kept, lost }
     }
 
-    /// Keys that were held.
+    /// The number of keys that were held.
     pub fn held(self) -> usize {
         self.kept + self.lost
     }
 }
 
 /// Whether `key`, which a listing taken at `now` lacks, is missing because it expired: the last
-/// listing that has it was taken before its end.
+/// listing that contains it was taken before its expiry.
 pub fn has_vanished_at_its_end(key: &Key, now: DateTime<Utc>) -> bool {
     !key.is_listed_expired && !key.is_disabled && key.is_expired(now)
 }
 
-/// Holds back a listing that lost suspiciously many keys. An API in trouble may answer with half of
-/// the keys or none and call it a success; alerts must not resolve because of that.
+/// Holds back a listing that lost suspiciously many keys. A failing API may return half of the keys
+/// or none and report success; this must not resolve alerts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ShrinkGuard {
-    /// How many such listings in a row it takes to be believed, failed polls between them left out;
-    /// 1 believes the first.
+    /// How many such listings in a row are needed before one is accepted, ignoring failed polls
+    /// between them; 1 accepts the first.
     pub confirmations: u32,
-    /// A listing that has fewer of the keys held than this part of them is suspicious, however many
-    /// others it has; one without any key always is. 0 to 1.
+    /// A listing with less than this fraction of the held keys is suspicious, however many other
+    /// keys it has; an empty listing always is. 0 to 1.
     pub ratio: f64,
 }
 
 impl Default for ShrinkGuard {
-    /// A second listing an interval later tells a hiccup from the truth, and nobody deletes more
-    /// than half of the keys in five minutes by hand.
+    /// A second listing one interval later distinguishes a transient error from a real loss, and
+    /// more than half of the keys are rarely deleted by hand within five minutes.
     fn default() -> Self {
         Self {
             confirmations: 2,
@@ -208,14 +209,15 @@ impl Default for ShrinkGuard {
 }
 
 impl ShrinkGuard {
-    /// Whether to doubt a listing that lost `loss`. `is_empty` says whether it has no key at all.
+    /// Whether to distrust a listing that lost `loss`. `is_empty` says whether it has no keys at
+    /// all.
     pub fn is_suspicious(&self, loss: Loss, is_empty: bool) -> bool {
         // Exact for any number of keys below 2^53.
         let is_small = (loss.kept as f64) < self.ratio * loss.held() as f64;
         loss.lost > 0 && (is_empty || is_small)
     }
 
-    /// Whether to hold back such a listing; `seen` of them came before it.
+    /// Whether to hold back such a listing, where `seen` of them precede it.
     pub fn holds_back(&self, loss: Loss, is_empty: bool, seen: u32) -> bool {
         self.is_suspicious(loss, is_empty) && seen.saturating_add(1) < self.confirmations
     }
@@ -381,7 +383,7 @@ mod tests {
             (10, 4, 0, 0, true),
             (10, 4, 0, 1, false),
             (10, 10, 10, 0, false),
-            // As many new keys as were lost.
+            // As many new keys as lost ones.
             (10, 4, 6, 0, true),
             (10, 0, 10, 0, true),
             (10, 0, 1_000, 1, false),

@@ -1,5 +1,5 @@
-//! When clocks disagree enough to report it: the API's clock with ours, the creation times of keys
-//! with both, or an answer with the time at which it came.
+//! Detects when clocks disagree enough to report it: the API's clock with ours, the creation times
+//! of keys with both, or the age of a response with its arrival time.
 
 use std::time::Duration;
 
@@ -11,27 +11,27 @@ use crate::domain::listing::Listing;
 /// A synchronised clock is never off by this much. The alert `ApiKeyClockSkew` uses the same value.
 const SKEW_MAX: TimeDelta = TimeDelta::seconds(60);
 
-/// Clock skew is gone below this. Less than above, or a clock that is off by just a minute would
-/// fill the log.
+/// Clock skew ends below this. Lower than the value above, because otherwise a clock that is off by
+/// just a minute would flood the log.
 const SKEW_GONE: TimeDelta = TimeDelta::seconds(30);
 
-/// A key may be created this much later than now: clocks of one data centre differ by less, and
-/// time zones, which are the usual cause, by more.
+/// A key may be created this much later than now: clocks within one data centre differ by less, and
+/// time zones, the usual cause, by more.
 const FUTURE_MAX: TimeDelta = TimeDelta::minutes(5);
 
-/// Which disagreements last at the moment; each is reported when it begins.
+/// The disagreements in effect; each is reported when it begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clocks {
     /// The API's clock and ours differ.
     has_skew: bool,
     /// There are keys that were created in the future.
     has_future_keys: bool,
-    /// A cache answers instead of the API.
+    /// A cache responds instead of the API.
     has_cache: bool,
 }
 
 impl Clocks {
-    /// Compares the API's clock with ours; nothing changes where the API named no time.
+    /// Compares the API's clock with ours; nothing changes if the API sent no time.
     pub fn compare(&mut self, skew: Option<TimeDelta>) -> Option<Event> {
         let skew = skew?;
         match self.has_skew {
@@ -54,8 +54,8 @@ impl Clocks {
         Some(Event::CachedAnswer { age })
     }
 
-    /// Looks for keys of `listing` that are younger than `now` allows. `now` is the later one of
-    /// the API's clock and ours: clock skew is reported as such.
+    /// Finds keys of `listing` created later than `now` allows. `now` is the later of the API's
+    /// clock and ours: clock skew is reported separately.
     pub fn look_for_future_keys(&mut self, listing: &Listing, now: DateTime<Utc>) -> Option<Event> {
         let future = listing
             .keys()

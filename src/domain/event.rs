@@ -1,8 +1,8 @@
-//! What a poll brought to light, as facts: the input of the log, and of whatever else reports about
+//! What a poll found out, as facts: the input of the log, and of anything else that reports on
 //! accounts and keys.
 //!
-//! Events own their data and are few: an account whose keys all change at once yields
-//! [`CHANGES_MAX`] changes and the number of those left out.
+//! Events own their data and are few: an account with more changes than [`CHANGES_MAX`] yields that
+//! many, and the number of those left out.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ use crate::domain::key::{Expiry, Key, KeyId, Scopes};
 use crate::domain::listing::Rejects;
 use crate::domain::text::{Label, Line, join_truncated};
 
-/// Most changed keys reported one by one for a poll: a busy day's work. An API that makes up new
+/// Most changed keys reported individually for a poll: a busy day's work. An API that invents new
 /// ids at each poll must not fill a disk.
 pub const CHANGES_MAX: usize = 20;
 
-/// Most crossed thresholds reported one by one for a poll. The first look at an account with a
+/// Most crossed thresholds reported individually for a poll. The first poll of an account with a
 /// thousand expired keys must not fill the log.
 pub const CROSSINGS_MAX: usize = 50;
 
-/// Most urgent keys that are named once a day: what fits a line that people read.
+/// Most urgent keys named in the daily summary: what fits a readable line.
 pub const URGENT_MAX: usize = 10;
 
 /// A fact about one account, as of the end of a poll or of a request for details.
@@ -52,14 +52,14 @@ pub enum Event {
         /// Keys in the listing.
         keys: usize,
     },
-    /// The listing has entries that cannot be used, and other counts of them than the last listing.
+    /// The listing has unusable entries, and the counts differ from those of the last listing.
     EntriesRejected {
         /// How many, by reason.
         rejects: Rejects,
-        /// The first ids of those that have one.
+        /// The first ids of the entries that have one.
         key_ids: Option<String>,
     },
-    /// The listing lost most keys and is not used before it is confirmed.
+    /// The listing lost most keys and is not used until it is confirmed.
     ListingHeldBack {
         /// Keys of the listing that stays in use.
         held: usize,
@@ -70,15 +70,15 @@ pub enum Event {
         /// Such listings in a row that are needed for confirmation.
         needed: u32,
     },
-    /// The listing was read with another token than the one in use and has none of its keys: it is
-    /// of another organization, and replaces the other one at once.
+    /// The listing was read with a different token and has none of its keys: it belongs to another
+    /// organization, and replaces the current listing at once.
     OrganizationChanged {
         /// Keys of the listing that was in use.
         held: usize,
         /// Keys of the new listing.
         listed: usize,
     },
-    /// Keys are no longer listed since they expired. They are kept as expired for a while.
+    /// Keys are no longer listed because they expired. They are kept as expired for a while.
     KeysUnlisted {
         /// How many.
         keys: usize,
@@ -86,14 +86,14 @@ pub enum Event {
         key_ids: Option<String>,
     },
     /// The last success was in the future: the clock was set back since, or it was ahead when the
-    /// listing was saved. Now counts as the last success.
+    /// listing was saved. The last success is set to now.
     ClockSetBack {
         /// How far in the future.
         by: TimeDelta,
     },
-    /// The keys that are in one of their thresholds, once a day and after each start.
+    /// The keys within their thresholds, once a day and after each start.
     UrgentKeys(Box<UrgentKeys>),
-    /// The poll after a listing that was held back decided whether keys are gone.
+    /// The poll after a held-back listing determined whether keys are gone.
     HeldListingResolved {
         /// Whether the keys are gone. Otherwise they are listed again.
         is_confirmed: bool,
@@ -104,14 +104,14 @@ pub enum Event {
     },
     /// A key was added, removed or changed.
     KeyChanged(Box<KeyChanged>),
-    /// More keys changed than [`CHANGES_MAX`].
+    /// More than [`CHANGES_MAX`] keys changed.
     ChangesOmitted {
         /// How many changes were left out.
         count: usize,
     },
     /// A key entered its warning or critical threshold, or expired.
     ThresholdCrossed(Box<ThresholdCrossed>),
-    /// More keys crossed a threshold than [`CROSSINGS_MAX`].
+    /// More than [`CROSSINGS_MAX`] keys crossed a threshold.
     CrossingsOmitted {
         /// How many keys were left out.
         count: usize,
@@ -126,7 +126,7 @@ pub enum Event {
         /// The API's clock minus ours.
         skew: TimeDelta,
     },
-    /// They agree again.
+    /// The clocks agree again.
     ClockSkewGone {
         /// The API's clock minus ours.
         skew: TimeDelta,
@@ -142,7 +142,7 @@ pub enum Event {
     },
     /// The key that the exporter itself uses is in the listing.
     OwnKeyRecognised(Box<NamedKey>),
-    /// The key that the exporter itself uses is not in the listing, or cannot be told from others.
+    /// The key that the exporter itself uses is not in the listing, or cannot be identified.
     OwnKeyAbsent,
     /// The key that the exporter itself uses has more scopes than listing needs.
     OwnKeySurplusScopes {
@@ -150,7 +150,7 @@ pub enum Event {
         key: Box<NamedKey>,
         /// The scope that listing needs.
         needed: Box<str>,
-        /// The first of the others.
+        /// The first of the scopes that it does not need.
         scopes: String,
     },
     /// The details of a key were read.
@@ -164,19 +164,19 @@ pub enum Event {
         key_id: KeyId,
         /// Why.
         failure: Box<Failure>,
-        /// How long no details are read because of it; zero where it concerns this key only.
+        /// How long reading details is suspended because of it; zero if it concerns this key only.
         paused_for: Duration,
     },
 }
 
-/// A key as everything about it names it.
+/// The identification of a key in all reports about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedKey {
     /// Its public id.
     pub id: KeyId,
     /// The inventory's name, else its label.
     pub name: Option<Box<str>>,
-    /// The owning team, where the inventory names one.
+    /// The owning team, if the inventory names one.
     pub team: Option<Box<str>>,
     /// When it expires.
     pub expiry: Expiry,
@@ -200,7 +200,7 @@ pub struct UrgentKeys {
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyChanged {
-    /// The key after the change; before it, where it was removed.
+    /// The key after the change; before it, if it was removed.
     pub key: NamedKey,
     /// What changed, and the values.
     pub difference: Difference,
@@ -220,23 +220,23 @@ pub enum Difference {
         /// Now.
         to: Expiry,
     },
-    /// It has other scopes.
+    /// Its scopes changed.
     Scopes {
         /// The first of the scopes that it did not have.
         added: Option<Line>,
         /// The first of those that it no longer has.
         removed: Option<Line>,
     },
-    /// It may be used from other addresses.
+    /// The addresses that may use it changed.
     IpAllowList {
         /// The first networks that were not in the list.
         added: Option<Line>,
         /// The first of those that no longer are.
         removed: Option<Line>,
-        /// Whether addresses may use it that could not.
+        /// Whether it allows addresses that it did not allow before.
         is_widened: bool,
     },
-    /// It has another label.
+    /// Its label changed.
     Name {
         /// Before.
         from: Option<Label>,
@@ -250,25 +250,25 @@ pub enum Difference {
     },
 }
 
-/// A key that came closer to its expiry than the next threshold.
+/// A key that entered a threshold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ThresholdCrossed {
     /// The key.
     pub key: NamedKey,
     /// The threshold.
     pub severity: Severity,
-    /// Where the key is replaced.
+    /// The URL for replacing the key.
     pub rotate_url: Option<Box<str>>,
     /// The runbook for on-call.
     pub runbook_url: Option<Box<str>>,
-    /// Until when its alerts are muted, where they are.
+    /// Until when its alerts are muted, if they are.
     pub muted_until: Option<DateTime<Utc>>,
-    /// Why they are.
+    /// Why its alerts are muted.
     pub mute_reason: Option<Box<str>>,
 }
 
 impl NamedKey {
-    /// Names a key of `account`, with what the inventory in `rules` says of it.
+    /// Identifies a key of `account`, with the details that the inventory in `rules` has.
     pub fn new(account: &str, key: &Key, rules: &AssessmentRules, now: DateTime<Utc>) -> Self {
         Self::assessed(key, &rules.assess(account, key, now), now)
     }
@@ -314,7 +314,7 @@ impl Difference {
         }
     }
 
-    /// `None` for a change of a key that was not there before or is not there now.
+    /// `None` for a change of a key that did not exist before or no longer exists.
     fn of(change: &KeyChange<'_>) -> Option<Self> {
         let both = change.before.zip(change.after);
         Some(match change.change {
@@ -375,13 +375,13 @@ impl ThresholdCrossed {
     }
 }
 
-/// The first scopes of `scopes` that `others` lacks.
+/// The first scopes of `scopes` that are not in `others`.
 fn scopes_missing_in(others: &Scopes, scopes: &Scopes) -> Option<Line> {
     let is_missing = |scope: &&str| others.iter().all(|other| other != *scope);
     join_truncated(scopes.iter().filter(is_missing)).map(|names| Line::own(&names))
 }
 
-/// The first networks of `list` that `other` does not name.
+/// The first networks of `list` that are not in `other`.
 fn networks_missing_in(other: &AllowList, list: &AllowList) -> Option<Line> {
     let has_no_entries = |list: &AllowList| list.networks().is_empty() && list.is_unrestricted();
     if has_no_entries(list) {
@@ -399,7 +399,7 @@ fn networks_missing_in(other: &AllowList, list: &AllowList) -> Option<Line> {
     join_truncated(names.iter().map(String::as_str)).map(|names| Line::own(&names))
 }
 
-/// A network of one address reads as that address.
+/// A network of one address is shown as that address.
 fn network_name(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() {
         network.addr().to_string()

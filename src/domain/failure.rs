@@ -1,4 +1,4 @@
-//! Why a poll failed: a closed set of reasons for metrics, and the facts that a person needs.
+//! Why a poll failed: a closed set of reasons for metrics, and details for people.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::domain::text::Line;
 pub enum Reason {
     /// The API's name could not be resolved.
     Dns,
-    /// No connection, or it closed before an answer.
+    /// No connection, or it was closed before a response.
     Connect,
     /// No TLS session: an untrusted, expired or wrong certificate, or no common version.
     Tls,
-    /// No complete answer in time.
+    /// No complete response in time.
     Timeout,
     /// HTTP 3xx; redirects are never followed.
     Redirect,
@@ -24,13 +24,13 @@ pub enum Reason {
     Forbidden,
     /// HTTP 429.
     RateLimited,
-    /// HTTP 4xx in a form that the provider's API does not use: something in front of it answered.
+    /// HTTP 4xx in a form that the provider's API does not use: an intermediary responded.
     Gateway,
     /// Any other HTTP 4xx.
     ClientError,
     /// HTTP 5xx and beyond.
     ServerError,
-    /// The answer is one page of several, and the others could not be read.
+    /// The response is one page of several, and the others could not be read.
     Incomplete,
     /// More bytes than `poll.max_body_bytes`.
     BodyTooLarge,
@@ -40,15 +40,15 @@ pub enum Reason {
     NotJson,
     /// JSON, but not a listing.
     Schema,
-    /// HTTP says success and the envelope says error.
+    /// The HTTP status reports success and the envelope an error.
     ApiError,
     /// More keys than `poll.max_keys`.
     TooManyKeys,
-    /// The API is not the environment that the account expects.
+    /// The environment of the API is not the one that the account expects.
     EnvironmentMismatch,
     /// The token could not be read.
     Credential,
-    /// The exporter's own fault.
+    /// A bug in the exporter.
     Internal,
 }
 
@@ -108,18 +108,18 @@ impl Reason {
         }
     }
 
-    /// The reason for an HTTP status that is not a success and whose answer is not in the form of
-    /// the provider's API: some proxy, firewall or content delivery network may have sent it.
+    /// The reason for an unsuccessful HTTP status with a response that is not in the form of the
+    /// provider's API: a proxy, firewall or content delivery network may have sent it.
     pub fn of_foreign_status(status: u16) -> Self {
         match status {
-            // They mean the same from whatever sends them.
+            // These mean the same from any sender.
             408 | 429 => Self::of_status(status),
             400..=499 => Self::Gateway,
             _ => Self::of_status(status),
         }
     }
 
-    /// The reason for an HTTP status that is not a success, from the provider's API itself.
+    /// The reason for an unsuccessful HTTP status from the provider's API itself.
     pub fn of_status(status: u16) -> Self {
         match status {
             401 => Self::Unauthorized,
@@ -127,33 +127,32 @@ impl Reason {
             429 => Self::RateLimited,
             300..=399 => Self::Redirect,
             400..=499 => Self::ClientError,
-            // 1xx and the successes that no listing comes with (204, 206) are answers of another
-            // form.
+            // 1xx and successes without a listing (204, 206) are responses of another form.
             ..300 => Self::Schema,
             500.. => Self::ServerError,
         }
     }
 }
 
-/// A failed attempt or poll: the reason, and what the API said for people and for its support.
+/// A failed attempt or poll: the reason, and the API's message for people and for its support.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
     /// The reason.
     pub reason: Reason,
-    /// The HTTP status, where there was an answer.
+    /// The HTTP status, if there was a response.
     pub http_status: Option<u16>,
-    /// What went wrong: the API's own words, else the exporter's.
+    /// The error message: the API's own, else the exporter's.
     pub error: Option<Line>,
     /// The id of the request or case that the provider's support asks for.
     pub support_id: Option<Line>,
-    /// What else the API said, under the names of the log's fields.
+    /// Other details from the API, keyed by log field name.
     pub lines: Vec<(&'static str, Line)>,
-    /// How long the API asks to wait, before any limit of ours.
+    /// How long the API asks to wait, before any limit of ours applies.
     pub retry_after: Option<Duration>,
 }
 
 impl Failure {
-    /// A failure known by its reason and fixed words.
+    /// A failure with a reason and a fixed message.
     pub fn new(reason: Reason, error: &'static str) -> Self {
         Self {
             error: (!error.is_empty()).then(|| Line::own(error)),
@@ -161,7 +160,7 @@ impl Failure {
         }
     }
 
-    /// A failure known by its reason and words that name values.
+    /// A failure with a reason and a message that contains values.
     pub fn because(reason: Reason, error: Line) -> Self {
         Self {
             reason,
@@ -173,18 +172,18 @@ impl Failure {
         }
     }
 
-    /// The same as a number, where it is one.
+    /// The status as a number, if there is one.
     pub fn number(&self, name: &str) -> Option<i64> {
         self.line(name)?.parse().ok()
     }
 
-    /// What the API said under this name of a log field.
+    /// The API's value for this log field.
     pub fn line(&self, name: &str) -> Option<&str> {
         let line = self.lines.iter().find(|(known, _)| *known == name);
         line.map(|(_, line)| line.as_str())
     }
 
-    /// Whether the same request may well succeed a moment later.
+    /// Whether the failure is transient: the same request may succeed a moment later.
     pub fn is_transient(&self) -> bool {
         match self.reason {
             Reason::Dns
@@ -193,7 +192,7 @@ impl Failure {
             | Reason::BodyTruncated
             | Reason::RateLimited
             | Reason::Gateway => true,
-            // 520 to 530 are a content delivery network's: it did not reach the API.
+            // 520 to 530 are sent by a content delivery network that did not reach the API.
             Reason::ServerError => {
                 matches!(self.http_status, Some(500 | 502 | 503 | 504 | 520..=530))
             }

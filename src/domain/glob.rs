@@ -1,20 +1,21 @@
-//! Patterns as people write them for file names: `*` is any run of characters, `?` any one.
+//! Glob patterns as for file names: `*` matches any run of characters, `?` any single one.
 
 use std::fmt;
 
 /// Longest pattern, in characters: as long as the longest label that it could match.
 pub const CHARS_MAX: usize = 255;
 
-/// A pattern for a whole text; everything but `*` and `?` stands for itself, capitals included.
+/// A pattern for a whole text; all characters except `*` and `?` match themselves,
+/// case-sensitively.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Glob {
     text: Box<str>,
-    /// How many bytes stand before the first wildcard. Most texts differ there already.
+    /// How many bytes precede the first wildcard. Most texts already differ there.
     plain_len: usize,
 }
 
 impl Glob {
-    /// Takes `text` as a pattern, or `None` where it is empty or longer than [`CHARS_MAX`].
+    /// Parses `text` as a pattern, or returns `None` if it is empty or longer than [`CHARS_MAX`].
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=CHARS_MAX).contains(&text.chars().count());
         fits.then(|| Self {
@@ -28,26 +29,27 @@ impl Glob {
         &self.text
     }
 
-    /// Whether it matches one text only: itself.
+    /// Whether it has no wildcards, and so matches only itself.
     pub fn is_exact(&self) -> bool {
         self.plain_len == self.text.len()
     }
 
-    /// The longest text that is in everything it matches; empty where there is none.
+    /// The longest literal that every matching text contains; empty if there is none.
     pub fn literal(&self) -> &str {
         let literals = self.text.split(['*', '?']);
         literals.max_by_key(|literal| literal.len()).unwrap_or("")
     }
 
-    /// Whether it matches the whole of `text`. At most pattern times text steps.
+    /// Whether it matches the whole of `text`, in at most pattern length times text length steps.
     pub fn matches(&self, text: &str) -> bool {
         let (plain, pattern) = self.text.split_at(self.plain_len);
         let Some(rest) = text.strip_prefix(plain) else {
             return false;
         };
         let (mut pattern, mut rest) = (pattern.chars(), rest.chars());
-        // After the last `*`: what follows it, and the text from which it was tried last. An
-        // earlier `*` never needs another try: what the last one can reach, it can.
+        // After the last `*`: the rest of the pattern, and the position in the text at which it was
+        // last tried. An earlier `*` never needs another try: the last one reaches all that it can
+        // reach.
         let mut retry = None;
         loop {
             match (pattern.next(), rest.clone().next()) {

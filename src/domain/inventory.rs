@@ -1,4 +1,4 @@
-//! The operator's inventory: whose a key is, how much notice it needs, and what is forgiven it.
+//! The operator's inventory: the owner of a key, how early it alerts, and its exemptions.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,35 +9,35 @@ use crate::domain::glob::Glob;
 use crate::domain::key::Key;
 use crate::domain::policy::Policies;
 
-/// One entry: what the operator says of the keys that it matches.
+/// One entry: the operator's information about the keys that it matches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// The id or the label of the keys that are meant.
+    /// The id or the label of the matching keys.
     pub pattern: Glob,
-    /// The one account whose keys are meant; all of them where `None`.
+    /// The account to which the entry is restricted; `None` means all.
     pub account: Option<Box<str>>,
-    /// What people call the key; fit for a label.
+    /// The display name of the key; usable as a label value.
     pub name: Option<Box<str>>,
-    /// Whose it is; fit for a label.
+    /// The owner of the key; usable as a label value.
     pub team: Option<Box<str>>,
-    /// Where the key is replaced.
+    /// The URL for replacing the key.
     pub rotate_url: Option<Box<str>>,
-    /// What to do in the night.
+    /// The runbook link for on-call.
     pub runbook_url: Option<Box<str>>,
-    /// How long before its end it becomes urgent; taken as it is, however short its life.
+    /// The warning threshold; applies as it is, however short the key's lifetime.
     pub warning: Option<TimeDelta>,
-    /// How long before its end it becomes critical; likewise.
+    /// The critical threshold; applies as it is, too.
     pub critical: Option<TimeDelta>,
-    /// Alerts about it are unwanted before this moment.
+    /// Its alerts are muted before this time.
     pub muted_until: Option<DateTime<Utc>>,
-    /// Policies that it may break.
+    /// Policies from which it is exempt.
     pub exempt: Policies,
-    /// Why it is muted or exempt; there wherever it is either.
+    /// Why it is muted or exempt; required for either.
     pub reason: Option<Box<str>>,
 }
 
 impl Entry {
-    /// An entry that matches and says nothing.
+    /// An entry that matches and carries no information.
     pub fn new(pattern: Glob) -> Self {
         Self {
             pattern,
@@ -54,7 +54,7 @@ impl Entry {
         }
     }
 
-    /// Whether alerts about the key are unwanted at `now`.
+    /// Whether alerts about the key are muted at `now`.
     pub fn is_muted(&self, now: DateTime<Utc>) -> bool {
         self.muted_until.is_some_and(|until| now < until)
     }
@@ -68,37 +68,37 @@ impl Entry {
     }
 }
 
-/// All entries, in the order in which they are tried.
+/// All entries, in the order in which they are matched.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
     entries: Box<[Entry]>,
-    /// The entries for one exact text: thousands of them cost no more than one.
+    /// The entries for each exact text: thousands of them cost no more than one.
     exact: HashMap<Box<str>, Vec<usize>>,
-    /// The others.
+    /// The entries with wildcards.
     globs: GlobIndex,
 }
 
-/// Finds the patterns with wildcards that may match a text by the literals that they contain: one
-/// pass over the text, however many patterns there are.
+/// Finds the patterns with wildcards that may match a text by their literals: one pass over the
+/// text, regardless of the number of patterns.
 #[derive(Clone, Debug, Default)]
 struct GlobIndex {
     /// Finds the literals; `None` where there are none.
     literals: Option<AhoCorasick>,
-    /// For each literal, the entries of which it is the longest.
+    /// For each literal, the entries with it as their longest literal.
     by_literal: Vec<Vec<usize>>,
-    /// Entries without any, which have to be tried on every text.
+    /// Entries without a literal, which have to be tried on every text.
     always: Vec<usize>,
 }
 
 impl PartialEq for Inventory {
-    /// The rest is made from the entries.
+    /// The other fields are derived from the entries.
     fn eq(&self, other: &Self) -> bool {
         self.entries == other.entries
     }
 }
 
 impl Inventory {
-    /// An inventory of `entries`; earlier ones go first.
+    /// An inventory of `entries`; earlier ones take precedence.
     pub fn new(entries: Vec<Entry>) -> Self {
         let mut exact: HashMap<Box<str>, Vec<usize>> = HashMap::new();
         let mut globs = Vec::new();
@@ -122,12 +122,12 @@ impl Inventory {
         &self.entries
     }
 
-    /// Whether nothing was said of any key.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The number of the first entry that matches `key`, a key of `account`.
+    /// The index of the first entry that matches `key`, a key of `account`.
     pub fn find(&self, account: &str, key: &Key) -> Option<usize> {
         let entry = |index: &usize| self.entries.get(*index);
         let exact = names(key)
@@ -156,7 +156,8 @@ impl GlobIndex {
         }
         index.always = by_literal.remove("").unwrap_or_default();
         if !by_literal.is_empty() {
-            // Fails for more text than a configuration may have; every pattern is tried then.
+            // Building fails for more text than a configuration may have; then every pattern is
+            // tried.
             index.literals = AhoCorasick::new(by_literal.keys()).ok();
         }
         match index.literals {
@@ -167,7 +168,7 @@ impl GlobIndex {
         index
     }
 
-    /// The entries that may match `key`, in order, each once.
+    /// The entries that may match `key`, in order, each at most once.
     fn candidates(&self, key: &Key) -> Vec<usize> {
         let mut candidates = self.always.clone();
         let Some(literals) = &self.literals else {
@@ -188,7 +189,7 @@ impl GlobIndex {
     }
 }
 
-/// What a pattern may match: the id, and the label where there is one.
+/// The texts that a pattern may match: the id, and the label if there is one.
 fn names(key: &Key) -> impl Iterator<Item = &str> {
     [Some(key.id.as_str()), key.label.as_deref()]
         .into_iter()

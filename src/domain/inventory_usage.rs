@@ -1,5 +1,5 @@
-//! Which entries of the inventory match a key of any account. Updated account by account, so that a
-//! poll costs work for its own account only.
+//! Tracks which inventory entries match a key of any account. Updated per account, so that the cost
+//! of a poll depends on its own account only.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -7,17 +7,18 @@ use std::hash::Hash;
 use crate::domain::inventory::Inventory;
 use crate::domain::listing::Listing;
 
-/// For each entry of an inventory, how many accounts have a key for it. `Id` identifies an account.
+/// For each entry of an inventory, how many accounts have a key that uses it. `Id` identifies an
+/// account.
 #[derive(Debug)]
 pub struct InventoryUsage<Id> {
-    /// Accounts that have a key for the entry with this index.
+    /// The number of accounts with a key that uses the entry at this index.
     accounts_by_entry: Vec<usize>,
-    /// The entries that each account with a listing has keys for, in order.
+    /// The entries that each account with a listing uses, in order.
     matched: HashMap<Id, Box<[usize]>>,
 }
 
 impl<Id: Hash + Eq> InventoryUsage<Id> {
-    /// No account is known yet. `entries` is the number of entries of the inventory.
+    /// Starts without accounts. `entries` is the number of entries of the inventory.
     pub fn new(entries: usize) -> Self {
         Self {
             accounts_by_entry: vec![0; entries],
@@ -25,7 +26,7 @@ impl<Id: Hash + Eq> InventoryUsage<Id> {
         }
     }
 
-    /// Replaces what is known of one account by what its listing matches.
+    /// Replaces the entries that one account uses with those that its listing matches.
     pub fn update(&mut self, id: Id, matched: Box<[usize]>) {
         self.count(&matched, |count| count + 1);
         if let Some(before) = self.matched.insert(id, matched) {
@@ -33,7 +34,7 @@ impl<Id: Hash + Eq> InventoryUsage<Id> {
         }
     }
 
-    /// Forgets the accounts that `is_known` does not know.
+    /// Removes the accounts for which `is_known` returns false.
     pub fn retain(&mut self, is_known: impl Fn(&Id) -> bool) {
         let removed: Vec<_> = self.matched.extract_if(|id, _| !is_known(id)).collect();
         for (_, matched) in removed {
@@ -102,7 +103,7 @@ mod tests {
         assert_eq!(unused(&usage), [0, 1, 2, 3, 4]);
         usage.update(0, matched(&inventory, "shop", &["a"]));
         usage.update(1, matched(&inventory, "office", &["b", "cc", "cd"]));
-        // One is of another account, one comes after an entry that takes its key.
+        // One is for another account, one comes after an entry that takes its key.
         assert_eq!(unused(&usage), [1, 3, 4]);
         assert_eq!(usage.accounts(), 2);
         usage.update(1, matched(&inventory, "office", &["a", "gone"]));

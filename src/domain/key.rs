@@ -1,4 +1,4 @@
-//! One API key as facts, and the questions that can be asked of it.
+//! One API key as facts, and queries on it.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::domain::allow_list::AllowList;
 use crate::domain::text::{self, Label, Name};
 
-/// Longest key id that is accepted, in characters. Usual ones have up to 44.
+/// Longest accepted key id, in characters. Usual ones have up to 44.
 const ID_CHARS_MAX: usize = 128;
 
 /// The public name of a key: 1 to 128 characters of `A-Z a-z 0-9 _ . : -`.
@@ -16,8 +16,8 @@ const ID_CHARS_MAX: usize = 128;
 pub struct KeyId(Box<str>);
 
 impl KeyId {
-    /// Takes `text` as an id, or `None` where it has other characters, is empty or too long. What
-    /// looks like a secret is no id either, whatever field it came in.
+    /// Parses `text` as an id, or returns `None` if it has other characters, is empty or too long.
+    /// Text that looks like a secret is rejected too, in whatever field it arrives.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=ID_CHARS_MAX).contains(&text.len())
             && text
@@ -51,20 +51,20 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// When a key stops working.
+/// When a key expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
-    /// The API says that it has no end.
+    /// The API says that it never expires.
     Never,
-    /// It ends at this moment.
+    /// It expires at this time.
     At(DateTime<Utc>),
-    /// The API gave an end that cannot be read as a time, and no earlier one is known.
+    /// The API gave an expiry that cannot be read as a time, and no earlier one is known.
     Unknown,
 }
 
 impl Expiry {
-    /// Whether both are the same second. APIs are seen to give the fraction of a second at one time
-    /// and to leave it out at another.
+    /// Whether both are the same second. Some APIs return the fraction of a second in one response
+    /// and omit it in another.
     pub fn is_same(self, other: Self) -> bool {
         match (self, other) {
             (Self::At(a), Self::At(b)) => a.timestamp() == b.timestamp(),
@@ -100,7 +100,7 @@ pub enum Field {
 pub struct Fields(u8);
 
 impl Fields {
-    /// Whether `field` is one of them.
+    /// Whether `field` is in the set.
     pub fn contains(self, field: Field) -> bool {
         self.0 & Self::bit(field) != 0
     }
@@ -110,17 +110,17 @@ impl Fields {
         self.0 |= Self::bit(field);
     }
 
-    /// Whether there are others than the expiry, which has a metric of its own.
+    /// Whether it contains fields other than the expiry, which has its own metric.
     pub fn has_other_than_expiry(self) -> bool {
         self.0 & !Self::bit(Field::Expiry) != 0
     }
 
-    /// As a number, to be saved.
+    /// The set as a number, to be saved.
     pub fn bits(self) -> u8 {
         self.0
     }
 
-    /// The set that was saved as `bits`.
+    /// The set saved as `bits`.
     pub fn from_bits(bits: u8) -> Self {
         Self(bits)
     }
@@ -130,7 +130,7 @@ impl Fields {
     }
 }
 
-/// Whether a key moves real money.
+/// Whether a key is for production or for tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// For production.
@@ -140,7 +140,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The word for metrics.
+    /// The label value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -149,18 +149,18 @@ impl Mode {
     }
 }
 
-/// The state of a key at some moment, as `api_key_account_keys` counts it.
+/// The state of a key at a given time, as `api_key_account_keys` counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
     /// More time left than the warning threshold.
     Valid,
     /// Not expired, and inside the warning threshold.
     Expiring,
-    /// Its end has come.
+    /// It has expired.
     Expired,
-    /// It has no end.
+    /// It never expires.
     NeverExpires,
-    /// Its end cannot be read.
+    /// Its expiry cannot be read.
     Unknown,
     /// The provider says that it is revoked, disabled or inactive.
     Disabled,
@@ -190,14 +190,14 @@ impl KeyState {
     }
 }
 
-/// The distinct scopes of a key, sorted. One allocation for all of them: there are thousands of
-/// keys.
+/// The distinct scopes of a key, sorted. A single allocation holds all of them, because there are
+/// thousands of keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scopes(Box<str>);
 
 impl Scopes {
-    /// Takes scope names in any order, with repetitions; empty ones are left out. No name has a
-    /// line break.
+    /// Builds the set from scope names in any order, with repetitions; empty ones are left out. No
+    /// name contains a line break.
     pub fn new<'a, N: Into<Name<'a>>>(names: Vec<N>) -> Self {
         let mut names: Vec<Name<'a>> = names.into_iter().map(Into::into).collect();
         names.sort_unstable();
@@ -228,7 +228,7 @@ impl Scopes {
         if self.is_empty() { 0 } else { breaks + 1 }
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -237,71 +237,71 @@ impl Scopes {
 /// When a key was last used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastUse {
-    /// Not yet.
+    /// It was never used.
     Never,
-    /// At this moment.
+    /// At this time.
     At(DateTime<Utc>),
-    /// The API does not say, or not readably.
+    /// The API does not provide it, or not in a readable form.
     Unknown,
 }
 
-/// What only the API's page about one key tells.
+/// The details of a key, which only its own API endpoint returns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Details {
-    /// The label that its owner gave it.
+    /// The label that its owner assigned.
     pub label: Option<Label>,
     /// When it was last used.
     pub last_use: LastUse,
-    /// Requests made with it so far.
+    /// The number of requests made with it so far.
     pub requests: Option<u64>,
-    /// When this was read.
+    /// When the details were read.
     pub read_at: DateTime<Utc>,
 }
 
-/// Everything that is known of one key. The key's secret is not: it is never kept.
+/// All facts about one key. The key's secret is never stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Key {
     /// Its public id.
     pub id: KeyId,
-    /// The label that its owner gave it at the API.
+    /// The label that its owner assigned at the API.
     pub label: Option<Label>,
-    /// The organization that it belongs to, where the API says so.
+    /// The organization that it belongs to, if the API provides it.
     pub organization_id: Option<Label>,
-    /// Live or test, where the masked secret shows it.
+    /// Live or test, if the masked secret shows it.
     pub mode: Option<Mode>,
     /// Whether this is the key that the exporter itself uses.
     pub is_own: bool,
     /// Whether the provider says that it is revoked, disabled or inactive.
     pub is_disabled: bool,
-    /// When it ends.
+    /// When it expires.
     pub expiry: Expiry,
-    /// When it was made, where the API says so.
+    /// When it was created, if the API provides it.
     pub created_at: Option<DateTime<Utc>>,
-    /// When it was last changed, where the API says so; `None` for a key never changed.
+    /// When it was last changed, if the API provides it; `None` for a key that was never changed.
     pub updated_at: Option<DateTime<Utc>>,
-    /// What it may do; `None` where that is not known.
+    /// Its scopes; `None` if unknown.
     pub scopes: Option<Scopes>,
-    /// From where it may be used; `None` where that is not known.
+    /// The addresses that may use it; `None` if unknown.
     pub allow_list: Option<AllowList>,
-    /// The fields that the last listing has and that cannot be read. What is said of them here is
-    /// as of the last listing that was readable, or nothing.
+    /// The fields that the last listing contains but that cannot be read. Their values here come
+    /// from the last readable listing, or are unknown.
     pub unreadable: Fields,
     /// Whether the API listed it at a time after its end.
     pub is_listed_expired: bool,
-    /// Set for a key that is kept although the API no longer lists it, because it expired since the
-    /// last listing that has it: when it was first missing.
+    /// Set for an expired key that is kept although the API no longer lists it: when it was first
+    /// missing.
     pub unlisted_since: Option<DateTime<Utc>>,
-    /// What its own page told, where details are on; it may be hours older than the rest.
+    /// Its details, if enabled; they may be hours older than the rest.
     pub details: Option<Box<Details>>,
 }
 
 impl Key {
-    /// The same with the values of `earlier`, the key as of the listing before, for the fields that
-    /// cannot be read now.
+    /// This key with the values of `earlier`, the same key in the previous listing, for the fields
+    /// that cannot be read now.
     #[must_use]
     pub fn keeping(mut self, earlier: &Self) -> Self {
         let is_unreadable = |field| self.unreadable.contains(field);
-        // That a key never expires is not known any more where it has an unreadable end.
+        // An unreadable expiry invalidates the knowledge that a key never expires.
         if is_unreadable(Field::Expiry)
             && let Expiry::At(_) = earlier.expiry
         {
@@ -331,12 +331,12 @@ impl Key {
         self
     }
 
-    /// Whether the last listing has an end of it that cannot be read as a time.
+    /// Whether the last listing has an expiry for it that cannot be read as a time.
     pub fn is_expiry_unknown(&self) -> bool {
         self.expiry == Expiry::Unknown || self.unreadable.contains(Field::Expiry)
     }
 
-    /// Time until the end; negative afterwards; `None` where there is no readable end.
+    /// Time until the expiry; negative afterwards; `None` if there is no readable expiry.
     pub fn time_left(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
         match self.expiry {
             Expiry::At(end) => Some(end - now),
@@ -344,7 +344,7 @@ impl Key {
         }
     }
 
-    /// The time from its creation to its end, where both are known and in order.
+    /// The time from its creation to its expiry, if both are known and in order.
     pub fn lifetime(&self) -> Option<TimeDelta> {
         match (self.created_at, self.expiry) {
             (Some(start), Expiry::At(end)) if start < end => Some(end - start),
@@ -352,7 +352,7 @@ impl Key {
         }
     }
 
-    /// Whether its end has come at `now`, disabled or not.
+    /// Whether it has expired at `now`, disabled or not.
     pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
         self.unlisted_since.is_some()
             || self
@@ -360,8 +360,8 @@ impl Key {
                 .is_some_and(|left| left <= TimeDelta::zero())
     }
 
-    /// The state at `now`. `warning` is the time before the end from which a key counts as
-    /// expiring. A key that ends at this very moment is expired.
+    /// The state at `now`. `warning` is the time before the expiry from which a key counts as
+    /// expiring. A key that expires exactly at `now` is expired.
     pub fn state(&self, now: DateTime<Utc>, warning: TimeDelta) -> KeyState {
         match self.expiry {
             _ if self.is_disabled => KeyState::Disabled,
@@ -378,7 +378,7 @@ impl Key {
 pub(crate) mod tests {
     use super::*;
 
-    /// A key with nothing remarkable about it.
+    /// An ordinary key.
     pub(crate) fn key(id: &str) -> Key {
         Key {
             id: KeyId::parse(id).unwrap(),
@@ -475,7 +475,7 @@ pub(crate) mod tests {
             let now = at(now);
             let warning = TimeDelta::seconds(10);
             assert_eq!(disabled.state(now, warning), KeyState::Disabled, "at {now}");
-            // Even where the clock was set back since.
+            // Even if the clock was set back since.
             assert_eq!(unlisted.state(now, warning), KeyState::Expired, "at {now}");
         }
     }

@@ -1,4 +1,5 @@
-//! One complete listing of an account's keys: sorted, each id once, with what had to be left out.
+//! One complete listing of an account's keys: sorted, each id once, with counts of the entries left
+//! out.
 
 use std::collections::HashMap;
 
@@ -10,12 +11,12 @@ use crate::domain::text::Label;
 /// Why an entry of a listing could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reject {
-    /// Its id is missing or not an id.
+    /// Its id is missing or invalid.
     Id,
     /// Another entry has the same id and expires no later.
     Duplicate,
-    /// It is not an object, has a field twice, or has a field other than its expiry that cannot be
-    /// read. In the last case the rest of it is used.
+    /// It is not an object, has a duplicate field, or has a field other than its expiry that cannot
+    /// be read. In the last case the rest of it is used.
     Shape,
 }
 
@@ -38,9 +39,9 @@ impl Reject {
 pub struct Rejects {
     /// Entries without a usable id.
     pub id: u32,
-    /// Entries whose id another one has.
+    /// Entries with an id that another entry has.
     pub duplicate: u32,
-    /// Entries of another shape.
+    /// Entries with an invalid shape.
     pub shape: u32,
 }
 
@@ -54,12 +55,12 @@ impl Rejects {
         }
     }
 
-    /// All of them.
+    /// The total.
     pub fn total(&self) -> u32 {
         self.id + self.duplicate + self.shape
     }
 
-    /// Counts one more.
+    /// Adds one to the count for `reason`.
     pub fn add(&mut self, reason: Reject) {
         match reason {
             Reject::Id => self.id += 1,
@@ -69,21 +70,21 @@ impl Rejects {
     }
 }
 
-/// All keys of an account at one moment.
+/// All keys of an account at one point in time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listing {
     keys: Box<[Key]>,
     rejects: Rejects,
-    /// Ids of the entries that were left out although they had one, sorted. No more than a listing
-    /// may have entries (`poll.max_keys`), because reading stops there.
+    /// Ids of the entries that were left out although they had one, sorted. Bounded by
+    /// `poll.max_keys`, because reading stops there.
     rejected_ids: Vec<KeyId>,
     api_env: Option<Label>,
 }
 
 impl Listing {
-    /// Sorts `keys` by id. Of several with one id the one that expires first stays, because being
-    /// warned too early is the lesser harm; the others count as duplicates. Keys that have a field
-    /// that cannot be read count in `rejects` too.
+    /// Sorts `keys` by id. Of several with the same id the one that expires first is kept, because
+    /// an early warning is the lesser harm; the others count as duplicates. Keys with an unreadable
+    /// field count in `rejects` too.
     pub fn new(keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Label>) -> Self {
         for _ in keys
             .iter()
@@ -94,7 +95,7 @@ impl Listing {
         Self::restored(keys, rejects, api_env)
     }
 
-    /// A listing that was saved, with everything in `rejects` that it counted.
+    /// A saved listing; `rejects` contains all of its counts.
     pub fn restored(mut keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Label>) -> Self {
         keys.sort_by(|a, b| {
             a.id.cmp(&b.id)
@@ -117,7 +118,7 @@ impl Listing {
         }
     }
 
-    /// The same listing, knowing the ids of entries that were left out by whoever read it.
+    /// This listing with the ids of the entries that the parser left out.
     #[must_use]
     pub fn with_rejected_ids(mut self, ids: Vec<KeyId>) -> Self {
         self.rejected_ids.extend(ids);
@@ -125,9 +126,9 @@ impl Listing {
         self
     }
 
-    /// The same listing with what `held`, the one before, says of fields that cannot be read this
-    /// time, and with the keys of `held` whose entries were refused as a whole, as they were then.
-    /// A key of which something cannot be read any more still exists, and still expires.
+    /// This listing with the values of `held`, the previous one, for fields that cannot be read
+    /// now, and with the keys of `held` for which the entry was rejected as a whole. A key with
+    /// unreadable data still exists, and still expires.
     #[must_use]
     pub fn keeping(mut self, held: &Self) -> Self {
         for key in &mut self.keys {
@@ -148,7 +149,7 @@ impl Listing {
         self.with_keys(kept)
     }
 
-    /// The same listing with these keys, which it does not have, added.
+    /// This listing with these keys, which it does not have, added.
     #[must_use]
     pub fn with_keys(mut self, added: Vec<Key>) -> Self {
         if added.is_empty() {
@@ -157,13 +158,13 @@ impl Listing {
         let mut keys = self.keys.into_vec();
         keys.extend(added);
         keys.sort_by(|a, b| a.id.cmp(&b.id));
-        // Two odd entries may have had one id.
+        // Two invalid entries may have had the same id.
         keys.dedup_by(|a, b| a.id == b.id);
         self.keys = keys.into();
         self
     }
 
-    /// The same, taken at `now`: a key that is expired by then was listed after its end.
+    /// This listing, taken at `now`: a key that has expired by then was listed after its expiry.
     #[must_use]
     pub fn taken_at(mut self, now: DateTime<Utc>) -> Self {
         for key in &mut self.keys {
@@ -172,7 +173,7 @@ impl Listing {
         self
     }
 
-    /// The same without the keys that are kept although the API no longer lists them.
+    /// This listing without the keys that are kept although the API no longer lists them.
     #[must_use]
     pub fn only_listed(&self) -> Self {
         let listed = self.keys.iter().filter(|key| key.unlisted_since.is_none());
@@ -182,8 +183,8 @@ impl Listing {
         }
     }
 
-    /// The same with the note that `later`, a listing taken at `now`, still has some keys after
-    /// their end. `None` where that is nothing new.
+    /// This listing, recording which keys `later`, a listing taken at `now`, still contains after
+    /// their expiry. `None` if nothing changes.
     pub fn seen_in(&self, later: &Self, now: DateTime<Utc>) -> Option<Self> {
         let is_news =
             |key: &Key| !key.is_listed_expired && key.is_expired(now) && later.has_entry(&key.id);
@@ -204,22 +205,23 @@ impl Listing {
             || self.rejected_ids.binary_search(id).is_ok()
     }
 
-    /// Whether it has entries of which none can be used. Such an answer says nothing of the keys.
+    /// Whether it has entries of which none can be used. Such a response provides no information
+    /// about the keys.
     pub fn is_unusable(&self) -> bool {
         self.keys.is_empty() && self.rejects.total() > 0
     }
 
-    /// Ids of the entries that were left out, or of which a part was, where they have one.
+    /// Ids of the entries that were left out, entirely or in part, if they have one.
     pub fn rejected_ids(&self) -> impl Iterator<Item = &KeyId> {
         let keys = self.keys.iter();
         let in_part = keys.filter(|key| key.unreadable.has_other_than_expiry());
         self.rejected_ids.iter().chain(in_part.map(|key| &key.id))
     }
 
-    /// How many entries the answer had.
+    /// How many entries the response had.
     pub fn entries(&self) -> usize {
         let keys = self.keys.iter();
-        // The others are counted as rejected.
+        // Keys with unreadable fields are counted as rejected.
         let whole = keys.filter(|key| !key.unreadable.has_other_than_expiry());
         whole.count() + self.rejects.total() as usize
     }
@@ -229,7 +231,7 @@ impl Listing {
         &self.keys
     }
 
-    /// The key of this id.
+    /// The key with this id.
     pub fn get(&self, id: &str) -> Option<&Key> {
         let index = self
             .keys
@@ -238,20 +240,20 @@ impl Listing {
         self.keys.get(index)
     }
 
-    /// What was left out.
+    /// The counts of entries that were left out.
     pub fn rejects(&self) -> Rejects {
         self.rejects
     }
 
-    /// The environment that the API says it is: `development` or `production`, or a word yet
-    /// unknown; clean.
+    /// The environment that the API reports: `development` or `production`, or an unknown value;
+    /// cleaned.
     pub fn api_env(&self) -> Option<&str> {
         self.api_env.as_deref()
     }
 
-    /// The same with the details that were read since `before`, the last listing; where there are
-    /// none, the older ones of that listing stay. A label comes from the details where the listing
-    /// itself has none, and stays until they are read again.
+    /// This listing with the details read since `before`, the previous listing; without new ones,
+    /// its older details remain. A label comes from the details if the listing itself has none, and
+    /// remains until they are read again.
     #[must_use]
     pub fn with_details(
         mut self,
@@ -265,7 +267,7 @@ impl Listing {
             if key.label.is_none() && !key.unreadable.contains(Field::Label) {
                 key.label = match &key.details {
                     Some(details) => details.label.clone(),
-                    // A saved listing may have kept the label and not the details.
+                    // A saved listing may contain the label without the details.
                     None => before.and_then(|before| before.label.clone()),
                 };
             }
@@ -274,8 +276,8 @@ impl Listing {
     }
 }
 
-/// Orders ends by how much they matter: a known end first, the earlier the sooner; then unknown;
-/// then none.
+/// Orders expiries by importance: a known expiry first, the earlier the sooner; then unknown; then
+/// none.
 fn urgency(expiry: Expiry) -> (u8, Option<DateTime<Utc>>) {
     match expiry {
         Expiry::At(end) => (0, Some(end)),
@@ -331,7 +333,7 @@ mod tests {
         assert_eq!(kept.get("b"), held.get("b"));
         let listed_expired = kept.clone().taken_at(at(100));
         assert!(listed_expired.get("b").unwrap().is_listed_expired);
-        // What can be read is as it is now.
+        // Readable fields have their current values.
         assert_eq!(kept.get("a").unwrap().label, None);
     }
 

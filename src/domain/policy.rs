@@ -1,4 +1,4 @@
-//! What a key must not be: the policies, and which of them a key breaks.
+//! The policies for keys, and which of them a key violates.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -6,23 +6,23 @@ use crate::domain::allow_list::{AllowList, Ipv6Count};
 use crate::domain::glob::Glob;
 use crate::domain::key::{Expiry, Key, LastUse, Scopes};
 
-/// Something that a key must not be. The words are label values and part of the metrics contract.
+/// A policy that a key may violate. The words are label values and part of the metrics contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Policy {
-    /// It has no end.
+    /// It never expires.
     NeverExpires,
-    /// Its allow list is empty or lets in all of a family.
+    /// Its allow list is empty or allows all of an address family.
     NoIpAllowList,
-    /// Its allow list lets in more addresses than the limit.
+    /// Its allow list allows more addresses than the limit.
     WideIpAllowList,
     /// It has a scope that can do lasting harm.
     PrivilegedScope,
-    /// It was made too long ago.
+    /// It is too old.
     TooOld,
-    /// It was made to live too long.
+    /// Its lifetime is too long.
     LifetimeTooLong,
-    /// Nobody has used it for too long.
+    /// It has not been used for too long.
     Unused,
 }
 
@@ -57,24 +57,24 @@ impl Policy {
 pub struct Policies(u8);
 
 impl Policies {
-    /// Those in the set, in the order of the metric.
+    /// The policies in the set, in the order of the metric.
     pub fn iter(self) -> impl Iterator<Item = Policy> {
         Policy::ALL
             .into_iter()
             .filter(move |policy| self.contains(*policy))
     }
 
-    /// Whether `policy` is one of them.
+    /// Whether `policy` is in the set.
     pub fn contains(self, policy: Policy) -> bool {
         self.0 & (1 << policy as u8) != 0
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Those that are not in `others`.
+    /// The policies that are not in `others`.
     #[must_use]
     pub fn without(self, others: Self) -> Self {
         Self(self.0 & !others.0)
@@ -88,30 +88,31 @@ impl FromIterator<Policy> for Policies {
     }
 }
 
-/// `[policy]` of the configuration: which policies hold, and their limits.
+/// `[policy]` of the configuration: which policies apply, and their limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Whether a key must have an end.
+    /// Whether a key must have an expiry.
     pub never_expires: bool,
     /// Whether a key must have an allow list that restricts it.
     pub no_ip_allow_list: bool,
-    /// Scopes that a key must not have; empty is off. `None` is what the provider of the key says.
+    /// Scopes that a key must not have; empty disables the policy. `None` uses the provider's
+    /// defaults.
     pub privileged_scopes: Option<Box<[Glob]>>,
     /// Most addresses, of both families together, that may use a key.
     pub max_allowed_addresses: Option<u64>,
-    /// From this age on a key is too old.
+    /// Age from which a key is too old.
     pub max_age: Option<TimeDelta>,
-    /// Longest time from creation to end.
+    /// Longest time from creation to expiry.
     pub max_lifetime: Option<TimeDelta>,
-    /// A key that was not used for this long is unused.
+    /// A key that has not been used for this long is unused.
     pub max_unused: Option<TimeDelta>,
 }
 
 impl Limits {
-    /// What `key` breaks at `now`, before any exemption. A key whose times, scopes or allow list
-    /// are not known breaks no policy about them, and a disabled key breaks none.
+    /// The policies that `key` violates at `now`, before any exemption. A key with unknown times,
+    /// scopes or allow list violates no policy about them, and a disabled key violates none.
     ///
-    /// `usual_scopes` are those that count as privileged unless the configuration says otherwise.
+    /// `usual_scopes` are those that count as privileged unless the configuration overrides them.
     pub fn broken(&self, key: &Key, now: DateTime<Utc>, usual_scopes: &[Glob]) -> Policies {
         if key.is_disabled {
             return Policies::default();
@@ -141,7 +142,7 @@ impl Limits {
         Policy::ALL.into_iter().filter(is_broken).collect()
     }
 
-    /// The moments at which [`Limits::broken`] changes by itself.
+    /// The times at which the result of [`Limits::broken`] changes without a poll.
     pub fn turning_points(&self, key: &Key) -> impl Iterator<Item = DateTime<Utc>> {
         [self.too_old_at(key), self.unused_at(key)]
             .into_iter()
@@ -151,7 +152,7 @@ impl Limits {
     fn is_privileged(&self, key: &Key, usual_scopes: &[Glob]) -> bool {
         let privileged_scopes = self.privileged_scopes.as_deref().unwrap_or(usual_scopes);
         let mut scopes = key.scopes.iter().flat_map(Scopes::iter);
-        // A scope that is a pattern itself holds whatever scopes there are, or will be.
+        // A scope that is itself a pattern covers all scopes, existing and future.
         let is_wildcard = |scope: &str| !privileged_scopes.is_empty() && scope.contains('*');
         scopes.any(|scope| {
             let mut privileged = privileged_scopes.iter();
@@ -163,7 +164,7 @@ impl Limits {
         key.created_at?.checked_add_signed(self.max_age?)
     }
 
-    /// A key that was never used counts from its creation.
+    /// For a key that was never used, the time counts from its creation.
     fn unused_at(&self, key: &Key) -> Option<DateTime<Utc>> {
         let max_unused = self.max_unused?;
         let last_used = match key.details.as_ref()?.last_use {
@@ -204,7 +205,7 @@ mod tests {
     use crate::domain::key::Details;
     use crate::domain::key::tests::{at, key};
 
-    /// Everything turned off.
+    /// All policies disabled.
     fn nothing() -> Limits {
         Limits {
             never_expires: false,
@@ -362,7 +363,7 @@ mod tests {
             (Expiry::At(at(1_100)), false),
             (Expiry::At(at(1_101)), true),
             (Expiry::At(at(900)), false),
-            // That is another policy.
+            // That is a different policy.
             (Expiry::Never, false),
             (Expiry::Unknown, false),
         ] {

@@ -1,10 +1,10 @@
-//! Spans of time as people read them.
+//! Durations in human-readable form.
 
 use chrono::TimeDelta;
 
 const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
 
-/// The two largest units of `span`, the rest cut off: `29d 23h`, `4m 10s`, `-3h`; `0s` for nothing.
+/// The two largest units of `span`, truncated: `29d 23h`, `4m 10s`, `-3h`; `0s` for zero.
 pub fn words(span: TimeDelta) -> String {
     let sign = if span < TimeDelta::zero() { "-" } else { "" };
     let mut rest = span.num_seconds().unsigned_abs();

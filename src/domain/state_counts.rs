@@ -1,15 +1,15 @@
-//! How many keys are in each state at any moment, without looking at each key again.
+//! Counts the keys in each state at any time, without visiting each key again.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::key::{Expiry, Key, KeyState};
 
-/// The moments at which keys change state, sorted, so that counting takes two searches.
+/// The times at which keys change state, sorted, so that counting takes two searches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateCounts {
     /// When each key enters its warning threshold.
     expiring: Box<[DateTime<Utc>]>,
-    /// When each key ends.
+    /// When each key expires.
     expired: Box<[DateTime<Utc>]>,
     never_expires: usize,
     unknown: usize,
@@ -17,20 +17,20 @@ pub struct StateCounts {
 }
 
 impl StateCounts {
-    /// Takes each key with its warning threshold, which is not negative.
+    /// Takes each key with its warning threshold, which must not be negative.
     pub fn new<'a>(keys: impl Iterator<Item = (&'a Key, TimeDelta)>) -> Self {
         let (mut expiring, mut expired) = (Vec::new(), Vec::new());
         let (mut never_expires, mut unknown, mut disabled) = (0, 0, 0);
         for (key, warning) in keys {
             match key.expiry {
                 _ if key.is_disabled => disabled += 1,
-                // At any time, even where the clock was set back since.
+                // At any time, even if the clock was set back since.
                 _ if key.unlisted_since.is_some() => {
                     expiring.push(DateTime::<Utc>::MIN_UTC);
                     expired.push(DateTime::<Utc>::MIN_UTC);
                 }
                 Expiry::At(end) => {
-                    // Before the beginning of chrono's time every key is far from its end.
+                    // Before the earliest time of chrono, every key is far from its expiry.
                     let start = end.checked_sub_signed(warning);
                     expiring.push(start.unwrap_or(DateTime::<Utc>::MIN_UTC));
                     expired.push(end);
@@ -50,10 +50,10 @@ impl StateCounts {
         }
     }
 
-    /// How many keys are in each state at `now`, in the order of [`KeyState::ALL`].
+    /// The number of keys in each state at `now`, in the order of [`KeyState::ALL`].
     pub fn at(&self, now: DateTime<Utc>) -> [(KeyState, usize); KeyState::ALL.len()] {
         let expired = self.expired.partition_point(|end| *end <= now);
-        // Each key that ended entered its threshold before.
+        // Each expired key entered its threshold before.
         let entered = self.expiring.partition_point(|start| *start <= now);
         KeyState::ALL.map(|state| {
             let count = match state {

@@ -25,8 +25,8 @@ pub fn superseded(keys: &[Key], assessments: &[Assessment<'_>]) -> Vec<bool> {
         .collect();
     sorted.sort_unstable();
     let mut superseded = vec![false; keys.len()];
-    // Newest first, so that one pass knows the latest end of all newer keys: no key is compared
-    // with every other one, even where all share one name.
+    // Newest first, so that one pass knows the latest expiry of all newer keys: keys are never
+    // compared pairwise, even if all share one name.
     for same_name in sorted.chunk_by(|(a, ..), (b, ..)| a == b) {
         let mut latest_of_newer = None;
         for of_one_moment in same_name.chunk_by(|(_, a, ..), (_, b, ..)| a == b) {
@@ -46,10 +46,10 @@ pub fn superseded(keys: &[Key], assessments: &[Assessment<'_>]) -> Vec<bool> {
     superseded
 }
 
-/// What the inventory's entries with wildcards give their name to.
+/// Entries with wildcards that give a name to the keys they match.
 struct SharedNames<'a> {
-    /// The label that all keys of an entry have; `None` where they differ or one has none that is
-    /// exact.
+    /// The label shared by all keys of an entry; `None` if labels differ or a key has no exact
+    /// label.
     labels: HashMap<usize, Option<&'a str>>,
 }
 
@@ -95,7 +95,7 @@ fn exact_label(key: &Key) -> Option<&str> {
         .map(|label| &**label)
 }
 
-/// A readable end, in order of time; no end is the latest.
+/// A readable expiry, ordered by time; no expiry is the latest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     At(DateTime<Utc>),
@@ -131,7 +131,7 @@ mod tests {
         }
     }
 
-    /// A key made at `created` that ends 100 later.
+    /// A key created at `created` that expires 100 later.
     fn ending(id: &str, label: &str, created: i64) -> Key {
         labelled(id, label, created, Expiry::At(at(created + 100)))
     }
@@ -143,7 +143,7 @@ mod tests {
         }
     }
 
-    /// The ids of those that have a successor.
+    /// The ids of the keys that have a successor.
     fn ids(keys: &[Key], entries: Vec<Entry>) -> Vec<String> {
         let rules = AssessmentRules {
             inventory: Inventory::new(entries),

@@ -1,7 +1,7 @@
-//! Cleans text that came from outside, for log lines and for metric labels.
+//! Cleans external text for log lines and metric labels.
 //!
-//! Whatever the API says may hold line breaks, terminal escapes, text that reverses the reader's
-//! direction, or a secret. Nothing from outside is shown before it has passed through here.
+//! Text from the API may contain line breaks, terminal escapes, characters that reverse the text
+//! direction, or a secret. External text is never shown without cleaning.
 
 mod cleaner;
 mod secrets;
@@ -15,31 +15,31 @@ pub use crate::redaction::{REDACTED, redact};
 pub use cleaner::{Cleaner, json_words};
 pub use secrets::Secrets;
 
-/// Longest upstream text in one log field, in characters: a sentence or two, so that ten fields
-/// still make a line that log systems take whole.
+/// Longest upstream text in one log field, in characters: a sentence or two, so that a line with
+/// ten such fields stays within the limits of log systems.
 pub const LINE_CHARS_MAX: usize = 200;
 
-/// Longest metric label taken from an API, in characters. Providers' own labels end there or
-/// earlier.
+/// Longest metric label taken from an API, in characters. Providers' own limits for labels are no
+/// higher.
 pub const LABEL_CHARS_MAX: usize = 255;
 
 /// Longest support id, in characters. A documented one (`support_<uuidv7>`) has 44; 64 leaves room
 /// and keeps an exemplar under OpenMetrics' limit of 128.
 const SUPPORT_ID_CHARS_MAX: usize = 64;
 
-/// The longest part of upstream text that is looked at, in bytes. It is far over what is shown, so
-/// that text made of invisible characters cannot hide the rest, and far under a megabyte, so that
-/// cleaning costs little.
+/// The longest part of upstream text that is examined, in bytes. It is far more than is shown, so
+/// that text made of invisible characters cannot hide the rest, and far less than a megabyte, so
+/// that cleaning is cheap.
 const LOOKED_AT_BYTES_MAX: usize = 16 * 1024;
 
 /// One clean line for the log: no control, bidirectional or invisible characters, nothing that
-/// looks like a key, at most [`LINE_CHARS_MAX`] characters with `…` where it was cut. What an API
-/// said becomes one in [`Cleaner::line`] only, which leaves its secrets out.
+/// looks like a key, at most [`LINE_CHARS_MAX`] characters with `…` if it was truncated. Text from
+/// an API becomes a line only through [`Cleaner::line`], which redacts secrets.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Line(Box<str>);
 
 impl Line {
-    /// A line of the exporter's own words, or of clean values.
+    /// A line of fixed text or of clean values.
     pub fn own(text: &str) -> Self {
         Self(cut(&redact(&one_line(prefix(text))), LINE_CHARS_MAX).into())
     }
@@ -50,16 +50,16 @@ impl Line {
     }
 }
 
-/// Text as the value of a metric label: without control, bidirectional and invisible characters,
-/// and without anything that looks like a key. What an API said becomes one in [`Cleaner::name`]
-/// only, which leaves its secrets out.
+/// Text as a label value: without control, bidirectional and invisible characters, and without
+/// anything that looks like a key. Text from an API becomes a name only through [`Cleaner::name`],
+/// which redacts secrets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name<'a> {
     text: Cow<'a, str>,
     is_exact: bool,
 }
 
-/// A [`Name`] that is kept; never empty.
+/// A [`Name`] that is stored; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label {
     text: Box<str>,
@@ -81,7 +81,7 @@ impl<'a> Name<'a> {
     }
 }
 
-/// A name of our own.
+/// A name from the exporter itself.
 impl From<&'static str> for Name<'static> {
     fn from(text: &'static str) -> Self {
         Self {
@@ -100,10 +100,10 @@ impl Label {
         })
     }
 
-    /// A label from a snapshot, of which it was saved too whether it was exact.
+    /// A label from a snapshot, which also stores whether the label was exact.
     pub fn saved(text: &str, is_exact: bool) -> Option<Self> {
         let clean = label(text);
-        // Earlier versions did not save it; these are the marks of a change.
+        // Earlier versions did not store it; these characters mark a change.
         let is_changed = clean.contains([char::REPLACEMENT_CHARACTER, '…']);
         let is_exact = is_exact && clean == text && !is_changed;
         Self::from_name(Name {
@@ -112,8 +112,8 @@ impl Label {
         })
     }
 
-    /// Whether it is what its owner wrote. Labels that were cut, redacted or had characters
-    /// replaced may look the same although they differ.
+    /// Whether it is exactly the label that its owner assigned. Different labels may become equal
+    /// after truncation, redaction or replacement of characters.
     pub fn is_exact(&self) -> bool {
         self.is_exact && !self.text.contains(REDACTED)
     }
@@ -132,7 +132,7 @@ impl Deref for Label {
     }
 }
 
-/// A label of our own.
+/// A label from the exporter itself.
 impl From<&'static str> for Label {
     fn from(text: &'static str) -> Self {
         Self {
@@ -148,16 +148,15 @@ impl fmt::Debug for Line {
     }
 }
 
-/// The operator's text as the value of a metric label: the text itself, but for control and
-/// bidirectional characters (each becomes U+FFFD), anything that looks like a key, and what exceeds
-/// [`LABEL_CHARS_MAX`].
+/// The operator's text as a label value: unchanged except for control and bidirectional characters
+/// (each becomes U+FFFD), anything that looks like a key, and what exceeds [`LABEL_CHARS_MAX`].
 pub fn label(text: &str) -> String {
     cut(&redact(&printable(prefix(text))), LABEL_CHARS_MAX)
 }
 
 /// `text` with U+FFFD for each hidden character and each terminal escape sequence.
 fn printable(text: &str) -> Cow<'_, str> {
-    // Most labels: nothing to replace.
+    // Most labels need no replacement.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Cow::Borrowed(text);
     }
@@ -167,7 +166,7 @@ fn printable(text: &str) -> Cow<'_, str> {
         let escape = escape_sequence(rest);
         match c {
             _ if escape.is_some() => shown.push(char::REPLACEMENT_CHARACTER),
-            // They choose between two looks of the character before, of an emoji most often.
+            // Variation selectors, most often of an emoji.
             '\u{fe00}'..='\u{fe0f}' => {}
             _ if is_hidden(c) => shown.push(char::REPLACEMENT_CHARACTER),
             _ => shown.push(c),
@@ -177,8 +176,8 @@ fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// `text` as one line: runs of blanks, line breaks and other controls read as one space, and escape
-/// sequences and invisible characters are left out.
+/// `text` as one line: runs of blanks, line breaks and other controls become one space, and escape
+/// sequences and invisible characters are removed.
 fn one_line(text: &str) -> String {
     let mut shown = String::new();
     let mut rest = text;
@@ -200,14 +199,13 @@ fn one_line(text: &str) -> String {
     shown
 }
 
-/// The length of the terminal escape sequence that `text` starts with (ECMA-48). Of one that is
-/// neither a control sequence nor a control string, it is the escape character alone: what follows
-/// may be meant as text.
+/// The length of the terminal escape sequence that `text` starts with (ECMA-48). If it is neither a
+/// control sequence nor a control string, only the escape character counts: the rest may be text.
 fn escape_sequence(text: &str) -> Option<usize> {
     let (introducer, len) = match text.as_bytes() {
         [0x1b, kind @ (b'[' | b']' | b'P' | b'X' | b'^' | b'_'), ..] => (*kind, 2),
         [0x1b, ..] => return Some(1),
-        // The same as one character, U+0080 to U+009F.
+        // The single-character form, U+0080 to U+009F.
         [0xc2, 0x9b, ..] => (b'[', 2),
         [0xc2, 0x90 | 0x98 | 0x9d..=0x9f, ..] => (b']', 2),
         _ => return None,
@@ -227,17 +225,17 @@ fn escape_sequence(text: &str) -> Option<usize> {
         let mut starts = 0..body.len().min(CONTROL_STRING_BYTES_MAX);
         match starts.find_map(end) {
             Some(end) => end,
-            // Without an end it hides nothing: its text is shown.
+            // Without a terminator it hides nothing: its text is shown.
             None => return Some(if text.starts_with('\u{1b}') { 1 } else { len }),
         }
     };
     Some(len + body_len)
 }
 
-/// Longest control string that is left out; a hyperlink or a window title is shorter.
+/// Longest control string that is removed; a hyperlink or a window title is shorter.
 const CONTROL_STRING_BYTES_MAX: usize = 2048;
 
-/// `text`, which may be a URL, well-formed or not, without what is secret in one: user, password
+/// `text`, which may be a URL, well-formed or not, without the secret parts of one: user, password
 /// and query; and without anything that looks like a key.
 pub fn redact_url(text: &str) -> String {
     let text = redact(text);
@@ -249,7 +247,7 @@ pub fn redact_url(text: &str) -> String {
         });
     let is_url = !scheme.is_empty();
     let (rest, query) = match rest.find(['?', '#']) {
-        // The password may hold either, so only what follows the last `@` is a query.
+        // The password may contain either, so only text after the last `@` is a query.
         Some(_) if rest.contains('@') => rest
             .rsplit_once('@')
             .and_then(|(before, after)| {
@@ -263,7 +261,7 @@ pub fn redact_url(text: &str) -> String {
     let has_query = is_url || query.contains('=');
     let mut shown = scheme.to_owned();
     match rest.rsplit_once('@') {
-        // `team@example.com` is no secret; `user:password@host` is one without a scheme too.
+        // `team@example.com` is not a secret; `user:password@host` is, even without a scheme.
         Some((before, host)) if is_url || before.contains(':') => {
             shown.push_str(REDACTED);
             shown.push('@');
@@ -281,7 +279,7 @@ pub fn redact_url(text: &str) -> String {
     shown
 }
 
-/// `http://user:password`, where the host was forgotten.
+/// Redacts `http://user:password`, a URL without a host.
 fn without_port_that_is_none(is_url: bool, rest: &str) -> Cow<'_, str> {
     let authority = rest.split('/').next().unwrap_or_default();
     let port = authority.rsplit_once(':').map(|(_, port)| port);
@@ -305,9 +303,9 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Whether `c` is a control character, a line or paragraph separator, or one of Unicode's format
-/// characters or default-ignorable code points: invisible, or able to reorder what is around it.
+/// characters or default-ignorable code points: invisible, or able to reorder the text around it.
 pub fn is_hidden(c: char) -> bool {
-    // They are listed, not looked up: the list is short and has been stable for years.
+    // Listed here because the list is short and has been stable for years.
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
@@ -331,10 +329,10 @@ fn prefix(text: &str) -> &str {
     text.split_at(end).0
 }
 
-/// Most names that one log line has room for.
+/// Most names shown in one log line.
 const JOINED_MAX: usize = 10;
 
-/// The first few of `names`, separated by commas, and how many more there are; `None` of none.
+/// The first few of `names`, separated by commas, and the number of the others; `None` if empty.
 pub fn join_truncated<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let names: Vec<&str> = names.into_iter().collect();
     let first: Vec<&str> = names.iter().take(JOINED_MAX).copied().collect();
@@ -405,7 +403,7 @@ mod tests {
             ("host/a?token=secret", "host/a?[redacted]"),
             ("http://me:pass", "http://me:[redacted]"),
             ("http://me:pass:word/x", "http://me:[redacted]"),
-            // No URL, no secret.
+            // Not a URL, no secret.
             ("team@example.com", "team@example.com"),
             ("what now?", "what now?"),
             ("a?b", "a?b"),

@@ -12,12 +12,12 @@ use crate::domain::listing::Listing;
 use crate::domain::successors::superseded;
 
 /// Most keys of an account that are kept in this way: far more than expire in a week anywhere, and
-/// few enough that an API that makes up keys at each poll cannot fill memory.
+/// few enough that an API that invents keys at each poll cannot fill memory.
 const UNLISTED_MAX: usize = 1_000;
 
 impl Listing {
-    /// The keys that `later`, a listing made at `at`, lacks because they expired, each with the
-    /// time from which on it is missing.
+    /// The keys that `later`, a listing created at `at`, lacks because they expired, each with the
+    /// time since which it is missing.
     pub fn missing_in(&self, later: &Self, at: DateTime<Utc>) -> Vec<Key> {
         let missing = self.keys().iter().filter(|key| !later.has_entry(&key.id));
         let expired = missing.filter_map(|key| {
@@ -31,8 +31,8 @@ impl Listing {
     }
 }
 
-/// Those of `missing` to keep beside the keys of `listing`: each for `retention` from when it was
-/// first missing. One that has a successor or is muted is not kept.
+/// The keys of `missing` to keep in addition to the keys of `listing`: each for `retention` after
+/// it was first missing. A key that is muted or has a successor is not kept.
 pub fn kept(
     mut missing: Vec<Key>,
     listing: &Listing,
@@ -45,7 +45,7 @@ pub fn kept(
         .iter_mut()
         .filter_map(|key| key.unlisted_since.as_mut())
     {
-        // A time in the future is of a clock that was set back.
+        // A time in the future means that the clock was set back.
         *since = now.min(*since);
     }
     missing.retain(|key| {

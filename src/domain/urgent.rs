@@ -1,4 +1,4 @@
-//! Sums up the keys of an account that need attention.
+//! Summarises the keys of an account that need attention.
 
 use chrono::{DateTime, Utc};
 
@@ -9,8 +9,8 @@ use crate::domain::listing::Listing;
 use crate::domain::successors::superseded;
 
 impl UrgentKeys {
-    /// The keys of `account` in `listing` that are in one of their thresholds at `now`. Muted ones
-    /// and those with a successor are left out. `None` where there are none.
+    /// The keys of `account` in `listing` that are within their thresholds at `now`. Muted keys and
+    /// those with a successor are left out. `None` if there are none.
     pub fn of(
         account: &str,
         listing: &Listing,

@@ -1,11 +1,11 @@
-//! What the operator configures about how states are shown: the assessment of keys, and which
-//! metric families there are.
+//! The operator's settings for the view of states: how keys are assessed, and which metric families
+//! are exposed.
 
 use std::sync::Arc;
 
 use crate::domain::assessment::AssessmentRules;
 
-/// Everything besides the states and the time that a view of them depends on.
+/// Everything that a view depends on besides the states and the time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ViewSettings {
     /// How keys are assessed.
@@ -21,8 +21,8 @@ pub struct Metrics {
     pub relative: bool,
     /// Whether `api_key_scope_info` is exposed.
     pub scope_info: bool,
-    /// Most scopes of one key in `api_key_scope_info`.
+    /// Most scopes per key in `api_key_scope_info`.
     pub max_scopes_per_key: usize,
-    /// Most text of one account, in bytes, before families are left out.
+    /// Largest text of one account, in bytes, before families are left out.
     pub max_bytes_per_account: usize,
 }

@@ -2,8 +2,7 @@
 //!
 //! However its API behaves, an account gets at most ten lines a minute in the long run: five about
 //! failing and recovering polls, one about details, two about its keys' expiry and one each about
-//! changed keys and the rest. More than that is let through at once, because a day's work comes in
-//! bursts.
+//! changed keys and the rest. Bursts may exceed this, because a day's work comes in bursts.
 
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::domain::text::Line;
 use crate::event_log::lines;
 use crate::event_log::rate_limit::{LogDecision, RateLimit};
 
-/// A poll that fails and recovers again and again gets ten lines in any minute.
+/// A poll that alternates between failure and recovery gets ten lines in any minute.
 const FAILURES_BURST: u32 = 5;
 const FAILURES_PERIOD: Duration = Duration::from_secs(12);
 
@@ -24,7 +23,7 @@ const FAILURES_PERIOD: Duration = Duration::from_secs(12);
 const RARE_BURST: u32 = 5;
 const RARE_PERIOD: Duration = Duration::from_mins(1);
 
-/// Room for the keys that one poll reports, and for the number of those that it does not.
+/// Capacity for the keys that one poll reports, and for the number of those that it omits.
 const CHANGES_BURST: u32 = 1 + small(CHANGES_MAX);
 const CHANGES_PERIOD: Duration = Duration::from_mins(1);
 const CROSSINGS_BURST: u32 = 1 + small(CROSSINGS_MAX);
@@ -40,7 +39,7 @@ const fn small(max: usize) -> u32 {
 pub struct AccountLog {
     start: Instant,
     failures: RateLimit<Reason>,
-    /// Failed polls in a row whose end was not logged yet.
+    /// Failed polls in a row for which no recovery was logged yet.
     recovered_from: u64,
     details: RateLimit<Reason>,
     changes: RateLimit,
@@ -48,14 +47,14 @@ pub struct AccountLog {
     others: RateLimit,
 }
 
-/// What the lines about a poll say besides its events.
+/// Details in the log lines about a poll besides its events.
 #[derive(Clone, Debug, Default)]
 pub struct PollFacts {
-    /// Attempts that it made.
+    /// The number of attempts.
     pub attempts: u32,
     /// Time until the next poll.
     pub retry_in: Duration,
-    /// The support id that came with a success.
+    /// The support id of a success.
     pub support_id: Option<Line>,
 }
 
@@ -121,7 +120,7 @@ impl AccountLog {
                 }
             }
             Event::CrossingsOmitted { count } => self.crossings.suppress(*count as u64),
-            // One a day.
+            // Once a day.
             Event::UrgentKeys(urgent) => lines::urgent_keys(account, urgent),
             Event::DetailsRead { key_id } => {
                 let key_id = key_id.as_str();
@@ -157,7 +156,7 @@ impl AccountLog {
         }
     }
 
-    /// Logs a recovery, at once or at a later success.
+    /// Logs a recovery, immediately or at a later success.
     fn recovered(&mut self, account: &str, keys: usize, uptime: Duration) {
         let failures = self.recovered_from;
         if failures > 0 && self.failures.resolved(uptime) {
@@ -166,7 +165,7 @@ impl AccountLog {
         }
     }
 
-    /// Logs how many lines were suppressed, as soon as there is room for another one.
+    /// Logs how many lines were suppressed, as soon as the rate limit allows another one.
     fn summaries(&mut self, account: &str, uptime: Duration) {
         if let Some(suppressed) = self.changes.summary(uptime) {
             info!(account, suppressed, "more keys changed than were logged");
@@ -223,7 +222,7 @@ mod tests {
         }))
     }
 
-    /// The lines of polls `(seconds after the start, events)`, without their time.
+    /// The log lines of polls `(seconds after the start, events)`, without their time.
     fn written(level: Level, polls: &[(u64, Vec<Event>)]) -> Vec<String> {
         let text = logged(LogFormat::Text, level, || {
             let mut log = AccountLog::default();

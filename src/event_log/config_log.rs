@@ -1,4 +1,4 @@
-//! The log lines of configurations: reloads, which anybody may ask for who reaches the server, and
+//! The log lines of configurations: reloads, which anyone who can reach the server may request, and
 //! the web configuration file, which is read for every connection.
 
 use std::path::Path;
@@ -18,24 +18,24 @@ const PERIOD: Duration = Duration::from_secs(12);
 pub struct ReloadLog {
     start: Instant,
     reloaded: RateLimit,
-    /// Apart, so that good reloads do not hide that one was refused.
+    /// Separate, so that successful reloads do not hide a rejected one.
     refused: RateLimit,
 }
 
 /// A configuration that took effect.
 #[derive(Debug)]
 pub struct Reloaded<'a> {
-    /// How many accounts there are now.
+    /// The number of accounts now.
     pub accounts: usize,
-    /// The names of the accounts that are new; `None` for none, here and below.
+    /// The names of the added accounts; `None` if there are none, here and below.
     pub added: Option<String>,
-    /// Those that are gone.
+    /// The names of the removed accounts.
     pub removed: Option<String>,
-    /// Those that changed.
+    /// The names of the changed accounts.
     pub changed: Option<String>,
-    /// Changed options that are not in force.
+    /// Changed options that are not in effect.
     pub need_restart: Option<String>,
-    /// What is allowed and probably not meant.
+    /// Configuration warnings.
     pub warnings: &'a [String],
 }
 
@@ -50,7 +50,7 @@ impl Default for ReloadLog {
 }
 
 impl ReloadLog {
-    /// A configuration took effect. Lost accounts are always worth their lines.
+    /// A configuration took effect. Removed accounts are always logged.
     pub fn reloaded(&mut self, reloaded: &Reloaded<'_>) {
         let suppressed = match self.reloaded.event(self.start.elapsed()) {
             LogDecision::Log { suppressed } => suppressed,
@@ -83,7 +83,7 @@ impl ReloadLog {
         }
     }
 
-    /// A configuration was refused.
+    /// A configuration was rejected.
     pub fn refused(&mut self, problems: &str) {
         if let LogDecision::Log { suppressed } = self.refused.event(self.start.elapsed()) {
             error!(
@@ -111,7 +111,7 @@ impl Default for WebFileLog {
 }
 
 impl WebFileLog {
-    /// It was read and can be used; `is_new` where it differs from before.
+    /// It was read and is valid; `is_new` if it differs from the previous one.
     pub fn usable(&mut self, path: &Path, is_new: bool) {
         let path = path.display();
         if is_new {
@@ -122,7 +122,7 @@ impl WebFileLog {
         }
     }
 
-    /// It cannot be used.
+    /// It is unusable.
     pub fn unusable(&mut self, path: &Path, error: &str) {
         let decision = self.limit.problem(error.to_owned(), self.start.elapsed());
         if let LogDecision::Log { suppressed } = decision {

@@ -1,4 +1,4 @@
-//! How each event reads in the log: a constant message, and fields.
+//! The log line of each event: a constant message, and fields.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::domain::text::Line;
 use crate::event_log::account_log::PollFacts;
 use crate::event_log::rate_limit::LogDecision;
 
-/// A failed attempt after which the poll makes another one.
+/// A failed attempt that the poll will retry.
 pub fn attempt_failed(account: &str, failure: &Failure, retry_in: Duration) {
     let reason = failure.reason.as_str();
     debug!(account, reason, ?retry_in, "attempt failed, retrying");
 }
 
-/// A failed poll, at the level that `decision` asks for.
+/// A failed poll, at the level from `decision`.
 pub(super) fn failure(account: &str, failure: &Failure, facts: &PollFacts, decision: LogDecision) {
     let error = text(failure.error.as_ref());
     let support_id = text(failure.support_id.as_ref());
@@ -53,7 +53,7 @@ pub(super) fn failure(account: &str, failure: &Failure, facts: &PollFacts, decis
     }
 }
 
-/// Details that could not be read, at the level that `decision` asks for.
+/// Details that could not be read, at the level from `decision`.
 pub(super) fn details_failure(
     account: &str,
     key_id: &KeyId,
@@ -105,7 +105,7 @@ macro_rules! key_line {
     }};
 }
 
-/// A changed key, at WARN where it may do more than before or from more places.
+/// A changed key, at WARN if it may now do more than before or be used from more addresses.
 pub(super) fn change(account: &str, changed: &KeyChanged, suppressed: Option<u64>) {
     let KeyChanged { key, difference } = changed;
     let change = difference.kind().as_str();
@@ -185,7 +185,7 @@ pub(super) fn crossing(account: &str, crossed: &ThresholdCrossed, suppressed: Op
     }
 }
 
-/// An event of the other kinds.
+/// All other events.
 pub(super) fn other(account: &str, event: &Event, suppressed: Option<u64>) {
     match event {
         Event::FirstListing { keys } => info!(
@@ -286,7 +286,7 @@ pub(super) fn other(account: &str, event: &Event, suppressed: Option<u64>) {
     }
 }
 
-/// The keys that need attention, the soonest ones by name.
+/// The keys that need attention; those that expire soonest are named.
 pub(super) fn urgent_keys(account: &str, urgent: &UrgentKeys) {
     let UrgentKeys {
         expired,
@@ -384,7 +384,7 @@ pub(super) fn text(line: Option<&Line>) -> Option<&str> {
     line.map(Line::as_str)
 }
 
-/// An expiry as the field `expires_at`, left out where it cannot be read.
+/// An expiry as the field `expires_at`, omitted if it cannot be read.
 fn expires_at(expiry: Expiry) -> Option<String> {
     match expiry {
         Expiry::At(end) => Some(rfc3339(end)),
@@ -402,7 +402,7 @@ fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// `4m 10s`: the milliseconds of jitter interest nobody.
+/// `4m 10s`: milliseconds of jitter are not useful.
 fn whole_seconds(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }

@@ -1,5 +1,5 @@
-//! The log lines and counters of what concerns the process rather than one account: snapshots,
-//! connections, the watchdog.
+//! The log lines and counters of the process rather than one account: snapshots, connections, the
+//! watchdog.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -22,7 +22,8 @@ pub struct SnapshotLog {
     start: Instant,
     /// Counts failed saves.
     failures: IntCounter,
-    /// The accounts whose last save failed, and why. A cause that fails every account is one line.
+    /// The accounts for which the last save failed, and why. A cause that affects all accounts is
+    /// one line.
     failing: HashMap<Box<str>, String>,
     /// Increased with each cause that no account had.
     cause: u64,
@@ -30,7 +31,7 @@ pub struct SnapshotLog {
 }
 
 impl SnapshotLog {
-    /// Counts failures in `failures`.
+    /// Increases `failures` with each failure.
     pub fn new(failures: IntCounter) -> Self {
         Self {
             start: Instant::now(),
@@ -41,7 +42,7 @@ impl SnapshotLog {
         }
     }
 
-    /// Forgets accounts that are no longer known.
+    /// Removes accounts that are no longer known.
     pub fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.failing.retain(|account, _| is_known(account));
     }
@@ -74,7 +75,7 @@ impl SnapshotLog {
         self.limit.problem(self.cause, uptime)
     }
 
-    /// Whether nothing fails after this save.
+    /// Whether no saves fail after this one.
     fn is_over(&mut self, account: &str) -> bool {
         self.failing.remove(account);
         self.failing.is_empty()
@@ -91,7 +92,7 @@ pub struct AcceptLog {
 }
 
 impl AcceptLog {
-    /// Counts failures in `failures`.
+    /// Increases `failures` with each failure.
     pub fn new(failures: IntCounter) -> Self {
         Self {
             start: Instant::now(),
@@ -100,8 +101,8 @@ impl AcceptLog {
         }
     }
 
-    /// An accept failed. That another one succeeds in between is no recovery: at the limit of open
-    /// files, some always do.
+    /// An accept failed. Successful accepts in between do not count as recovery: at the open-file
+    /// limit, some always succeed.
     pub fn failed(&mut self, error: &io::Error) {
         self.failures.inc();
         let error = error.to_string();
@@ -115,7 +116,7 @@ impl AcceptLog {
 #[derive(Debug)]
 pub struct ExpositionLog<Id> {
     start: Instant,
-    /// What is left out of each account's text, where something is.
+    /// The families left out of each account's text, if any.
     dropped: HashMap<Id, Box<[&'static str]>>,
     limit: RateLimit,
 }
@@ -131,13 +132,13 @@ impl<Id> Default for ExpositionLog<Id> {
 }
 
 impl<Id: Hash + Eq> ExpositionLog<Id> {
-    /// Forgets accounts that are no longer known.
+    /// Removes accounts that are no longer known.
     pub fn retain(&mut self, is_known: impl Fn(&Id) -> bool) {
         self.dropped.retain(|id, _| is_known(id));
     }
 
-    /// `families` are left out of an account's text, so that it keeps to `bytes_max`. Logged where
-    /// they are others than before.
+    /// `families` are left out of an account's text to keep it within `bytes_max`. Logged if they
+    /// differ from before.
     pub fn dropped(&mut self, id: Id, account: &str, families: &[&'static str], bytes_max: usize) {
         let names = families.join(", ");
         let before = if families.is_empty() {
@@ -165,7 +166,7 @@ impl<Id: Hash + Eq> ExpositionLog<Id> {
     }
 }
 
-/// The keep-alives to systemd's watchdog.
+/// The keep-alives for systemd's watchdog.
 #[derive(Debug)]
 pub struct WatchdogLog {
     start: Instant,
@@ -189,7 +190,7 @@ impl WatchdogLog {
         }
     }
 
-    /// A keep-alive was not sent, because a poll loop is stuck or the server does not answer.
+    /// A keep-alive was withheld, because a poll loop is stuck or the server does not respond.
     pub fn withheld(&mut self, loops_live: bool, answers: bool) {
         let cause = (loops_live, answers);
         if let LogDecision::Log { suppressed } = self.limit.problem(cause, self.start.elapsed()) {
@@ -232,7 +233,7 @@ mod tests {
         assert!(!log.limit.resolved(Duration::from_secs(909)));
         let uptime = Duration::from_secs(910);
         assert_ne!(log.decide("b", "locked", uptime), LogDecision::Suppress);
-        // An account that is removed does not fail.
+        // A removed account does not fail.
         log.retain(|_| false);
         assert!(log.is_over("a"));
     }

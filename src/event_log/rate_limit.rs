@@ -1,14 +1,13 @@
-//! Decides which of many similar log lines are written. Pure: any clock that only goes forward will
-//! do.
+//! Decides which of many similar log lines are written. Pure: works with any monotonic clock.
 
 use std::time::Duration;
 
 /// A problem that lasts is logged again after this long: often enough to find it in a log, rare
-/// enough to find anything else.
+/// enough not to crowd out other lines.
 const REMINDER: Duration = Duration::from_mins(15);
 
-/// Limits the lines of one source: some at once, and then one in each period. Counts those that it
-/// suppresses, so that the next line can tell.
+/// Limits the lines of one source: a burst, and then one in each period. Counts the lines that it
+/// suppresses, so that the next line can report them.
 #[derive(Clone, Debug)]
 pub(super) struct RateLimit<C = ()> {
     burst: u32,
@@ -17,7 +16,7 @@ pub(super) struct RateLimit<C = ()> {
     /// When `available` was last increased.
     refilled_at: Duration,
     suppressed: u64,
-    /// The cause of the problem that lasts, and when it was last logged.
+    /// The cause of the current problem, and when it was last logged.
     problem: Option<(C, Duration)>,
 }
 
@@ -29,7 +28,7 @@ pub(super) enum LogDecision {
         /// `None` for zero, so that the field is left out.
         suppressed: Option<u64>,
     },
-    /// Do not.
+    /// Do not write it.
     Suppress,
 }
 
@@ -46,7 +45,7 @@ impl<C: PartialEq> RateLimit<C> {
         }
     }
 
-    /// Decides about the line of an event of its own.
+    /// Decides about the line of an independent event.
     pub(super) fn event(&mut self, uptime: Duration) -> LogDecision {
         if self.take(uptime) {
             return self.log();
@@ -85,7 +84,7 @@ impl<C: PartialEq> RateLimit<C> {
         self.suppressed = self.suppressed.saturating_add(count);
     }
 
-    /// The number of suppressed lines, if there are any and a line about them may be written.
+    /// The number of suppressed lines, if there are any and the limit allows a line about them.
     pub(super) fn summary(&mut self, uptime: Duration) -> Option<u64> {
         (self.suppressed > 0 && self.take(uptime)).then(|| std::mem::take(&mut self.suppressed))
     }
@@ -115,7 +114,7 @@ impl<C: PartialEq> RateLimit<C> {
         self.refilled_at = if self.available == self.burst {
             uptime
         } else {
-            // A part of a period counts for the next line.
+            // A fraction of a period counts for the next line.
             self.refilled_at
                 .saturating_add(self.period.saturating_mul(earned))
         };
@@ -230,7 +229,7 @@ mod tests {
             logged.windows(2).all(|pair| pair[0].1 != pair[1].1),
             "{logged:?}"
         );
-        // Left alone, it logs how things are.
+        // Without further problems, it logs the current state.
         let is_resolved = limit.resolved(seconds(630));
         let was_resolved = logged.last().is_some_and(|(_, is_failure)| !is_failure);
         assert!(was_resolved || is_resolved, "{logged:?}");

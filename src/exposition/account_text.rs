@@ -1,5 +1,5 @@
-//! What is kept of one account besides its text: how its keys are labelled, when they expire, and
-//! how long the text holds. Pure.
+//! The data stored for one account besides its text: the labels of its keys, their expiry, and how
+//! long the text remains valid. Pure.
 
 use std::sync::{Arc, Weak};
 
@@ -14,38 +14,38 @@ use crate::domain::view::ViewSettings;
 use crate::exposition::families::KeyFacts;
 use crate::exposition::samples::push_label;
 
-/// Most keys of a part. A family's text of so many is some 100 KiB, what a processor's nearer
-/// caches hold, and nothing larger is ever allocated to write a listing of any size.
+/// Most keys of a part. A family's text for this many is some 100 KiB, which fits the faster caches
+/// of a processor, and writing a listing of any size allocates nothing larger.
 const PART_KEYS_MAX: usize = 1024;
 
-/// One key in so many starts a part. Which ones depends on their ids alone, so that a key that
-/// is added or removed changes one part and not all that follow.
+/// One key in this many starts a part. This depends on the key ids alone, so that adding or
+/// removing a key changes one part and not all that follow.
 const PART_KEYS: u32 = 512;
 
-/// What the text about one account's keys was made from, and what depends on the clock.
+/// The input of the text about one account's keys, and what depends on the clock.
 #[derive(Debug)]
 pub(super) struct AccountText {
     /// The account's label, opened and not closed.
     labels: Box<str>,
-    /// Compared only: an old listing is not kept alive for it.
+    /// For comparison only: it does not keep an old listing alive.
     listing: Option<Weak<Listing>>,
     settings: ViewSettings,
-    /// While the text holds: from the one moment on, and before the other.
+    /// When the text is valid: from the first time on, and before the second.
     pub(super) holds: Validity,
     pub(super) state_counts: StateCounts,
-    /// The labels of all keys, one after the other.
+    /// The labels of all keys, concatenated.
     key_labels: Box<str>,
     keys: Box<[KeyLine]>,
 }
 
-/// A span of time that may be open at either end.
+/// A time range that may be open at either end.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Validity {
     from: Option<DateTime<Utc>>,
     until: Option<DateTime<Utc>>,
 }
 
-/// What is kept of one key.
+/// The data stored for one key.
 #[derive(Clone, Copy, Debug)]
 struct KeyLine {
     /// Where its labels end.
@@ -55,7 +55,7 @@ struct KeyLine {
 }
 
 impl AccountText {
-    /// Of `state` as of `now`. `assessments` are those of its keys, in order.
+    /// The data for `state` as of `now`. `assessments` are those of its keys, in order.
     pub(super) fn new(
         state: &AccountState,
         assessments: &[Assessment<'_>],
@@ -65,7 +65,7 @@ impl AccountText {
         let labels = account_labels(state);
         let keys = state.held.iter().flat_map(|listing| listing.keys());
         let assessed = || keys.clone().zip(assessments);
-        // A usual id has 44 characters; longer ones make it grow.
+        // A usual id has 44 characters; longer ones make the buffer grow.
         let mut key_labels =
             String::with_capacity(assessments.len() * (labels.len() + ",key_id=\"\"".len() + 44));
         let lines = keys.clone().map(|key| {
@@ -90,7 +90,7 @@ impl AccountText {
         }
     }
 
-    /// Whether the text about the keys of `state` would be the same at `now`.
+    /// Whether the text about the keys of `state` is still the same at `now`.
     pub(super) fn is_of(
         &self,
         state: &AccountState,
@@ -123,14 +123,14 @@ impl AccountText {
         })
     }
 
-    /// Whether a key has an expiry to be counted down to.
+    /// Whether any key has an expiry to count down to.
     pub(super) fn has_expiries(&self) -> bool {
         self.keys.iter().any(|key| key.expires.is_some())
     }
 }
 
 impl Validity {
-    /// The span around `now` in which none of `turning_points` lies.
+    /// The time range around `now` that contains none of `turning_points`.
     fn around(now: DateTime<Utc>, turning_points: impl Iterator<Item = DateTime<Utc>>) -> Self {
         let (mut from, mut until) = (None, None);
         for point in turning_points {
@@ -143,7 +143,7 @@ impl Validity {
         Self { from, until }
     }
 
-    /// The span that lies within both.
+    /// The intersection of both ranges.
     pub(super) fn and(self, other: Self) -> Self {
         let until = [self.until, other.until].into_iter().flatten().min();
         Self {
@@ -157,7 +157,7 @@ impl Validity {
     }
 }
 
-/// Groups of keys that follow each other, with their labels, as they are rendered.
+/// Groups of consecutive keys, with their labels, as they are rendered.
 pub(super) fn parts<'a, 'b>(
     keys: &'a [(KeyFacts<'b>, &'b str)],
 ) -> impl Iterator<Item = &'a [(KeyFacts<'b>, &'b str)]> {

@@ -1,11 +1,13 @@
-//! Which families of an account are left out because its text would exceed its memory budget. Pure.
+//! Selects the families of an account to omit because its text would exceed its memory budget.
+//! Pure.
 
 use crate::domain::key::{Expiry, Scopes};
 use crate::exposition::account_text;
 use crate::exposition::families::{FAMILIES, Family, KeyFacts, Source};
 use crate::exposition::format::Format;
 
-/// What is left out first. Families that are not here are what alerts about expiry need, and stay.
+/// The order of omission. Families that are not listed are required by alerts about expiry, and are
+/// never omitted.
 const DROP_ORDER: [&str; 10] = [
     "api_key_scope_info",
     "api_key_ip_allow_list_addresses",
@@ -19,20 +21,20 @@ const DROP_ORDER: [&str; 10] = [
     "api_key_ip_unrestricted",
 ];
 
-/// No sample has more bytes besides the labels of its key and text from elsewhere: the longest name
-/// of a family, the longest names and values of further labels, and a number.
+/// Upper limit for the bytes of a sample besides the labels of its key and external text: the
+/// longest name of a family, the longest names and values of further labels, and a number.
 const SAMPLE_BYTES_MAX: usize = 160;
 
-/// No key has more samples besides its scopes.
+/// Upper limit for the samples of a key besides its scopes.
 const SAMPLES_MAX: usize = 40;
 
-/// The families to leave out of the text about one account's `keys`, so that it has at most
-/// `bytes_max` bytes.
+/// The families to omit from the text about one account's `keys`, to keep it within `bytes_max`
+/// bytes.
 pub(super) fn families_to_drop(
     keys: &[(KeyFacts<'_>, &str)],
     bytes_max: usize,
 ) -> Box<[&'static str]> {
-    // Nearly all accounts are far from it, and need no more than this look.
+    // Nearly all accounts are far below the limit and need only this check.
     let most = keys.iter().map(|(facts, labels)| most_bytes(facts, labels));
     if most.sum::<usize>() <= bytes_max {
         return Box::default();
@@ -83,7 +85,7 @@ fn size(family: &Family, keys: &[(KeyFacts<'_>, &str)]) -> usize {
     }
 }
 
-/// Not less than the text about one key.
+/// An upper bound for the text about one key.
 fn most_bytes(facts: &KeyFacts<'_>, labels: &str) -> usize {
     // Each byte of a label may be escaped.
     let escaped = |text: &str| 2 * text.len();

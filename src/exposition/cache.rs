@@ -1,5 +1,5 @@
-//! The exposition that is served: made when a scrape finds that states changed, for all scrapers
-//! that come meanwhile. The only part of the exposition that is not pure.
+//! The exposition that is served: updated when a scrape finds changed states, once for all
+//! concurrent scrapers. The only part of the exposition that is not pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,18 +15,19 @@ use crate::exposition::compression::Compressor;
 use crate::exposition::text::{Exposition, Update};
 use crate::state_store::{AccountId, Replaced, StateStore, Subscription};
 
-/// Up to this much work is done by the scrape that finds it, on the runtime's own thread: to render
-/// and compress so many keys takes some 20 ms. More is done on a thread for such work.
+/// Up to this much work runs in the scrape that finds it, on the runtime's own thread: rendering
+/// and compressing this many keys takes some 20 ms. Larger work runs on a blocking thread.
 const INLINE_KEYS_MAX: usize = 2_000;
 
-/// What an account's own samples cost, in keys.
+/// The cost of an account's own samples, in keys.
 const ACCOUNT_KEYS: usize = 2;
 
-/// How long a scrape waits for more work than that. Then it serves the last complete text, which is
-/// true as of the moment that it names, and the next scrape finds the new one.
+/// How long a scrape waits for larger work. After that it serves the last complete text, which is
+/// correct as of the time that it states, and the next scrape gets the new one.
 const RENDER_WAIT: Duration = Duration::from_millis(250);
 
-/// The same as long as there is no text at all, and an answer would say nothing about any account.
+/// How long a scrape waits if there is no text yet, because a response would not contain any
+/// account.
 const FIRST_RENDER_WAIT: Duration = Duration::from_millis(750);
 
 /// The exposition of a store's states.
@@ -34,7 +35,7 @@ const FIRST_RENDER_WAIT: Duration = Duration::from_millis(750);
 pub struct ExpositionCache {
     store: Arc<StateStore>,
     latest: Arc<Mutex<Built>>,
-    /// Held by whoever renders.
+    /// Locked during rendering.
     renderer: Arc<tokio::sync::Mutex<Renderer>>,
 }
 
@@ -42,11 +43,11 @@ pub struct ExpositionCache {
 #[derive(Clone, Debug, Default)]
 struct Built {
     exposition: Arc<Exposition>,
-    /// The version of the store that it shows; 0 is none.
+    /// The version of the store that it shows; 0 means none.
     version: u64,
 }
 
-/// Follows the store and renders what changed.
+/// Follows the store and renders changes.
 #[derive(Debug)]
 struct Renderer {
     changes: Subscription,
@@ -54,19 +55,19 @@ struct Renderer {
     compressor: Compressor,
     /// The accounts of the last complete exposition, with their positions.
     positions: HashMap<AccountId, usize>,
-    /// What has to be rendered, and the store's version as of which. Kept until it is rendered, so
+    /// The pending work, and the store's version that it leads to. Kept until it is rendered, so
     /// that a panic loses nothing.
     pending: BTreeMap<AccountId, Arc<AccountState>>,
     version: u64,
-    /// The accounts as they are to be.
+    /// The new accounts.
     accounts: Option<Replaced>,
-    /// Whether that is not what the last complete exposition shows.
+    /// Whether there are changes that the last complete exposition does not show.
     is_replaced: bool,
     log: ExpositionLog<AccountId>,
 }
 
 impl ExpositionCache {
-    /// Nothing is rendered before it is asked for.
+    /// Nothing is rendered before the first scrape.
     pub fn new(store: Arc<StateStore>) -> Self {
         let latest = Arc::default();
         let renderer = Renderer {
@@ -87,8 +88,8 @@ impl ExpositionCache {
         }
     }
 
-    /// The exposition as of `now`: of the latest states, or, where rendering those takes long, the
-    /// last complete one.
+    /// The exposition as of `now`: of the latest states or, if rendering those takes long, the last
+    /// complete one.
     pub async fn read(&self, now: DateTime<Utc>) -> Arc<Exposition> {
         let built = self.latest();
         if self.is_current(&built, now) {
@@ -98,20 +99,20 @@ impl ExpositionCache {
             0 => FIRST_RENDER_WAIT,
             _ => RENDER_WAIT,
         };
-        // At the deadline the last complete one is read all the same.
+        // At the deadline the last complete one is served anyway.
         drop(timeout_at(Instant::now() + wait, self.render(now)).await);
         self.latest().exposition
     }
 
-    /// Whether everything that is known is rendered as of `now`.
+    /// Whether all known states are rendered as of `now`.
     pub fn is_up_to_date(&self, now: DateTime<Utc>) -> bool {
         self.is_current(&self.latest(), now)
     }
 
-    /// Renders what changed. Goes on in the background where the caller stops waiting.
+    /// Renders changes. Continues in the background if the caller stops waiting.
     async fn render(&self, now: DateTime<Utc>) {
         let mut renderer = self.renderer.clone().lock_owned().await;
-        // Another scraper may have done it meanwhile.
+        // Another scraper may have done it in the meantime.
         if self.is_current(&self.latest(), now) {
             return;
         }
@@ -120,7 +121,7 @@ impl ExpositionCache {
             return;
         }
         let rendering = spawn_blocking(move || renderer.render(now));
-        // A panic is in the log; the next scrape tries again.
+        // A panic is already logged; the next scrape retries.
         drop(rendering.await);
     }
 
@@ -134,7 +135,7 @@ impl ExpositionCache {
 }
 
 impl Renderer {
-    /// Takes the changes of the store; how many keys have to be rendered.
+    /// Takes the changes of the store, and returns how many keys have to be rendered.
     fn prepare(&mut self, now: DateTime<Utc>) -> usize {
         let changes = self.changes.take();
         self.version = changes.version;
@@ -159,7 +160,7 @@ impl Renderer {
         keys.sum()
     }
 
-    /// All accounts are to be rendered.
+    /// Schedules all accounts for rendering.
     fn add_all(&mut self) {
         for id in self.accounts.iter().flat_map(|accounts| &*accounts.order) {
             if !self.pending.contains_key(id)
@@ -170,7 +171,7 @@ impl Renderer {
         }
     }
 
-    /// So are those whose text is not true any more.
+    /// Schedules the accounts with outdated text for rendering.
     fn add_outdated(&mut self, exposition: &Exposition, now: DateTime<Utc>) {
         if exposition.holds_at(now) {
             return;
@@ -187,7 +188,7 @@ impl Renderer {
         }
     }
 
-    /// Renders what is pending, and makes it the latest exposition.
+    /// Renders pending changes, and makes the result the latest exposition.
     fn render(&mut self, now: DateTime<Utc>) {
         let Some(Replaced { order, settings }) = &self.accounts else {
             return;
@@ -224,7 +225,7 @@ impl Renderer {
                     .dropped(*id, &state.account.name, &families, bytes_max);
             }
         }
-        // Nothing is forgotten before this, where a panic is behind.
+        // Nothing is discarded before this point, in case of a panic.
         if let Some((positions, _)) = replaced {
             self.positions = positions;
         }
@@ -239,7 +240,7 @@ impl Renderer {
     }
 }
 
-/// A panic while it was held has left a whole value behind.
+/// A panic while the lock was held leaves a complete value behind.
 fn latest(latest: &Mutex<Built>) -> Built {
     let latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
     latest.clone()
@@ -300,7 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_scrape_is_a_function_of_state_and_now_whatever_was_read_before() {
-        // One key, made at 0, muted until 100, too old from 200 on.
+        // One key, created at 0, muted until 100, too old from 200 on.
         let key = Key {
             created_at: Some(at(0)),
             ..key("k")
@@ -332,7 +333,7 @@ mod tests {
             let state = polled_every(Duration::from_secs(60), "a");
             let state = state.polled(listed(vec![key.clone()]), at(listed_at));
             let (_, _, cache) = cache(vec![other.clone(), state], settings(rules.clone()));
-            // Forwards, and back again as a clock may go.
+            // Forwards, and back again, as a clock may do.
             for (now, expected) in table.iter().chain(table.iter().rev()) {
                 let text = text(&cache, at(*now)).await;
                 let shown = (
@@ -440,7 +441,7 @@ mod tests {
         assert!(text(&cache, at(0)).await.contains("key_id=\"k\""));
         let next = account("a", &["l"], 0);
         store.publish(ids[0], Arc::new(next));
-        // Somebody else renders, and takes its time.
+        // Another scraper is rendering slowly.
         let rendering = cache.renderer.clone().lock_owned().await;
         let start = Instant::now();
         assert!(text(&cache, at(0)).await.contains("key_id=\"k\""));

@@ -1,26 +1,26 @@
 //! A chunk of the exposition, ready to be sent plain or compressed, and bodies listed from chunks.
 //! Pure.
 //!
-//! Chunks are shared: a body is a list of references to them, and nothing that was rendered before
-//! is copied or compressed again for a scrape.
+//! Chunks are shared: a body is a list of references to them, and rendered text is never copied or
+//! compressed again for a scrape.
 
 use bytes::Bytes;
 
 use crate::exposition::compression::{self, Compressor, Encoding, STORED_BYTES_MAX};
 
-/// Chunks up to this many bytes are copied into one: below, sending a chunk costs more than its
-/// bytes. The kernel takes some 16 KiB about as fast as one byte.
+/// Chunks up to this many bytes are merged by copying: below this size, sending a chunk costs more
+/// than copying it. The kernel accepts some 16 KiB about as fast as one byte.
 const SMALL_BYTES: usize = 16 * 1024;
 
-/// Bytes from which on a chunk gets pages of its own. What allocators give back is their affair;
-/// pages go back to the system when the last reader lets go, so that a poll leaves no holes behind.
+/// From this many bytes on, a chunk gets pages of its own. Allocators may keep freed memory; pages
+/// return to the system when the last reader drops them, so that polls cause no fragmentation.
 const LARGE_BYTES: usize = 32 * 1024;
 
-/// A list of so little text is compressed as one: the ends of its chunks would cost more bytes than
-/// compressing it anew costs time, a millisecond at most.
+/// A list with at most this much text is compressed as a whole: the block ends of its chunks would
+/// cost more bytes than compressing it again costs time, a millisecond at most.
 const COMPACT_BYTES: usize = 64 * 1024;
 
-/// Precedes each stored block but the last of a text: nothing is allocated for those.
+/// The header of each stored block of a text except the last; it needs no allocation.
 static FULL_BLOCK_HEADER: [u8; 5] = compression::stored_header(u16::MAX);
 
 /// Text with its compressed form and its checksum.
@@ -38,7 +38,7 @@ pub(super) struct StoredChunk {
     crc: crc32fast::Hasher,
 }
 
-/// Chunks one after the other.
+/// A sequence of chunks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ChunkList {
     text: Segments,
@@ -47,11 +47,11 @@ pub(super) struct ChunkList {
     len: u64,
 }
 
-/// Bytes one after the other; small neighbours become one.
+/// A sequence of byte strings; small neighbours are merged.
 #[derive(Clone, Debug, Default)]
 struct Segments {
     done: Vec<Bytes>,
-    /// Neighbours that are to become one, and how long it is.
+    /// Neighbours to be merged, and their total length.
     open: Vec<Bytes>,
     open_len: usize,
 }
@@ -93,7 +93,7 @@ impl ChunkList {
         self.count(&chunk.text, &chunk.crc);
     }
 
-    /// Adds text in stored blocks, copying none of it that is long.
+    /// Adds text as stored blocks; long text is not copied.
     pub(super) fn push_stored(&mut self, chunk: &StoredChunk) {
         let mut rest = chunk.text.clone();
         while !rest.is_empty() {
@@ -111,7 +111,7 @@ impl ChunkList {
         self.count(&chunk.text, &chunk.crc);
     }
 
-    /// Makes all of it ready to be shared, as one chunk where it is short, and leaves an empty list
+    /// Makes the whole list shareable, as one chunk if it is short, and leaves an empty list
     /// behind.
     pub(super) fn take(&mut self, compressor: &mut Option<Compressor>) -> Self {
         let mut list = std::mem::take(self);
@@ -128,7 +128,7 @@ impl ChunkList {
         list
     }
 
-    /// Adds a list that was taken, copying none of it.
+    /// Adds a list that was taken, without copying it.
     pub(super) fn append(&mut self, other: &Self) {
         self.text.append(&other.text);
         self.deflated.append(&other.deflated);
@@ -136,7 +136,7 @@ impl ChunkList {
         self.len += other.len;
     }
 
-    /// The whole as a body: the text, or one gzip member of it.
+    /// The whole list as a body: the text, or one gzip member of it.
     pub(super) fn into_body(mut self, encoding: Encoding) -> Vec<Bytes> {
         let mut segments = match encoding {
             Encoding::Identity => self.text,
@@ -153,7 +153,7 @@ impl ChunkList {
     }
 
     fn count(&mut self, text: &Bytes, crc: &crc32fast::Hasher) {
-        // To combine two sums takes as long as to sum up some thousand bytes.
+        // Combining two checksums takes as long as computing one over a few thousand bytes.
         if text.len() <= SMALL_BYTES {
             self.crc.update(text);
         } else {
@@ -197,8 +197,8 @@ fn hasher(text: &[u8]) -> crc32fast::Hasher {
     crc
 }
 
-/// A copy of `bytes` that is kept for long, no larger than it must be, and that is shared without a
-/// further allocation.
+/// A long-lived copy of `bytes`, no larger than necessary, that can be shared without a further
+/// allocation.
 fn kept(bytes: &[u8]) -> Bytes {
     if bytes.len() >= LARGE_BYTES
         && let Ok(mut pages) = memmap2::MmapMut::map_anon(bytes.len())
@@ -226,7 +226,7 @@ mod tests {
             "d\n",
         ];
         let mut compressor = Compressor::new();
-        // All compressed, none, and the one or the other.
+        // All compressed, none, and a mixture.
         for stored in [0b00_0000, 0b11_1111, 0b01_0101, 0b10_1010] {
             let mut list = ChunkList::default();
             for (number, text) in texts.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! The families whose values depend on the clock, written as plain text at the first scrape of a
-//! second. Pure.
+//! The families with clock-dependent values, written as plain text at the first scrape of a second.
+//! Pure.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::exposition::chunk::StoredChunk;
 use crate::exposition::families::{self, FAMILIES, Family, Source};
 use crate::exposition::format::Format;
 
-/// The samples as of one second. The same in both formats: what differs are the lines before them.
+/// The samples as of one second. Identical in both formats: only the lines before them differ.
 #[derive(Debug)]
 pub(super) struct ClockText {
     pub(super) expires_in: StoredChunk,
@@ -19,8 +19,8 @@ pub(super) struct ClockText {
 }
 
 impl ClockText {
-    /// Of `accounts`, in their order. The memory of `previous` is used again where nobody reads it
-    /// any more.
+    /// The text for `accounts`, in their order. Reuses the memory of `previous` if it has no
+    /// readers left.
     pub(super) fn new(accounts: &[Arc<AccountText>], second: i64, previous: Option<Self>) -> Self {
         let previous = previous.and_then(|previous| {
             let text = previous.expires_in.into_text();
@@ -33,7 +33,7 @@ impl ClockText {
     }
 }
 
-/// Values are whole seconds, rounded down, so that what is below zero has expired.
+/// Values are whole seconds, rounded down, so that a negative value means expired.
 fn expires_in(accounts: &[Arc<AccountText>], second: i64, out: Option<BytesMut>) -> BytesMut {
     let mut out = out.unwrap_or_default();
     out.clear();

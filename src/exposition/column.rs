@@ -1,5 +1,5 @@
-//! The samples of one family over all accounts, in chunks: a change of one account touches the
-//! chunks that hold its text and no others. Pure.
+//! The samples of one family over all accounts, in chunks: a change of one account affects only the
+//! chunks that contain its text. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use std::sync::Arc;
 use crate::exposition::chunk::Chunk;
 use crate::exposition::compression::Compressor;
 
-/// A chunk is full at this many bytes. Less compresses worse, because each chunk starts without
-/// anything to refer to; more makes the change of one account cost more.
+/// A chunk is full at this many bytes. Smaller chunks compress worse, because each starts without
+/// earlier text to refer to; larger ones make the change of one account cost more.
 const FULL_BYTES: usize = 32 * 1024;
 
-/// Most bytes of a chunk that has taken in the next one.
+/// Most bytes of a chunk after merging with the next one.
 const MERGED_BYTES_MAX: usize = 2 * FULL_BYTES;
 
-/// A chunk is full with this many segments too, which bounds the work of a change in a family with
+/// A chunk is also full with this many segments, which bounds the work of a change in a family with
 /// little text or none.
 const FULL_SEGMENTS: usize = 256;
 
-/// Smaller than this, a chunk takes in the next one.
+/// A chunk smaller than this is merged with the next one.
 const SPARSE_BYTES: usize = FULL_BYTES / 4;
 
 /// The text of one family. Every account has at least one segment, which may be empty; segments
@@ -28,7 +28,7 @@ pub(super) struct Column {
     chunks: Vec<Arc<ColumnChunk>>,
 }
 
-/// A chunk that knows which accounts its text is of.
+/// A chunk that knows the accounts that its text belongs to.
 #[derive(Debug)]
 struct ColumnChunk {
     chunk: Chunk,
@@ -50,8 +50,8 @@ pub(super) struct ColumnWriter<'a> {
     text: String,
     segments: Vec<Segment>,
     chunks: Vec<Arc<ColumnChunk>>,
-    /// Chunks that were there before, by checksum and length: text that is the same again is
-    /// neither compressed nor held twice.
+    /// Previous chunks, by checksum and length: unchanged text is neither compressed nor stored
+    /// again.
     reusable: HashMap<(u32, usize), Chunk>,
 }
 
@@ -66,8 +66,8 @@ impl Column {
         self.chunks().all(|chunk| chunk.text().is_empty())
     }
 
-    /// The column of the same accounts where those in `changed`, sorted, have other text. `write`
-    /// writes the segments of the account with that index in `changed`.
+    /// The column of the same accounts with new text for those in `changed`, which is sorted.
+    /// `write` writes the segments of the account with that index in `changed`.
     pub(super) fn updated(
         &self,
         changed: &[usize],
@@ -102,8 +102,8 @@ impl Column {
         writer.finish()
     }
 
-    /// The column of other accounts, or of the same in another order. For each of them `kept` says
-    /// at which position it was before; where that is `None`, `write` writes its segments.
+    /// The column of other accounts, or of the same in another order. For each of them `kept` is
+    /// its previous position; if that is `None`, `write` writes its segments.
     pub(super) fn rearranged(
         &self,
         kept: &[Option<usize>],
@@ -130,7 +130,7 @@ impl Column {
 }
 
 impl ColumnChunk {
-    /// The first and the last account that it has segments of.
+    /// The first and the last account with segments in it.
     fn accounts(&self) -> (usize, usize) {
         let account = |segment: Option<&Segment>| segment.map_or(0, |it| it.account as usize);
         (
@@ -140,7 +140,7 @@ impl ColumnChunk {
     }
 
     fn segments(&self) -> impl Iterator<Item = (usize, &str)> {
-        // It was made from a string, and is cut between two lines.
+        // It was created from a string, and is split between two lines.
         let mut rest = std::str::from_utf8(self.chunk.text()).unwrap_or_default();
         self.segments.iter().map(move |segment| {
             let (text, tail) = rest.split_at(segment.len as usize);
@@ -168,7 +168,7 @@ impl<'a> ColumnWriter<'a> {
         }
     }
 
-    /// One more segment of `account`, with the lines that `write` appends.
+    /// Adds a segment of `account`, with the lines that `write` appends.
     pub(super) fn segment(&mut self, account: usize, write: impl FnOnce(&mut String)) {
         let start = self.text.len();
         write(&mut self.text);
@@ -182,7 +182,7 @@ impl<'a> ColumnWriter<'a> {
         }
     }
 
-    /// A chunk as it was, which takes in what is open where that is little.
+    /// Adds an existing chunk, merged with the open text if that is short.
     fn keep(&mut self, chunk: &Arc<ColumnChunk>) {
         let is_sparse = !self.segments.is_empty()
             && self.text.len() < SPARSE_BYTES
@@ -231,11 +231,11 @@ mod tests {
         column.chunks().map(|chunk| chunk.text().clone()).collect()
     }
 
-    /// What each account has in the column, as segments.
+    /// The segments of each account in the column.
     type Model = Vec<Vec<String>>;
 
     fn any_account(random: &mut fastrand::Rng) -> Vec<String> {
-        // None, a little, much, or more than a chunk.
+        // None, a few, many, or more than a chunk.
         let line = |random: &mut fastrand::Rng| format!("a{{id=\"{:x}\"}} 1\n", random.u64(..));
         let (segments, lines) = match random.u8(..10) {
             0..3 => (1, 0),
@@ -270,7 +270,7 @@ mod tests {
         let mut column = Column::default();
         for turn in 0..60 {
             if turn % 10 == 0 {
-                // Other accounts, some of them kept at other places.
+                // Other accounts, some of them kept at other positions.
                 let mut kept: Vec<Option<usize>> = (0..model.len()).map(Some).collect();
                 random.shuffle(&mut kept);
                 kept.truncate(random.usize(..150));
@@ -345,7 +345,7 @@ mod tests {
                 write(&model, account, out);
             });
         }
-        // Full ones would be 63.
+        // With full chunks it would be 63.
         assert!(column.chunks.len() < 130, "{}", column.chunks.len());
     }
 }

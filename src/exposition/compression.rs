@@ -1,9 +1,9 @@
 //! Compresses text into deflate blocks that can be concatenated, and frames them as one gzip
 //! member. Pure.
 //!
-//! Each piece of text becomes blocks that are not the last, followed by an empty stored block, that
-//! ends on a byte boundary (`Z_SYNC_FLUSH`). No piece refers to bytes before its start, so that any
-//! pieces may follow each other.
+//! Each piece of text becomes non-final blocks, followed by an empty stored block that ends on a
+//! byte boundary (`Z_SYNC_FLUSH`). No piece refers to bytes before its start, so that pieces can be
+//! concatenated in any order.
 
 use std::fmt;
 
@@ -18,16 +18,16 @@ pub enum Encoding {
     Gzip,
 }
 
-/// What every gzip file starts with: deflate, no name, no time, no system (RFC 1952, 2.3).
+/// The header of every gzip file: deflate, no name, no time, no system (RFC 1952, 2.3).
 pub(super) const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
 /// Most bytes of a stored block: its length has 16 bits (RFC 1951, 3.2.4).
 pub(super) const STORED_BYTES_MAX: usize = 65_535;
 
-/// Of zlib-rs; on text of the exposition it comes within 2 % of level 6 in 0.4 of the time.
+/// The level for zlib-rs; on exposition text it comes within 2 % of level 6 in 0.4 of the time.
 const LEVEL: u32 = 2;
 
-/// Compresses one piece of text after the other. Some 300 KiB, so worth keeping.
+/// Compresses pieces of text one by one. Takes some 300 KiB, so it is worth reusing.
 pub(super) struct Compressor {
     deflate: Compress,
     out: Vec<u8>,
@@ -41,8 +41,7 @@ impl Compressor {
         }
     }
 
-    /// `text` as deflate blocks that end on a byte boundary and are not the last. Nothing for
-    /// nothing.
+    /// `text` as non-final deflate blocks that end on a byte boundary. Empty for empty text.
     pub(super) fn compress(&mut self, text: &[u8]) -> &[u8] {
         self.out.clear();
         if text.is_empty() {
@@ -50,14 +49,14 @@ impl Compressor {
         }
         self.deflate.reset();
         loop {
-            // Text of the exposition comes to about a tenth; the rest grows into it.
+            // Exposition text compresses to about a tenth; the buffer grows if it is larger.
             self.out.reserve(text.len() / 8 + 64);
             let consumed = usize::try_from(self.deflate.total_in()).unwrap_or(usize::MAX);
             let rest = text.get(consumed..).unwrap_or_default();
             let status = self
                 .deflate
                 .compress_vec(rest, &mut self.out, FlushCompress::Sync);
-            // Room that is left over means that everything has been written.
+            // Remaining capacity means that everything has been written.
             if status.is_err() || self.out.len() < self.out.capacity() {
                 return &self.out;
             }
@@ -71,17 +70,17 @@ impl fmt::Debug for Compressor {
     }
 }
 
-/// What precedes `len` bytes, at most [`STORED_BYTES_MAX`], in a stored block that is not the last
-/// and starts on a byte boundary.
+/// The header of a non-final stored block of `len` bytes, at most [`STORED_BYTES_MAX`], that starts
+/// on a byte boundary.
 pub(super) const fn stored_header(len: u16) -> [u8; 5] {
     let [low, high] = len.to_le_bytes();
     [0, low, high, !low, !high]
 }
 
-/// The last block, without content; then checksum and length of the whole text.
+/// The final block, without content; then checksum and length of the whole text.
 pub(super) fn gzip_trailer(crc: u32, len: u64) -> [u8; 10] {
     let [c0, c1, c2, c3] = crc.to_le_bytes();
-    // The format keeps the length modulo 2^32.
+    // The format stores the length modulo 2^32.
     let [l0, l1, l2, l3, ..] = len.to_le_bytes();
     [0x03, 0x00, c0, c1, c2, c3, l0, l1, l2, l3]
 }
@@ -104,7 +103,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         let mut compressor = Compressor::new();
         let (mut text, mut deflated) = (Vec::new(), Vec::new());
-        // Lengths around the borders of the compressor's own buffers, of text that compresses well
+        // Lengths around the limits of the compressor's own buffers, of text that compresses well
         // and of text that does not.
         for len in [
             1, 2, 63, 64, 65, 500, 32_767, 32_768, 65_535, 65_536, 200_000, 0, 7,

@@ -1,7 +1,6 @@
-//! Every metric family about keys and accounts: name, type, help, and the samples it has. Pure.
+//! Every metric family about keys and accounts: name, type, help, and its samples. Pure.
 //!
-//! A change here is a change of the public contract. docs/metrics.md is compared with it by
-//! a test.
+//! A change here is a change of the public contract. A test compares docs/metrics.md with it.
 
 use chrono::{DateTime, Utc};
 
@@ -23,26 +22,26 @@ pub(super) struct Family {
     pub(super) source: Source,
 }
 
-/// Where the samples come from, and so how long they hold.
+/// The source of the samples, which determines how long they remain valid.
 #[derive(Clone, Copy)]
 pub(super) enum Source {
-    /// One key of the held listing; holds until the next good poll, or the next moment at which
-    /// what it means to the operator changes.
+    /// One key of the held listing; valid until the next successful poll, or until its assessment
+    /// changes.
     Key(fn(&KeyFacts<'_>, &mut Samples<'_>)),
     /// `api_key_expires_in_seconds`; depends on the clock.
     ExpiresIn,
-    /// All keys of the held listing together; holds as long.
+    /// All keys of the held listing together; valid for as long.
     Listing(fn(&ListingFacts, Samples<'_>)),
-    /// One account; holds until the next poll. The same in both formats.
+    /// One account; valid until the next poll. The same in both formats.
     Account(fn(&AccountState, &mut Samples<'_>)),
-    /// One account, with exemplars where the format has them.
+    /// One account, with exemplars if the format has them.
     Failures(fn(&AccountState, &mut Samples<'_>)),
     /// `api_key_account_keys`; depends on the clock.
     KeyStates,
 }
 
 impl Family {
-    /// Where samples of this family are written to. `labels` are those that each of them carries,
+    /// The destination for samples of this family. `labels` are those that each of them carries,
     /// opened and not closed.
     pub(super) fn samples<'a>(
         &self,
@@ -64,7 +63,7 @@ impl Family {
     }
 }
 
-/// A key with what only its listing tells.
+/// A key with the data that only its listing provides.
 pub(super) struct KeyFacts<'a> {
     pub(super) key: &'a Key,
     pub(super) assessment: &'a Assessment<'a>,
@@ -77,9 +76,9 @@ pub(super) struct KeyFacts<'a> {
 /// A listing as a whole.
 #[derive(Default)]
 pub(super) struct ListingFacts {
-    /// Keys that no entry of the inventory matches; `None` where there is no inventory.
+    /// Keys that no entry of the inventory matches; `None` if there is no inventory.
     pub(super) unmatched: Option<usize>,
-    /// Families that are left out.
+    /// Omitted families.
     pub(super) dropped: Box<[&'static str]>,
 }
 
@@ -450,7 +449,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
 ];
 
-/// Writes how many keys of the account are in each state.
+/// Writes the number of the account's keys in each state.
 pub(super) fn key_states(counts: &[(KeyState, usize)], mut samples: Samples<'_>) {
     for (key_state, count) in counts {
         samples.labelled(

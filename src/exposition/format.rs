@@ -1,10 +1,10 @@
-//! The two formats of the exposition, and what differs between them: the lines about a family.
+//! The two formats of the exposition, and the difference between them: the lines about a family.
 //! Pure.
 //!
 //! Text 0.0.4: <https://prometheus.io/docs/instrumenting/exposition_formats/>. OpenMetrics 1.0:
 //! <https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md>.
 
-/// A format that a scraper may ask for.
+/// A format that a scraper may request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus' text format 0.0.4.
@@ -13,7 +13,7 @@ pub enum Format {
     OpenMetrics,
 }
 
-/// What OpenMetrics calls the type; the text format has no `info` and says gauge.
+/// The type in OpenMetrics; the text format has no `info` and uses gauge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Gauge,
@@ -22,7 +22,8 @@ pub(super) enum Kind {
     Histogram,
 }
 
-/// Units that our names end in. OpenMetrics wants them told, and only where the name ends so.
+/// Units used as suffixes of metric names. OpenMetrics requires them to be declared, and only if
+/// the name ends in the unit.
 const UNITS: [&str; 2] = ["seconds", "bytes"];
 
 impl Format {
@@ -37,7 +38,7 @@ impl Format {
         }
     }
 
-    /// What ends the exposition.
+    /// The end of the exposition.
     pub(super) fn end(self) -> &'static str {
         match self {
             Self::Text => "",
@@ -46,7 +47,7 @@ impl Format {
     }
 
     /// The lines before a family's samples. `name` is that of the samples, without the suffixes of
-    /// a histogram; `help` holds nothing that would need escaping.
+    /// a histogram; `help` contains no characters that need escaping.
     pub(super) fn header(self, name: &str, kind: Kind, help: &str) -> String {
         let word = match (self, kind) {
             (Self::Text, Kind::Gauge | Kind::Info) | (Self::OpenMetrics, Kind::Gauge) => "gauge",
@@ -57,7 +58,7 @@ impl Format {
         if self == Self::Text {
             return format!("# HELP {name} {help}\n# TYPE {name} {word}\n");
         }
-        // OpenMetrics names the family without what its samples' names end in.
+        // OpenMetrics names the family without the suffix of its samples' names.
         let suffix = match kind {
             Kind::Counter => "_total",
             Kind::Info => "_info",

@@ -1,13 +1,14 @@
 //! Writes the families of a `prometheus` registry in either format. Pure.
 //!
-//! The crate's own encoder knows text 0.0.4 only; one way for both formats keeps them alike.
+//! The crate's own encoder supports only text 0.0.4; a single path for both formats keeps them
+//! consistent.
 
 use prometheus::proto::{Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::exposition::format::{Format, Kind};
 use crate::exposition::samples::push_label;
 
-/// The families as text, in the order given.
+/// The families as text, in the given order.
 pub(super) fn text(families: &[MetricFamily], format: Format) -> String {
     let mut out = String::new();
     for family in families {
@@ -32,7 +33,7 @@ pub(super) fn text(families: &[MetricFamily], format: Format) -> String {
     out
 }
 
-/// Nothing of ours is a summary or untyped.
+/// None of the exporter's metrics is a summary or untyped.
 fn kind(of: MetricType) -> Option<Kind> {
     match of {
         MetricType::COUNTER => Some(Kind::Counter),
@@ -50,7 +51,7 @@ fn histogram(out: &mut String, name: &str, metric: &Metric) {
         .iter()
         .filter(|bucket| bucket.upper_bound().is_finite())
     {
-        // Debug writes 1 as 1.0, which OpenMetrics demands here and everybody else understands.
+        // Debug writes 1 as 1.0, which OpenMetrics requires here and all other parsers accept.
         let bound = format!("{:?}", bucket.upper_bound());
         let count = bucket.cumulative_count() as f64;
         sample(out, &format!("{name}_bucket"), labels, Some(&bound), count);

@@ -1,7 +1,7 @@
 //! Writes single samples of the exposition format: a name, labels, a value. Pure.
 //!
-//! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>. Labels are escaped alike
-//! in the text format and in OpenMetrics.
+//! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>. Labels are escaped in
+//! the same way in the text format and in OpenMetrics.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::exposition::format::Format;
 
 /// Collects the samples of one metric family for one key or one account.
 pub(super) struct Samples<'a> {
-    /// Where the lines go.
+    /// The destination of the lines.
     pub(super) out: &'a mut String,
     /// The family's name.
     pub(super) name: &'static str,
     /// The labels that every sample carries, opened and not closed: `{account="a",key_id="b"`.
     pub(super) labels: &'a str,
-    /// The format, for what only one of them has.
+    /// The format, for features that only one of them has.
     pub(super) format: Format,
 }
 
@@ -30,28 +30,28 @@ pub(super) enum Value {
     Huge(u128),
     /// 2^128.
     AllIpv6,
-    /// Seconds since 1970, with a fraction where there is one.
+    /// Seconds since 1970, with a fraction if there is one.
     Time(DateTime<Utc>),
     Seconds(Duration),
 }
 
-/// 2^128 in full: readers round it as they please, we do not.
+/// 2^128 in full: readers may round it, the exporter does not.
 const ALL_IPV6: &str = "340282366920938463463374607431768211456";
 
 impl Samples<'_> {
-    /// One sample without further labels.
+    /// Writes a sample without further labels.
     pub(super) fn sample(&mut self, value: Value) {
         self.labelled(&[], value);
     }
 
-    /// One sample with further labels. Names are ours, values are anybody's.
+    /// Writes a sample with further labels. Names are fixed, values may be any text.
     pub(super) fn labelled(&mut self, labels: &[(&str, &str)], value: Value) {
         self.write(labels, value);
         self.out.push('\n');
     }
 
-    /// A counter's sample. Where the format has exemplars, with one for its last increment: a label
-    /// of at most 128 characters with its name, and when that was.
+    /// Writes a counter's sample. If the format has exemplars, it carries one for its last
+    /// increment: a label of at most 128 characters with its name, and the time of the increment.
     pub(super) fn counted(
         &mut self,
         labels: &[(&str, &str)],
@@ -127,7 +127,7 @@ fn push_time(out: &mut String, time: DateTime<Utc>) {
     if nanoseconds == 0 {
         out.push_str(itoa::Buffer::new().format(time.timestamp()));
     } else if time.timestamp() < 0 {
-        // Before 1970 seconds and fraction point in different directions; nobody needs that fast.
+        // Before 1970, seconds and fraction have opposite signs; this path need not be fast.
         out.push_str(&(time.timestamp() as f64 + f64::from(nanoseconds) / 1e9).to_string());
     } else {
         let text = format!("{}.{nanoseconds:09}", time.timestamp());

@@ -1,5 +1,5 @@
-//! The exposition of all accounts: made anew from the previous one and the states that changed, and
-//! listed into a body at each scrape. Pure.
+//! The exposition of all accounts: derived from the previous one and the changed states, and listed
+//! into a body at each scrape. Pure.
 
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
@@ -21,18 +21,18 @@ use crate::exposition::families::{FAMILIES, Family, KeyFacts, ListingFacts, Sour
 use crate::exposition::format::Format;
 use crate::exposition::registry;
 
-/// The text of all accounts; an immutable value, replaced whole.
+/// The text of all accounts; an immutable value, replaced as a whole.
 #[derive(Debug, Default)]
 pub struct Exposition {
     accounts: Vec<Arc<AccountText>>,
-    /// For each of [`FAMILIES`]. Empty for those that depend on the clock.
+    /// One per entry of [`FAMILIES`]. Empty for clock-dependent families.
     families: Vec<FamilyText>,
     holds: Validity,
-    /// For each of [`Format::ALL`], what precedes each family that depends on the clock, and what
-    /// follows the last one. Listed when a scraper asks for the format first.
+    /// For each of [`Format::ALL`], the text before each clock-dependent family, and the text after
+    /// the last one. Listed when a scraper requests the format for the first time.
     fixed: [OnceLock<Vec<ChunkList>>; Format::ALL.len()],
-    /// What depends on the clock, as of the last second that somebody asked about: scrapers that
-    /// come together share it, and one that reads slowly holds no copy of its own.
+    /// The clock-dependent text of the last second that was requested: concurrent scrapers share
+    /// it, and a slow reader holds no copy of its own.
     clock: Mutex<Option<(i64, Arc<ClockText>)>>,
 }
 
@@ -52,38 +52,37 @@ static HEADERS: LazyLock<[Vec<Chunk>; Format::ALL.len()]> = LazyLock::new(|| {
 #[derive(Clone, Debug, Default)]
 struct FamilyText {
     samples: Column,
-    /// The same for OpenMetrics, where that differs.
+    /// The samples for OpenMetrics, if they differ.
     open_metrics: Option<Column>,
 }
 
-/// What an exposition is made from, besides the previous one.
+/// The input for an exposition, besides the previous one.
 #[derive(Debug)]
 pub struct Update<'a> {
-    /// For each account the position that it had before; `None` where accounts and order are the
-    /// same.
+    /// The previous position of each account; `None` if accounts and order are unchanged.
     pub kept: Option<&'a [Option<usize>]>,
-    /// Accounts with another state, and those whose text has to be written again, by position in
-    /// the new order, sorted. An account that is not here must have been there before.
+    /// Accounts with a new state, and those with text to be rewritten, by position in the new
+    /// order, sorted. An account that is not here must have been there before.
     pub states: &'a [(usize, Arc<AccountState>)],
-    /// How all accounts are to be shown. Where it is not as before, `states` has all of them.
+    /// The settings for showing accounts. If they changed, `states` contains all accounts.
     pub settings: &'a ViewSettings,
 }
 
-/// One account whose text changes.
+/// One account with changed text.
 struct Job<'a> {
     position: usize,
     state: &'a AccountState,
     text: &'a AccountText,
-    /// Set where the text about the keys has to be written.
+    /// Set if the text about the keys has to be written.
     keys: Option<(Vec<(KeyFacts<'a>, &'a str)>, ListingFacts)>,
 }
 
-/// The families that are left out, by the position of the account: of the accounts whose text about
-/// keys was written.
+/// The omitted families, by the position of the account, for the accounts with rewritten text about
+/// keys.
 pub(super) type Dropped = Vec<(usize, Box<[&'static str]>)>;
 
 impl Exposition {
-    /// The exposition of `states`, made from nothing.
+    /// The exposition of `states`, built from scratch.
     pub fn new(
         states: impl IntoIterator<Item = AccountState>,
         settings: &ViewSettings,
@@ -100,7 +99,7 @@ impl Exposition {
         exposition
     }
 
-    /// The exposition after `update`, with text that holds at `now`. What did not change is shared
+    /// The exposition after `update`, with text that is valid at `now`. Unchanged parts are shared
     /// with this one.
     pub(super) fn updated(
         &self,
@@ -174,13 +173,13 @@ impl Exposition {
         (exposition, dropped)
     }
 
-    /// Whether the text is true at `now`: a mute that ends, or a key that becomes too old, changes
+    /// Whether the text is valid at `now`: a mute that ends, or a key that becomes too old, changes
     /// it between two polls.
     pub fn holds_at(&self, now: DateTime<Utc>) -> bool {
         self.holds.contains(now)
     }
 
-    /// The positions of the accounts whose text is not true at `now`.
+    /// The positions of the accounts with text that is not valid at `now`.
     pub(super) fn outdated(&self, now: DateTime<Utc>) -> impl Iterator<Item = usize> {
         let accounts = self.accounts.iter().enumerate();
         accounts.filter_map(move |(position, account)| {
@@ -203,8 +202,8 @@ impl Exposition {
         }
     }
 
-    /// A whole body as of the second that `now` falls in. `process` is what the process knows of
-    /// itself.
+    /// A complete body as of the second that contains `now`. `process` contains the metrics of the
+    /// process itself.
     pub fn body(
         &self,
         now: DateTime<Utc>,
@@ -231,7 +230,7 @@ impl Exposition {
         body.into_body(encoding)
     }
 
-    /// The first scraper of a second writes it for all; the others wait for it, which is shorter
+    /// The first scraper of a second writes it for all; the others wait for it, which is faster
     /// than writing it themselves.
     fn clock(&self, now: DateTime<Utc>) -> Arc<ClockText> {
         let second = now.timestamp();
@@ -252,10 +251,10 @@ impl Exposition {
         fixed.map_or(&[], |fixed| fixed.get_or_init(|| self.list_fixed(format)))
     }
 
-    /// What precedes each family that depends on the clock, its first lines included, and what
-    /// follows the last one. A family without samples is left out.
+    /// The text before each clock-dependent family, including its header lines, and the text after
+    /// the last one. A family without samples is omitted.
     fn list_fixed(&self, format: Format) -> Vec<ChunkList> {
-        // Needed for short lists only.
+        // Required for short lists only.
         let mut compressor = None;
         let mut lists = Vec::new();
         let mut list = ChunkList::default();
@@ -334,7 +333,7 @@ fn column(
     let Some(kept) = kept else {
         return known.updated(&positions, compressor, write);
     };
-    // What is rendered again does not stay, whether it was there before or not.
+    // Rewritten accounts are not kept, whether they existed before or not.
     let mut kept = kept.to_vec();
     for position in &positions {
         if let Some(kept) = kept.get_mut(*position) {
@@ -364,7 +363,7 @@ impl Job<'_> {
                         }
                     });
                 }
-                // An account without keys has its place too.
+                // An account without keys has its position too.
                 if keys.is_empty() {
                     writer.segment(self.position, |_| {});
                 }
@@ -486,7 +485,7 @@ mod tests {
         let whole = text(usize::MAX);
         assert_eq!(dropped(&whole), Vec::<String>::new());
         let all = about_keys(&whole);
-        // A count that is exact to a few bytes for each key, whose time left has fewer digits.
+        // The count is exact to a few bytes per key: the remaining time has fewer digits.
         assert!(text(all + 2_000) == whole);
         let (mut bytes_max, mut last) = (all - 1, 0);
         while bytes_max > all / 4 {
@@ -500,7 +499,7 @@ mod tests {
                     !less.contains(&format!("{family}{{account=\"large\"")),
                     "{family}"
                 );
-                // The other account is not affected.
+                // The other account is unaffected.
                 assert_eq!(
                     less.contains(&format!("{family}{{account=\"small\"")),
                     whole.contains(&format!("{family}{{account=\"small\"")),

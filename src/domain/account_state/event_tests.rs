@@ -1,4 +1,4 @@
-//! Sequences of outcomes and the events that they yield, with no logging set up.
+//! Sequences of outcomes and the events that they yield, without logging.
 
 use chrono::TimeDelta;
 
@@ -78,7 +78,7 @@ fn own(scopes: &[&'static str]) -> Key {
     }
 }
 
-/// An event in a few words.
+/// A short description of an event.
 pub(super) fn words(event: &Event) -> String {
     match event {
         Event::PollFailed(failure) => format!("failed: {}", failure.reason.as_str()),
@@ -134,8 +134,8 @@ pub(super) fn words(event: &Event) -> String {
     }
 }
 
-/// The events of polls on the days 0, 1, 2…, each with those expected; the first of a success, the
-/// lack of an own key and the summary, which every table here would repeat, are left out.
+/// The events of polls on days 0, 1, 2…, each with the expected events. The first success, the
+/// missing own key and the summary are left out because every table would repeat them.
 pub(super) fn check(
     name: &str,
     state: AccountState,
@@ -176,7 +176,7 @@ fn an_answer_from_a_cache_is_reported_once_and_ages_the_listing() {
         ],
     );
     assert_eq!(state.last_success_at, Some(at(DAY - 3600)));
-    // The copy is older than what is known already.
+    // The copy is older than the state.
     let older = state.polled(aged(&["a"], Some(10 * 86_400)), at(2 * DAY));
     assert_eq!(older.last_success_at, state.last_success_at);
     check(
@@ -187,7 +187,7 @@ fn an_answer_from_a_cache_is_reported_once_and_ages_the_listing() {
             (aged(&["a"], Some(7)), &["cached for 7"]),
         ],
     );
-    // A listing from a clock that was ahead does not hold the time up.
+    // A listing from a clock that was ahead does not block later times.
     let ahead = account().polled(aged(&["a"], None), at(9 * DAY));
     let back = ahead.polled(aged(&["a"], Some(60)), at(DAY));
     assert_eq!(back.last_success_at, Some(at(DAY - 60)));
@@ -295,7 +295,7 @@ fn a_poll_yields_what_it_brought_to_light() {
             (skewed(born(4), 3), &["new of 1 from the future"]),
             // By then it is a day old.
             (skewed(born(3), 3), &[]),
-            // Ahead of us, but not of the API.
+            // Ahead of our clock, but not of the API's.
             (skewed(born(6), DAY), &["skew of 86400"]),
         ],
     );
@@ -313,7 +313,7 @@ fn a_poll_yields_what_it_brought_to_light() {
                 listed(vec![key("a"), own(&["keys.read", "users.write"])]),
                 &["recovered from 1"],
             ),
-            // The scopes are looked at when the key is recognised.
+            // The scopes are checked when the key is recognised.
             (listed(vec![key("a"), own(&["keys.read"])]), &["own scopes"]),
             (listed(vec![own(&["keys.read"])]), &["a removed"]),
         ],
@@ -344,7 +344,7 @@ fn a_threshold_is_crossed_once_whether_polls_succeed_or_not() {
             ),
         ],
     );
-    // What a saved listing had crossed is known.
+    // Thresholds that a saved listing had already crossed are known.
     let saved = Listing::new(vec![ending("soon", 9)], Rejects::default(), None);
     let restarted = account().with_saved(saved_at(DAY, saved), at(DAY));
     let rules = AssessmentRules::default();

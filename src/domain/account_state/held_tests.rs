@@ -1,4 +1,4 @@
-//! Sequences of outcomes and what is held after each, with and without restarts between them.
+//! Sequences of outcomes and the keys held after each, with and without restarts in between.
 
 use chrono::TimeDelta;
 
@@ -10,7 +10,7 @@ use crate::domain::inventory::tests::entry;
 use crate::domain::key::tests::{at, key};
 use crate::domain::key::{Expiry, Field, Fields};
 
-/// The ids held after a poll, those of unlisted keys with a star.
+/// The ids held after a poll; unlisted keys are marked with a star.
 fn ids(state: &AccountState) -> String {
     let keys = state.held.iter().flat_map(|listing| listing.keys());
     let mark = |key: &Key| {
@@ -24,8 +24,8 @@ fn ids(state: &AccountState) -> String {
     ids.collect::<Vec<_>>().join(" ")
 }
 
-/// What is held after polls on the days 0, 1, 2…, each with what is expected. With `restarts`, the
-/// exporter starts anew with what it saved before each poll.
+/// The keys held after polls on days 0, 1, 2…, each with the expected ids. With `restarts`, the
+/// exporter restarts from its saved state before each poll.
 fn check_held(
     name: &str,
     rules: &AssessmentRules,
@@ -337,7 +337,7 @@ fn fault_j15_keys_of_another_organization_replace_the_others_at_once() {
             (marked(keys(&["y"]), 2), "x"),
             (marked(failed(Reason::Dns), 1), "x"),
             (marked(ours(), 1), "a b short"),
-            // The same token, or none that can be compared.
+            // The same token, or tokens that cannot be compared.
             (theirs(), "a b short"),
         ];
         let state = check_held("tokens", &AssessmentRules::default(), &polls, restarts);
@@ -395,7 +395,7 @@ fn fault_j18_a_last_success_in_the_future_is_corrected_and_reported_once() {
         assert_eq!(state.last_success_at, Some(at(3_600)), "its age is shown");
         assert_eq!(set_back(&events), vec![0; 0]);
     }
-    // Saved by a clock that was ahead.
+    // Saved while the clock was ahead.
     let saved = ahead.to_save().unwrap();
     let restarted = account().with_saved(saved, at(60));
     assert_eq!(restarted.last_success_at, Some(at(60)));
@@ -408,7 +408,7 @@ fn fault_j18_a_last_success_in_the_future_is_corrected_and_reported_once() {
         set_back(&state.after(keys(&["a"]), &rules, at(80)).1),
         vec![0; 0]
     );
-    // Forwards is no news.
+    // A clock moving forwards changes nothing.
     let (state, events) = ahead.after(failed(Reason::Dns), &rules, at(99 * 3_600));
     assert_eq!(
         (state.last_success_at, set_back(&events)),

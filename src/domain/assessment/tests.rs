@@ -1,4 +1,4 @@
-//! Every judgement at its boundaries: one second before, at, and after.
+//! Every assessment at its boundaries: one second before, at, and after.
 
 use super::*;
 use crate::domain::inventory::tests::entry;
@@ -9,7 +9,7 @@ use crate::domain::policy::Policy;
 
 const DAY: i64 = 86_400;
 
-/// A key made at 0 that ends `life` seconds later.
+/// A key created at 0 that expires `life` seconds later.
 fn living(life: i64) -> Key {
     Key {
         created_at: Some(at(0)),
@@ -35,7 +35,7 @@ fn one_rule_serves_a_day_long_key_and_a_two_year_one() {
         (DAY, (6 * 3_600, 5_040)),
         (600, (150, 35)),
         (1, (0, 0)),
-        // No lifetime that could be told.
+        // The lifetime is unknown.
         (0, (30 * DAY, 7 * DAY)),
         (-5, (30 * DAY, 7 * DAY)),
     ] {
@@ -73,7 +73,7 @@ fn what_the_inventory_says_goes_before_everything() {
     for (warning, critical, expected) in [
         (Some(3), Some(2), (3 * DAY, 2 * DAY)),
         (Some(90), None, (90 * DAY, 7 * DAY)),
-        // Neither is allowed to overtake the other.
+        // Neither may exceed the other.
         (Some(3), None, (3 * DAY, 3 * DAY)),
         (None, Some(3), (30 * DAY, 3 * DAY)),
         (None, Some(40), (40 * DAY, 40 * DAY)),
@@ -95,8 +95,8 @@ fn what_the_inventory_says_goes_before_everything() {
         is_own: true,
         ..living(DAY)
     };
-    // Taken as it is even where the key does not live that long; the other one is a part of its
-    // life.
+    // Applied as it is, even if the key does not live that long; the other one is a fraction of its
+    // lifetime.
     assert_eq!(
         seconds(thresholds.notice(&own, Some(&said))),
         (2 * DAY, 10_080)
@@ -174,7 +174,7 @@ fn listing(keys: &[(&str, i64)]) -> Listing {
     Listing::new(keys.collect(), Rejects::default(), None)
 }
 
-/// The ids and urgencies of the crossings with thresholds of 100 and 10 seconds.
+/// The ids and severities of the crossings with thresholds of 100 and 10 seconds.
 fn crossed(before: Option<(&Listing, i64)>, now_listed: &Listing, now: i64) -> String {
     let settings = AssessmentRules {
         thresholds: Thresholds {
@@ -240,17 +240,17 @@ fn an_entry_or_the_own_key_is_told_as_early_as_it_asks() {
 #[test]
 fn what_happened_while_nobody_looked_is_told_once_and_a_renewed_key_again() {
     let keys = listing(&[("a", 1_000)]);
-    // A gap of a year: one line, the worst.
+    // After a gap of a year: one line, with the worst severity.
     assert_eq!(crossed(Some((&keys, 0)), &keys, 365 * DAY), "a:Expired");
-    // The first look ever, and a key that is new.
+    // The first check ever, and a new key.
     assert_eq!(crossed(None, &keys, 950), "a:Warning");
     assert_eq!(crossed(Some((&listing(&[]), 950)), &keys, 951), "a:Warning");
-    // Its end moved away, then came near again.
+    // Its expiry was postponed, then came close again.
     let renewed = listing(&[("a", 3_000)]);
     assert_eq!(crossed(Some((&keys, 950)), &renewed, 960), "");
     assert_eq!(crossed(Some((&renewed, 960)), &renewed, 2_950), "a:Warning");
-    // Its end was brought forward.
+    // Its expiry was brought forward.
     assert_eq!(crossed(Some((&renewed, 960)), &keys, 961), "a:Warning");
-    // A clock that goes back crosses nothing.
+    // A clock that goes backwards crosses nothing.
     assert_eq!(crossed(Some((&keys, 1_000)), &keys, 950), "");
 }

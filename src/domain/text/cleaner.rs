@@ -1,5 +1,5 @@
-//! The one way for text of an answer into the exporter: it is made printable, and every part of a
-//! secret in it is redacted, in whatever form it stands there.
+//! The only way for response text to enter the exporter: it is made printable, and every part of a
+//! secret in it is redacted, in any encoding.
 
 use std::borrow::Cow;
 
@@ -15,12 +15,12 @@ use crate::redaction::{REDACTED, keys, redact_at};
 /// ids, labels and scopes.
 const SHORT_BYTES_MAX: usize = 128;
 
-/// Cleans the text of one answer. It knows the exporter's token and the secrets of that answer.
+/// Cleans the text of one response. It knows the exporter's token and the secrets of that response.
 #[derive(Debug)]
 pub struct Cleaner(Secrets);
 
 impl Cleaner {
-    /// A cleaner that lets no part of these secrets through.
+    /// A cleaner that redacts every part of these secrets.
     pub fn new(secrets: Secrets) -> Self {
         Self(secrets)
     }
@@ -30,7 +30,7 @@ impl Cleaner {
         Line(cut(&self.scrub(&one_line(prefix(text)), text), LINE_CHARS_MAX).into())
     }
 
-    /// The id of a support case; `None` where it is empty.
+    /// The id of a support case; `None` if empty.
     pub fn support_id(&self, text: &str) -> Option<Line> {
         let id = cut(
             &self.scrub(&one_line(prefix(text)), text),
@@ -39,12 +39,12 @@ impl Cleaner {
         (!id.is_empty()).then(|| Line(id.into()))
     }
 
-    /// The value of a label that the exporter keeps; `None` where it is empty.
+    /// A label value that the exporter stores; `None` if empty.
     pub fn label(&self, text: &str) -> Option<Label> {
         Label::from_name(self.name(text))
     }
 
-    /// A name that becomes the value of a label, such as a scope.
+    /// A name that becomes a label value, such as a scope.
     pub fn name<'t>(&self, text: &'t str) -> Name<'t> {
         if text.len() <= LABEL_CHARS_MAX && self.is_plain(text) {
             return Name {
@@ -60,8 +60,8 @@ impl Cleaner {
         }
     }
 
-    /// Whether `text` holds no part of a secret: what must not be changed, such as an id, is
-    /// refused otherwise.
+    /// Whether `text` contains no part of a secret. Text that must not be changed, such as an id,
+    /// is rejected otherwise.
     pub fn is_free_of_secrets(&self, text: &str) -> bool {
         if self.is_plain(text) {
             return true;
@@ -70,18 +70,19 @@ impl Cleaner {
         matches!(self.scrub(&shown, text), Cow::Borrowed(_))
     }
 
-    /// Whether the secret was known when the cleaner was made, but for a chance of one in millions.
+    /// Whether the secret was known when the cleaner was built; false positives are one in
+    /// millions.
     pub fn knows(&self, secret: &str) -> bool {
         self.0.contains(secret)
     }
 
-    /// Whether `text` is printable ASCII and certainly without a secret. Fast; almost all labels
-    /// and scopes are.
+    /// Whether `text` is printable ASCII and certainly without a secret. A fast check that almost
+    /// all labels and scopes pass.
     fn is_plain(&self, text: &str) -> bool {
         let bytes = text.as_bytes();
         let (mut is_simple, mut has_blanks) = (true, false);
         for byte in bytes {
-            // What may start an escape is looked at more closely.
+            // Text that may start an escape needs a closer check.
             is_simple &= matches!(byte, b' '..=b'~') & !matches!(byte, b'%' | b'\\' | b'&');
             has_blanks |= *byte == b' ';
         }
@@ -108,7 +109,7 @@ impl Cleaner {
         !self.0.may_hold_part(visible) && !may_be_encoded(visible)
     }
 
-    /// `shown`, which is what `original` looks like, without secrets.
+    /// `shown`, the printable form of `original`, without secrets.
     fn scrub<'t>(&self, shown: &'t str, original: &str) -> Cow<'t, str> {
         if self.is_plain(shown) && shown.len() == original.len() {
             return Cow::Borrowed(shown);
@@ -119,7 +120,7 @@ impl Cleaner {
         });
         places.extend(keys_between_marks(shown));
         if original.contains(['\u{1b}', '\u{9b}']) {
-            // What a terminal takes for an escape sequence may be the secret's own characters.
+            // Apparent terminal escape sequences may be characters of the secret.
             let bare = prefix(original).replace("\u{1b}[", "");
             let mut found = 0;
             View::of(&bare).find(&self.0, &mut |_| found += 1);
@@ -139,7 +140,7 @@ impl Cleaner {
     }
 }
 
-/// The word around a part of a secret: more of it may be secret than is known.
+/// Extends a part of a secret to the whole word: more of it may be secret than is known.
 fn whole_word(text: &str, found: &Found) -> std::ops::Range<usize> {
     let belongs = |c: char| {
         let is_encoding = matches!(c, '+' | '/' | '=' | '%');
@@ -152,7 +153,7 @@ fn whole_word(text: &str, found: &Found) -> std::ops::Range<usize> {
     start..end
 }
 
-/// What looks like a key, even with marks for invisible characters in it.
+/// Text that looks like a key, even if it contains marks for invisible characters.
 fn keys_between_marks(text: &str) -> Vec<std::ops::Range<usize>> {
     const MARK: char = char::REPLACEMENT_CHARACTER;
     if !text.contains(MARK) {
@@ -171,8 +172,8 @@ fn keys_between_marks(text: &str) -> Vec<std::ops::Range<usize>> {
     keys(&bare).filter_map(original).collect()
 }
 
-/// The beginning of a JSON value as it is written, to be cleaned: its escapes are decoded, but for
-/// quotes and backslashes, which keep it readable.
+/// The beginning of a JSON value as it is written, to be cleaned: its escapes are decoded, except
+/// for quotes and backslashes, to keep it readable.
 pub fn json_words(json: &str) -> Cow<'_, str> {
     let json = prefix(json);
     if !json.contains('\\') {

@@ -1,4 +1,4 @@
-//! The secrets that no text of an answer may repeat, kept so that any part of them is found fast.
+//! The secrets that response text must not repeat, stored so that any part of them is found fast.
 //!
 //! Comparison ignores case and everything that is not visible ASCII. A filter of all sequences of
 //! [`GRAM`] characters rejects almost every text after a few look-ups; only what passes it is
@@ -12,49 +12,49 @@ use secrecy::zeroize::Zeroizing;
 
 use crate::redaction::without_prefix;
 
-/// A part of a secret of this length must not be shown. Fewer characters are found by chance and
-/// are of no use to an attacker.
+/// A part of a secret of this length must not be shown. Fewer characters match by chance and are of
+/// no use to an attacker.
 pub(super) const PART: usize = 12;
 
-/// A secret shorter than [`PART`] is looked for as a whole from this length on; anything shorter
-/// would be found in ordinary words.
+/// A secret shorter than [`PART`] is searched for as a whole from this length on; anything shorter
+/// would match ordinary words.
 pub(super) const WHOLE_MIN: usize = 8;
 
-/// Characters of a sequence in the filter: half of a part, so that of any part one of every
+/// Characters of a sequence in the filter: half of a part, so that in any part one of every
 /// [`STRIDE`] sequences is looked up.
 const GRAM: usize = 6;
 
 /// Sequences in a part, of which one is looked up.
 const STRIDE: usize = PART - GRAM + 1;
 
-/// A part has at least this many letters and digits, because `************` is no secret.
+/// A part has at least this many letters and digits, because `************` is not a secret.
 const PART_ALPHANUMERIC_MIN: usize = 6;
 
-/// Sizes of the filter in bits. The smallest holds a token of usual length; the largest takes 8 MiB
-/// and is right for an answer of 32 MiB.
+/// Sizes of the filter in bits. The smallest suits a token of usual length; the largest takes 8 MiB
+/// and suits a response of 32 MiB.
 const FILTER_BITS: (usize, usize) = (1 << 12, 1 << 26);
 
-/// Most parts that are compared exactly: 16 MiB. If an answer has more, whatever passes the filter
-/// is redacted.
+/// Most parts that are compared exactly: 16 MiB. If a response has more, anything that passes the
+/// filter is redacted.
 const PARTS_MAX: usize = 1 << 21;
 
 /// Separates secrets in the buffer; not visible ASCII, so that no secret contains it.
 const SEPARATOR: u8 = 0;
 
-/// Secrets, to be turned into a [`Cleaner`](super::Cleaner).
+/// Collects secrets to build a [`Cleaner`](super::Cleaner).
 pub struct Secrets {
     /// All of them, normalized, each followed by [`SEPARATOR`].
     buffer: Zeroizing<Vec<u8>>,
     filter: Box<[u64]>,
-    /// Bit `n` is set where a secret of `n` characters is looked for as a whole.
+    /// Bit `n` is set if a secret of `n` characters is searched for as a whole.
     whole_lengths: u16,
     parts: OnceLock<Option<HashSet<u64>>>,
 }
 
 impl Secrets {
-    /// None yet, with room for those of an answer of this many bytes.
+    /// An empty set, with capacity for the secrets of a response of this many bytes.
     pub fn new(answer_bytes: usize) -> Self {
-        // A bit and more for each character that may be part of a secret.
+        // At least a bit for each character that may be part of a secret.
         let bits = answer_bytes.saturating_mul(2).next_power_of_two();
         let bits = bits.clamp(FILTER_BITS.0, FILTER_BITS.1);
         Self {
@@ -71,7 +71,7 @@ impl Secrets {
         if len < WHOLE_MIN {
             return;
         }
-        // What follows the prefix that all keys of a provider share is as good as the whole.
+        // The part after the prefix shared by all keys of a provider is as sensitive as the whole.
         let body = without_prefix(secret);
         let body_len = if body.len() < secret.len() && body.len() < PART {
             self.push(body)
@@ -100,7 +100,7 @@ impl Secrets {
         len
     }
 
-    /// Whether this secret was added, but for a chance of one in millions.
+    /// Whether this secret was added; false positives are one in millions.
     pub fn contains(&self, secret: &str) -> bool {
         let is_plain = secret.bytes().all(|byte| byte.is_ascii_graphic());
         if is_plain {
@@ -117,12 +117,12 @@ impl Secrets {
         grams.all(|gram| self.has(position(gram)))
     }
 
-    /// Whether secrets shorter than a part are looked for, which the filter is too coarse for.
+    /// Whether there are secrets shorter than a part, for which the filter is too coarse.
     pub(super) fn has_short(&self) -> bool {
         self.whole_lengths != 0
     }
 
-    /// Whether `visible`, ASCII without blanks, may hold a part of a secret.
+    /// Whether `visible`, ASCII without blanks, may contain a part of a secret.
     pub(super) fn may_hold_part(&self, visible: &[u8]) -> bool {
         let grams = visible.windows(GRAM);
         let mut looked_up = grams.step_by(STRIDE).enumerate();
@@ -139,7 +139,7 @@ impl Secrets {
         })
     }
 
-    /// Calls `found` with start and length of each part, or whole short secret, in `visible`.
+    /// Calls `found` with the start and length of each part, or whole short secret, in `visible`.
     pub(super) fn find(&self, visible: &[u8], found: &mut dyn FnMut(usize, usize)) {
         self.each_candidate(visible, &mut |at| {
             let part = visible.get(at..at + PART).unwrap_or_default();
@@ -179,7 +179,7 @@ impl Secrets {
         }
     }
 
-    /// Hashes of all parts; `None` where there are too many.
+    /// Hashes of all parts; `None` if there are too many.
     fn parts(&self) -> Option<&HashSet<u64>> {
         let hashes = || {
             if self.buffer.len() > PARTS_MAX {
@@ -204,24 +204,24 @@ impl Secrets {
     }
 }
 
-/// Prints nothing of a secret.
+/// Prints no part of a secret.
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secrets(…)")
     }
 }
 
-/// Upper case becomes lower case. A few other characters become the same too, which does no harm.
+/// Upper case becomes lower case. A few other characters are merged too, which is harmless.
 fn normalized(byte: u8) -> u8 {
     byte | 0x20
 }
 
-/// Where a sequence is in a filter of any size.
+/// The position of a sequence in a filter of any size.
 fn position(gram: &[u8]) -> u64 {
     spread(gram.iter().fold(0, |gram, byte| next(gram, *byte)))
 }
 
-/// As [`position`], for all sequences of `bytes`.
+/// Like [`position`], for all sequences of `bytes`.
 fn positions(bytes: &[u8]) -> impl Iterator<Item = u64> {
     let mut gram = 0;
     let grams = bytes.iter().map(move |byte| {
@@ -242,7 +242,7 @@ fn spread(gram: u64) -> u64 {
 }
 
 fn place(filter: &[u64], position: u64) -> (usize, u32) {
-    // The filter has a power of two of words, at least 64.
+    // The number of words in the filter is a power of two and at least 64.
     let shift = 64 - filter.len().trailing_zeros() - 6;
     let bit = position >> shift;
     (

@@ -1,12 +1,12 @@
-//! The forms in which text may hold a secret: as it is, escaped, or encoded. Each form is the
-//! visible ASCII characters of it, and where in the shown text each came from.
+//! The forms in which text may contain a secret: plain, escaped, or encoded. Each form consists of
+//! its visible ASCII characters and their positions in the shown text.
 
 use std::ops::Range;
 
 use crate::domain::text::secrets::{PART, Secrets, WHOLE_MIN};
 use crate::redaction;
 
-/// How often text is decoded: percent-encoded base64 is found, and what is encoded once more is
+/// How often text is decoded: percent-encoded base64 is found, and one more level of encoding is
 /// not worth the time.
 const DEPTH_MAX: u8 = 2;
 
@@ -14,20 +14,20 @@ const DEPTH_MAX: u8 = 2;
 #[derive(Debug, Default)]
 pub(super) struct View {
     visible: Vec<u8>,
-    /// The bytes of the text that each character stands for.
+    /// The bytes of the text that each character represents.
     at: Vec<Range<usize>>,
 }
 
-/// A place to be redacted.
+/// A range to be redacted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) at: Range<usize>,
-    /// The text around it that belongs to the same word is of the same encoding.
+    /// Whether adjacent text of the same word has the same encoding.
     pub(super) is_encoded: bool,
 }
 
 impl View {
-    /// The text itself. Fullwidth characters count as the ASCII that they look like.
+    /// The text itself. Fullwidth characters count as the ASCII characters that they look like.
     pub(super) fn of(text: &str) -> Self {
         let mut view = Self::default();
         for (start, c) in text.char_indices() {
@@ -42,7 +42,7 @@ impl View {
         view
     }
 
-    /// Calls `found` with every place that holds a secret, whatever its form.
+    /// Calls `found` with every range that contains a secret, in any form.
     pub(super) fn find(&self, secrets: &Secrets, found: &mut dyn FnMut(Found)) {
         self.find_at(secrets, 0, found);
     }
@@ -60,7 +60,7 @@ impl View {
             }
         };
         secrets.find(&self.visible, &mut report);
-        // At the surface, whoever wrote the words is asked first: blanks are missing here.
+        // At depth 0 the caller redacts keys, because the blanks between words are missing here.
         if depth > 0
             && let Ok(text) = std::str::from_utf8(&self.visible)
         {
@@ -85,7 +85,8 @@ impl View {
                 look_into(&self.decoded(run.start + phase..run.end, &HEX));
             }
         }
-        // Of the shortest secret's base64, the characters that are the same whatever stands around.
+        // For the shortest secret in base64, the characters that do not depend on the surrounding
+        // text.
         for run in self.runs(|byte| sextet(byte).is_some(), smallest * 4 / 3 - 1) {
             for phase in 0..4 {
                 look_into(&self.decoded(run.start + phase..run.end, &BASE64));
@@ -135,7 +136,8 @@ impl View {
                 {
                     view.push(byte, from..to);
                 } else if !byte.is_ascii() {
-                    // Text in another encoding, or no text at all: a part cannot go on behind it.
+                    // Text in another encoding, or not text at all: a part cannot continue after
+                    // it.
                     view.push(0, from.unwrap_or(0)..to.unwrap_or(0));
                 }
                 began = run.start + number;
@@ -144,7 +146,7 @@ impl View {
         view
     }
 
-    /// The view without backslashes that may only seem to start an escape; `None` where there are
+    /// The view without backslashes that may only appear to start an escape; `None` if there are
     /// none.
     fn without_backslashes(&self) -> Option<Self> {
         memchr::memchr(b'\\', &self.visible)?;
@@ -158,7 +160,7 @@ impl View {
     }
 
     /// The view with `%2e`, `\u002e`, `\x2e`, `&#46;` and `&#x2e;` decoded and other backslashes
-    /// dropped; `None` where there are none.
+    /// dropped; `None` if there are none.
     fn unescaped(&self) -> Option<Self> {
         memchr::memchr3(b'%', b'\\', b'&', &self.visible)?;
         let mut view = Self::default();
@@ -180,8 +182,7 @@ impl View {
     }
 }
 
-/// The escape that `text` starts with: the byte that it stands for, where that is ASCII, and its
-/// length.
+/// The escape that `text` starts with: the byte that it represents, if it is ASCII, and its length.
 fn escape(text: &[u8]) -> Option<(Option<u8>, usize)> {
     let number = |from: usize, len: usize, radix: u32| {
         let digits = std::str::from_utf8(text.get(from..from + len)?).ok()?;
@@ -210,7 +211,7 @@ fn escape(text: &[u8]) -> Option<(Option<u8>, usize)> {
     }
 }
 
-/// A way to write bytes as text.
+/// An encoding of bytes as text.
 struct Code {
     bits: u32,
     digit: fn(u8) -> Option<u8>,
@@ -230,7 +231,7 @@ const BASE64: Code = Code {
     digit: sextet,
 };
 
-/// The value of a digit of base64, in the usual alphabet and the one for URLs.
+/// The value of a base64 digit, in the standard and the URL-safe alphabet.
 const fn sextet(byte: u8) -> Option<u8> {
     Some(match byte {
         b'A'..=b'Z' => byte - b'A',
@@ -242,17 +243,18 @@ const fn sextet(byte: u8) -> Option<u8> {
     })
 }
 
-/// Characters of base64 that are the same in every encoding of a part, whatever stands around it.
+/// Characters of base64 that are the same in every encoding of a part, regardless of its context.
 const BASE64_LEN_MIN: usize = PART * 4 / 3 - 1;
 
-/// Whether visible ASCII may hold a part of visible ASCII in base64 or hexadecimal digits. Fast,
-/// and right where it says no.
+/// Whether visible ASCII may contain a part of visible ASCII in base64 or hexadecimal digits. Fast;
+/// a negative result is exact.
 pub(super) fn may_be_encoded(visible: &[u8]) -> bool {
     if visible.len() < BASE64_LEN_MIN {
         return false;
     }
     // A bit for each of the last characters: whether it can be the first, second or third of four
-    // that encode three bytes from 0x20 to 0x7f; and whether such a group began two before it.
+    // that encode three bytes from 0x20 to 0x7f; and whether such a group began two characters
+    // before.
     let (mut first, mut second, mut groups) = (0_u32, 0_u32, 0_u32);
     let mut hex_digits = 0;
     for byte in visible {
@@ -266,7 +268,7 @@ pub(super) fn may_be_encoded(visible: &[u8]) -> bool {
         } else {
             hex_digits + 1
         };
-        // A part is three such groups and some, wherever it begins.
+        // A part contains more than three such groups, at any alignment.
         if groups & groups >> 4 & groups >> 8 & 1 == 1 || hex_digits >= PART * 2 {
             return true;
         }
@@ -276,7 +278,7 @@ pub(super) fn may_be_encoded(visible: &[u8]) -> bool {
 
 const HEX_DIGIT: u8 = 8;
 
-/// What each byte can be in an encoding.
+/// The roles that each byte can have in an encoding.
 #[expect(clippy::indexing_slicing, reason = "the compiler evaluates it")]
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];

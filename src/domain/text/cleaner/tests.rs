@@ -1,4 +1,4 @@
-//! Secrets in every form that text may hold them in, and names that only look like it.
+//! Secrets in every form that text may contain them in, and harmless names that look like secrets.
 
 #![allow(
     clippy::string_slice,
@@ -58,7 +58,7 @@ fn hex(text: &str, is_upper: bool) -> String {
     }
 }
 
-/// Percent-encodes every character of which `random` says so.
+/// Percent-encodes each character for which `random` returns true.
 fn percent(text: &str, random: &mut fastrand::Rng, share: u8) -> String {
     let escapes = text.chars().map(|c| {
         if random.u8(..100) < share && c.is_ascii() {
@@ -81,7 +81,7 @@ fn between(text: &str, separator: &str, every: usize) -> String {
     out
 }
 
-/// The name of a form and the text in it.
+/// The name of a form and the text in that form.
 fn forms(part: &str, random: &mut fastrand::Rng) -> Vec<(String, String)> {
     let mut forms = vec![
         ("plain".to_owned(), part.to_owned()),
@@ -150,8 +150,8 @@ fn forms(part: &str, random: &mut fastrand::Rng) -> Vec<(String, String)> {
     forms
 }
 
-/// What a reader could still make of `shown`: whether it holds 12 characters of `secret` in a row,
-/// as text or decoded. Written apart from the code that it checks.
+/// Whether a reader could still recover a secret from `shown`: whether it contains 12 consecutive
+/// characters of `secret`, as text or decoded. Independent of the code that it checks.
 fn leaks(shown: &str, secret: &str) -> bool {
     let secret = secret.to_lowercase();
     let parts: Vec<&str> = (0..=secret.len() - PART)
@@ -252,7 +252,7 @@ fn random_secrets_do_not_come_through_and_other_text_does() {
 
 #[test]
 fn ordinary_names_stay_as_they_are() {
-    // The secret of a key is made of its id, as base64.
+    // The secret of a key is derived from its id, as base64.
     let cleaner = cleaner(&[TOKEN, MASKED]);
     for name in [
         "api_key_0197c0ec-a197-719f-84a9-99270a79b42a",
