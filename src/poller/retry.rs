@@ -146,7 +146,6 @@ impl Situation {
 }
 
 fn unit(random: f64) -> f64 {
-    // A NaN would become 0.
     random.clamp(0.0, 1.0)
 }
 
