@@ -1,5 +1,5 @@
-//! The composition root: configuration, pollers, consumers of states, servers; waits for a signal
-//! or a death; drains.
+//! The composition root: starts configuration, pollers, state consumers and servers; waits for a
+//! signal or a fatal failure; then drains.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -32,25 +32,26 @@ use crate::server::{self, Server};
 use crate::telemetry::Telemetry;
 use crate::{logging, snapshot};
 
-/// Kept back from the grace period for the runtime to end in, name resolutions that hang included.
+/// Part of the grace period that is reserved for runtime shutdown, including hanging name
+/// resolutions.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// Most connections of the probe listener: a kubelet and a load balancer need one each.
+/// Maximum connections of the probe listener: a kubelet and a load balancer need one each.
 const PROBE_CONNECTIONS_MAX: usize = 8;
 
-/// How the program ends, and what it says then.
+/// How the program ends, and the message it prints.
 #[derive(Debug)]
 pub enum Exit {
-    /// As asked: exit code 0.
+    /// Requested stop: exit code 0.
     Done(String),
-    /// Failed while running: exit code 1. The log says why, or these words, where there was none
-    /// yet.
+    /// Runtime failure: exit code 1. The log holds the reason, or this message does if there is no
+    /// log yet.
     Failed(String),
-    /// Bad command line, configuration or token: exit code 2.
+    /// Invalid command line, configuration or token: exit code 2.
     Misconfigured(String),
 }
 
-/// Why the daemon ends without being asked to.
+/// Why the daemon ends without a stop request.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The runtime.
@@ -62,30 +63,29 @@ pub enum RunError {
     /// A listening socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The web configuration file, which was usable a moment before.
+    /// The web configuration file, which was usable a moment earlier.
     #[error("cannot use the web configuration file: {0}")]
     WebConfig(String),
-    /// The demo's API has no address to listen on.
+    /// The fake API of the demo cannot get a listening address.
     #[error("cannot start the embedded API")]
     Demo(#[source] std::io::Error),
-    /// Two metrics of the exporter's own have one name.
+    /// Two metrics about the exporter itself have the same name.
     #[error("cannot register the exporter's own metrics")]
     Telemetry(#[source] prometheus::Error),
-    /// A task ended that should run until the stop.
+    /// A task ended that should run until shutdown.
     #[error("the {0} task ended unexpectedly")]
     TaskEnded(&'static str),
-    /// A task that is not supervised panicked.
+    /// An unsupervised task panicked.
     #[error("a task panicked")]
     TaskPanicked,
 }
 
-/// Runs the daemon until a signal or a failure ends it. `prepare` makes the function that reads the
-/// configuration, now and at each reload. With `systemd_socket` it serves the sockets that systemd
-/// passed instead of its own. `misconfigured` reports a bad configuration. `bound` is called once
-/// it listens, with the URLs of its root.
+/// Runs the daemon until a signal or a failure ends it. `prepare` returns the function that reads
+/// the configuration, at start and at each reload. With `systemd_socket`, the daemon serves the
+/// sockets that systemd passed instead of opening its own. `misconfigured` reports an invalid
+/// configuration. `bound` is called once the daemon listens, with the root URL of each listener.
 ///
-/// Everything that goes wrong before the log exists is in the returned [`Exit`]; afterwards it is
-/// in the log.
+/// Failures before the log exists are in the returned [`Exit`]; later failures are in the log.
 pub fn serve(
     prepare: impl AsyncFnOnce() -> Result<Load, RunError>,
     unit: Unit,
@@ -93,7 +93,7 @@ pub fn serve(
     misconfigured: &dyn Fn(&[Problem]) -> Exit,
     bound: &dyn Fn(&[String], &Config),
 ) -> Exit {
-    // Before anything is read: a SIGHUP from here on is a reload, and a SIGTERM a clean stop.
+    // Before anything is read, so that a SIGHUP from here on reloads and a SIGTERM stops cleanly.
     let (runtime, mut signals) = match with_signals() {
         Ok(both) => both,
         Err(error) => return failed_early(&error),
@@ -102,7 +102,7 @@ pub fn serve(
         Ok(load) => load,
         Err(error) => return failed_early(&error),
     };
-    // On the thread for what blocks, so that the daemon can be stopped while a file system hangs.
+    // On the blocking thread, so that the daemon can be stopped while a file system hangs.
     let loaded = runtime.block_on(async {
         let load = load.clone();
         tokio::select! {
@@ -155,7 +155,7 @@ pub fn serve(
     }
 }
 
-/// The URL of each listener's root, without the last `/`.
+/// The root URL of each listener, without the trailing `/`.
 fn urls(listeners: &[Listener], web_file: Option<&WebFile>) -> Vec<String> {
     let is_encrypted = web_file.is_some_and(WebFile::is_encrypted);
     let scheme = if is_encrypted { "https" } else { "http" };
@@ -179,12 +179,12 @@ fn open_web_file(config: &Config) -> Result<Option<Arc<WebFile>>, RunError> {
     Ok(Some(Arc::new(file)))
 }
 
-/// What the configuration is made from, for these options.
+/// The configuration sources for these options.
 pub fn sources(options: &Options) -> Sources {
     Sources::of_process(options.file.config_file.clone(), options.settings.flags())
 }
 
-/// The end of a start with a bad configuration: every problem is named.
+/// Exit for a start with an invalid configuration: reports every problem.
 pub fn misconfigured(problems: &[Problem]) -> Exit {
     let mut words = "api-key-exporter: invalid configuration:\n".to_owned();
     for problem in problems {
@@ -193,8 +193,8 @@ pub fn misconfigured(problems: &[Problem]) -> Exit {
     Exit::Misconfigured(words)
 }
 
-/// As [`misconfigured`], for a daemon: a log that is configured to be JSON gets the problems as
-/// JSON lines.
+/// Like [`misconfigured`], for a daemon: if the log format is JSON, the problems are logged as JSON
+/// lines.
 pub fn misconfigured_daemon(sources: &Sources, problems: &[Problem]) -> Exit {
     match Log::for_problems(sources) {
         Some(log) => {
@@ -205,12 +205,12 @@ pub fn misconfigured_daemon(sources: &Sources, problems: &[Problem]) -> Exit {
     }
 }
 
-/// An end before there is a log.
+/// Exit before the log exists.
 fn failed_early(error: &RunError) -> Exit {
     Exit::Failed(format!("api-key-exporter: {}\n", chain(error)))
 }
 
-/// All that a daemon needs besides its configuration.
+/// Everything that a daemon needs besides its configuration.
 struct Daemon<'a> {
     sockets: Sockets,
     signals: Signals,
@@ -218,7 +218,7 @@ struct Daemon<'a> {
     unit: Unit,
 }
 
-/// Where a daemon serves, and whom.
+/// The listeners of a daemon, and its web configuration file.
 struct Sockets {
     listeners: Vec<Listener>,
     probes: Option<Listener>,
@@ -235,7 +235,7 @@ impl Sockets {
 }
 
 impl Daemon<'_> {
-    /// Polls and serves until a signal says stop, or a task dies.
+    /// Polls and serves until a stop signal arrives or a task fails.
     async fn run(self, config: &Config, load: Load) -> Result<(), RunError> {
         let Self {
             sockets,
@@ -288,7 +288,7 @@ impl Daemon<'_> {
         tokio::select! {
             drained = timeout_at(ends, drained) => {
                 if drained.is_err() {
-                    // Clients that do not read, or do not finish asking, are no failure.
+                    // Clients that do not read, or do not complete a request, are not a failure.
                     warn!("closing the remaining connections: web.shutdown_grace has elapsed");
                 }
             }
@@ -299,8 +299,8 @@ impl Daemon<'_> {
     }
 }
 
-/// Starts everything, for a caller that neither reloads nor has a supervisor: a poller for each
-/// account and a server for each listener. Says so in one line.
+/// Starts everything for a caller without reload and supervisor: a poller for each account and a
+/// server for each listener. Logs one line.
 pub async fn spawn(
     config: &Config,
     listeners: Vec<TcpListener>,
@@ -323,7 +323,7 @@ pub async fn spawn(
     Ok(start(config, sockets, parts, stop).await)
 }
 
-/// What the tasks of a daemon share.
+/// Shared parts of the daemon's tasks.
 struct Parts {
     telemetry: Telemetry,
     reloads: Reloads,

@@ -23,16 +23,16 @@ const PROGRAM: &str = "api-key-exporter";
 /// shorter; tokens are longer.
 const SHOWN_WORD_CHARS_MAX: usize = 32;
 
-/// What to do, with all options, wherever on the command line they were given.
+/// The command with all options, wherever they appear on the command line.
 #[derive(Clone, Debug)]
 pub struct Invocation {
-    /// What to do.
+    /// The command.
     pub task: Task,
-    /// The options; those that the task does not take are not set.
+    /// The options; those that the command does not take are not set.
     pub options: Options,
 }
 
-/// What to do.
+/// The command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Run the daemon.
@@ -240,7 +240,7 @@ fn built_in_provider() -> impl TypedValueParser<Value = &'static str> {
     })
 }
 
-/// An option may precede the command as well as follow it, but only one that the command takes.
+/// An option may precede or follow the command, but only if the command takes it.
 fn refuse_misplaced(root: &mut clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
     let mut given: Vec<clap::Arg> = Vec::new();
     let (mut command, mut matches) = (root, matches);
@@ -272,8 +272,8 @@ fn refuse_misplaced(root: &mut clap::Command, matches: &ArgMatches) -> Result<()
     }
 }
 
-/// What clap says of a command line that it does not understand. clap repeats what was typed, which
-/// may be a token in the wrong place: only what could be a command or an option is shown.
+/// The error for a command line that clap does not understand. clap repeats its input, which may be
+/// a misplaced token, so only words that could be a command or an option are shown.
 pub fn words(error: &clap::Error) -> String {
     let kinds = [
         ContextKind::InvalidSubcommand,
@@ -299,7 +299,7 @@ fn could_be_a_word(typed: &str) -> bool {
 }
 
 impl Options {
-    /// These options; those not set, as in `outer`.
+    /// These options, with unset ones taken from `outer`.
     fn or(self, outer: Self) -> Self {
         let (own, outer_settings) = (self.settings, outer.settings);
         let listen_addresses = [outer_settings.listen_addresses, own.listen_addresses].concat();
@@ -346,7 +346,7 @@ impl From<ConfigOptions> for Options {
 }
 
 impl Settings {
-    /// The options as values of the configuration.
+    /// The options as configuration values.
     pub fn flags(&self) -> Flags {
         let one = |value: &Option<String>| value.iter().cloned().collect();
         let addresses = self.listen_addresses.clone();

@@ -1,4 +1,4 @@
-//! The subcommands, one in each file, and the choice between them.
+//! The subcommands, one per file, and their dispatch.
 
 mod config;
 mod demo;
@@ -8,7 +8,7 @@ mod run;
 use crate::app::Exit;
 use crate::cli::{Invocation, Task};
 
-/// Runs the command. `print` writes to stdout what the demo says before it goes on running.
+/// Runs the command. `print` writes the demo's introduction to stdout while the demo runs.
 pub fn execute(Invocation { task, options }: &Invocation, print: &dyn Fn(&str)) -> Exit {
     match *task {
         Task::Run => run::run(options),

@@ -1,8 +1,8 @@
-//! The configuration, checked: defaults, file, environment, flags. The only reader of the
-//! environment.
+//! Reads and checks the configuration: defaults, file, environment, flags. Only this module reads
+//! the environment.
 //!
 //! Each section is a struct whose `read` names its options, defaults and ranges, so a new section
-//! is a new struct here. All problems are found in one go: a person mends a file once.
+//! is a new struct. All problems are reported together, so that one edit can fix them.
 
 mod accounts;
 mod assessment;
@@ -47,14 +47,14 @@ use crate::server::listen::ListenAddress;
 use crate::server::routes::Paths;
 use crate::server::web_config;
 
-/// What all environment variables of the exporter start with.
+/// The prefix of all environment variables of the exporter.
 const ENV_PREFIX: &str = "API_KEY_EXPORTER";
 
-/// Largest configuration file, and largest inventory. A hundred accounts take some 20 KiB, ten
-/// thousand keys 2 MiB; 4 MiB refuses a file named by mistake.
+/// Largest configuration file and largest inventory. A hundred accounts take some 20 KiB, ten
+/// thousand keys 2 MiB; 4 MiB rejects a file that was named by mistake.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// The whole configuration; every value checked.
+/// The whole configuration; all values are checked.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `[web]`
@@ -63,7 +63,7 @@ pub struct Config {
     pub poll: Poll,
     /// `[details]`
     pub details: Details,
-    /// `[thresholds]`, `[policy]`, `[[keys]]` and `inventory_file`: what keys are judged by.
+    /// `[thresholds]`, `[policy]`, `[[keys]]` and `inventory_file`: the rules for assessing keys.
     pub assessment_rules: Arc<AssessmentRules>,
     /// `[metrics]`
     pub metrics: Metrics,
@@ -71,62 +71,62 @@ pub struct Config {
     pub state: StateDirectory,
     /// `[log]`
     pub log: Log,
-    /// `[[accounts]]`, at least one, no name twice.
+    /// `[[accounts]]`: at least one, with unique names.
     pub accounts: Vec<Account>,
-    /// What is allowed and probably not meant; for the log.
+    /// Valid but probably unintended settings; for the log.
     pub warnings: Vec<String>,
-    /// Every option's value in force and where it came from, in the order of the file.
+    /// The effective value and origin of every option, in file order.
     pub effective: Vec<Effective>,
 }
 
 /// `[web]`: the exporter's own HTTP server.
 #[derive(Clone, Debug)]
 pub struct Web {
-    /// Where it listens; at least one.
+    /// Listen addresses; at least one.
     pub listen_addresses: Vec<ListenAddress>,
-    /// Where it serves the probes alone, to everybody.
+    /// Address for probes only, without TLS and authentication.
     pub probe_listen_address: Option<ListenAddress>,
-    /// The web configuration file: TLS, users and more.
+    /// The web configuration file: TLS, users and other settings.
     pub config_file: Option<PathBuf>,
-    /// Where everything is: `telemetry_path`, `external_url` and `route_prefix` together.
+    /// All paths: `telemetry_path`, `external_url` and `route_prefix` combined.
     pub paths: Paths,
-    /// Most connections at a time; one more is closed at once.
+    /// Maximum number of connections; further ones are closed immediately.
     pub max_connections: usize,
-    /// Whether `/-/reload` works.
+    /// Whether `/-/reload` is enabled.
     pub enable_lifecycle: bool,
-    /// Longest time from a signal to the end.
+    /// Longest time from a signal to the exit.
     pub shutdown_grace: Duration,
 }
 
-/// `[poll]`: how the API is asked.
+/// `[poll]`: how the API is polled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Poll {
-    /// Time between two polls of an account, 5 s to 24 h.
+    /// Interval between polls of an account, 5 s to 24 h.
     pub interval: Duration,
-    /// Limit for one whole attempt.
+    /// Timeout of one whole attempt.
     pub timeout: Duration,
-    /// Most attempts of a poll.
+    /// Maximum attempts per poll.
     pub attempts: u32,
-    /// Largest body.
+    /// Largest response body.
     pub max_body_bytes: usize,
-    /// Most keys of a listing.
+    /// Maximum keys in a listing.
     pub max_keys: usize,
-    /// Most pages of a listing.
+    /// Maximum pages of a listing.
     pub max_pages: usize,
-    /// When a listing that lost many keys is believed.
+    /// When a listing that lost many keys is accepted.
     pub shrink: ShrinkGuard,
-    /// How long an expired key that the API no longer lists is kept; zero is not at all.
+    /// How long an expired key is kept after it disappears from the API; zero does not keep it.
     pub expired_retention: Duration,
 }
 
-/// `[state]`: what outlives the process.
+/// `[state]`: state that survives a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateDirectory {
-    /// Where snapshots are saved; `None` saves none.
+    /// Directory for snapshots; `None` saves none.
     pub directory: Option<PathBuf>,
 }
 
-/// Values from the command line, by path; they win over everything.
+/// Values from the command line, by path; they override all others.
 #[derive(Clone, Debug, Default)]
 pub struct Flags(pub Vec<Flag>);
 
@@ -135,32 +135,32 @@ pub struct Flags(pub Vec<Flag>);
 pub struct Flag {
     /// The option's path in the file, `web.listen_addresses`.
     pub path: &'static str,
-    /// How it was spelled, `--web.listen-address`.
+    /// Its spelling, `--web.listen-address`.
     pub spelling: &'static str,
-    /// Its values; several where it may be repeated.
+    /// Its values; more than one if it is repeatable.
     pub values: Vec<String>,
-    /// Whether it may be repeated.
+    /// Whether it is repeatable.
     pub is_list: bool,
 }
 
-/// Everything that a configuration is made from.
+/// All sources of a configuration.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The file, where one was named.
+    /// The file, if one is given.
     pub file: Option<PathBuf>,
     /// The environment.
     pub environment: BTreeMap<String, String>,
     /// The command line.
     pub flags: Flags,
-    /// Whether stderr is a terminal, which decides the log format if no option does.
+    /// Whether stderr is a terminal, which determines the default log format.
     pub is_terminal: bool,
-    /// Whether stderr is the journal, which reads the priority in front of each line.
+    /// Whether stderr is the journal, which reads the priority prefix of each line.
     pub is_journal: bool,
-    /// Whether to leave tokens unread, for a check where there are none.
+    /// Whether to skip reading tokens, for a check where they are not available.
     pub skip_tokens: bool,
 }
 
-/// Without the environment, which holds tokens.
+/// Omits the environment, which holds tokens.
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Sources");
@@ -170,13 +170,13 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// A variable of the environment that belongs to no option.
+    /// An environment variable that does not belong to an option.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.environment.get(name).map(String::as_str)
     }
 
-    /// The file and flags given, and the environment as it is. Variables that are not Unicode are
-    /// left out: no option of ours can hold one.
+    /// The given file and flags, and the current environment. Variables that are not valid Unicode
+    /// are left out: they cannot hold an option's value.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the one place that reads the environment"
@@ -200,7 +200,7 @@ impl Sources {
 }
 
 impl Config {
-    /// Reads and checks everything, or names every problem.
+    /// Reads and checks everything, or reports every problem.
     pub fn load(sources: &Sources) -> Result<Self, Vec<Problem>> {
         let text = match &sources.file {
             Some(path) => read_file(path).map_err(|problem| vec![problem])?,
@@ -209,7 +209,7 @@ impl Config {
         Self::parse(&text, sources)
     }
 
-    /// As [`Config::load`] with the file's content given.
+    /// Like [`Config::load`], with the content of the file given.
     pub fn parse(text: &str, sources: &Sources) -> Result<Self, Vec<Problem>> {
         let Layers {
             values,
@@ -224,7 +224,7 @@ impl Config {
             &mut problems,
             &mut effective,
         );
-        // Before any section, because that is where TOML wants it.
+        // Before any section, where TOML requires it.
         let inventory_file = root.path("inventory_file");
         let web = root.section("web", Web::read).unwrap_or_default();
         let poll = root.section("poll", Poll::read).unwrap_or_default();
@@ -251,7 +251,7 @@ impl Config {
         keys::check_number(&entries, &mut problems);
         let empty_file = is_file_empty.then(|| empty(text, sources));
         if !problems.is_empty() {
-            // The likely cause of all the others.
+            // The likely cause of all other problems.
             problems.splice(0..0, empty_file.map(Problem::general));
             return Err(problems);
         }
@@ -285,11 +285,11 @@ impl Config {
 }
 
 impl Web {
-    /// The port is registered with nobody; it is free in Prometheus' list of default ports.
+    /// The port is unregistered; it is free in Prometheus' list of default ports.
     const LISTEN_ADDRESS: &'static str = "127.0.0.1:10120";
     const TELEMETRY_PATH: &'static str = "/metrics";
-    /// Prometheus needs one or two; 256 leaves room for people and stays far under the usual limit
-    /// of 1,024 files.
+    /// Prometheus needs one or two connections; 256 leaves room for people and stays well under the
+    /// usual limit of 1,024 files.
     const MAX_CONNECTIONS: u64 = 256;
     /// Supervisors kill after 10 s (docker) to 90 s (systemd).
     const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -340,20 +340,20 @@ impl Web {
 }
 
 impl Poll {
-    /// Keys live for days to years; five minutes is prompt and costs the API 288 requests a day.
+    /// Keys live for days to years; five minutes is prompt and costs 288 API requests a day.
     const INTERVAL: Duration = Duration::from_mins(5);
-    /// Below, the exporter would be a load test; above, a day could pass unseen.
+    /// A shorter interval would be a load test; with a longer one, a day could pass unnoticed.
     const INTERVAL_RANGE: std::ops::RangeInclusive<Duration> =
         Duration::from_secs(5)..=Duration::from_hours(24);
-    /// A listing takes well under a second; 15 s bears a slow day.
+    /// A listing takes well under a second; 15 s tolerates a slow API.
     const TIMEOUT: Duration = Duration::from_secs(15);
     const ATTEMPTS: u64 = 3;
     /// A key takes some 400 bytes, so that 20,000 keys fit.
     const MAX_BODY_BYTES: u64 = 8 * 1024 * 1024;
     const MAX_KEYS: u64 = 20_000;
-    /// At the usual 100 keys a page, as many keys as that.
+    /// At the usual 100 keys per page, this matches the key limit.
     const MAX_PAGES: u64 = 200;
-    /// A week has working days in it, whatever the day that the key expires on.
+    /// A week includes working days, whatever the day of expiry.
     const EXPIRED_RETENTION: Duration = Duration::from_hours(24 * 7);
 
     fn read(section: &mut Section<'_>) -> Self {
@@ -386,12 +386,13 @@ impl Poll {
     }
 }
 
-/// Enough for everything but the scopes of the 20,000 keys that the default limits admit. The old
-/// and the new text exist together for a moment, each with its compressed form, beside two listings
-/// and a response: 64 MiB keeps that below 256 MiB, the memory limit of the unit and of the chart.
+/// Enough for everything except the scopes of the 20,000 keys that the default limits allow. During
+/// an update, the old and the new text exist together, each with its compressed form, beside two
+/// listings and a response: 64 MiB keeps the total below 256 MiB, the memory limit of the unit and
+/// of the chart.
 const MAX_BYTES_PER_ACCOUNT: u64 = 64 << 20;
 
-/// Providers document some 30 scopes: a key with all of them shows all of them.
+/// Providers document some 30 scopes, so a key with all of them shows all of them.
 const MAX_SCOPES_PER_KEY: u64 = 64;
 
 impl Metrics {
@@ -413,12 +414,12 @@ impl Metrics {
     }
 }
 
-/// What a listening address looks like.
+/// The expected form of a listen address.
 const LISTEN_ADDRESS_WANTED: &str = "an address and a port such as \"127.0.0.1:10120\", \
     \":10120\" or \"[::1]:10120\", or a socket's path such as \"unix:/run/exporter.sock\"";
 
-/// As Prometheus: the prefix of all paths is the path of the external URL, unless a proxy removes
-/// it, which `route_prefix` then says.
+/// As in Prometheus: the prefix of all paths is the path of the external URL, unless a proxy strips
+/// it and `route_prefix` is set.
 fn read_paths(section: &mut Section<'_>) -> Paths {
     let telemetry = section.text(
         "telemetry_path",
@@ -448,7 +449,7 @@ fn read_paths(section: &mut Section<'_>) -> Paths {
     }
 }
 
-/// Set by systemd for a unit with `StateDirectory=`; several are separated by colons.
+/// Set by systemd for a unit with `StateDirectory=`; multiple directories are separated by colons.
 const STATE_DIRECTORY_VARIABLE: &str = "STATE_DIRECTORY";
 
 impl StateDirectory {
@@ -466,7 +467,7 @@ impl StateDirectory {
     }
 }
 
-/// What stands in for a section that is not a table; the problem is noted, so that it is never
+/// Placeholder for a section that is not a table. The problem is recorded, so the value is never
 /// used.
 macro_rules! default_by_reading_nothing {
     ($($section:ty => $read:expr),*) => {
@@ -489,7 +490,7 @@ default_by_reading_nothing!(
     Log => |section| Log::read(section, &Sources::default())
 );
 
-/// Says that the file sets nothing; a file that is being written looks so for a moment.
+/// Reports that the file sets no option; a file that is being written may look like this briefly.
 fn empty(text: &str, sources: &Sources) -> String {
     let path = sources.file.as_deref().unwrap_or(Path::new(""));
     let what = if text.trim().is_empty() {
@@ -515,7 +516,7 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>, Problem> {
     }
 }
 
-/// A whole URL, or only its path; and the path as [`parse_prefix`] returns it.
+/// Parses a whole URL, or only its path; returns the path in the form of [`parse_prefix`].
 fn parse_external_url(text: &str) -> Option<(Option<Url>, String)> {
     if text.starts_with('/') {
         return Some((None, parse_prefix(text)?));
@@ -531,7 +532,7 @@ fn parse_external_url(text: &str) -> Option<(Option<Url>, String)> {
     Some((Some(url), path))
 }
 
-/// A path that starts with one `/` and ends with none; empty for the root.
+/// A path that starts with one `/` and does not end with one; empty for the root.
 fn parse_prefix(text: &str) -> Option<String> {
     let inner = text.trim_matches('/');
     if inner.is_empty() {
@@ -546,12 +547,12 @@ fn parse_prefix(text: &str) -> Option<String> {
         .then(|| format!("/{inner}"))
 }
 
-/// Whether a path may hold it and nothing needs to escape it.
+/// Whether a path may contain it unescaped.
 fn is_plain_in_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'~')
 }
 
-/// A path that nothing else answers, written with characters that need no escaping.
+/// A path that is not used otherwise, in characters that need no escaping.
 fn parse_telemetry_path(text: &str) -> Option<String> {
     let is_free = text != "/"
         && text != "/calendar.ics"

@@ -1,5 +1,5 @@
-//! Whether the poll loops are alive. Each promises when it will report next; a loop that breaks its
-//! promise is stuck, whatever the API does.
+//! Whether the poll loops are alive. Each loop announces when it will report next; a loop that
+//! misses its deadline is stuck, whatever the API does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Added to every promise: a machine under load, or waking from sleep, is late and not dead.
+/// Added to every deadline: a machine under load, or waking from sleep, is late but not dead.
 const SLACK: Duration = Duration::from_secs(30);
 
-/// The promises of all poll loops.
+/// The deadlines of all poll loops.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     start: Instant,
-    /// Milliseconds from `start` until each loop is overdue; gone with the loop.
+    /// Milliseconds from `start` until each loop is overdue; removed with the loop.
     overdue: Arc<Mutex<Vec<Weak<AtomicU64>>>>,
 }
 
-/// One loop's promise. A loop that ends and drops it is watched no longer.
+/// The deadline of one loop. Dropping it stops watching the loop.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
     start: Instant,
@@ -32,7 +32,7 @@ impl Default for Liveness {
 }
 
 impl Liveness {
-    /// Watches nobody yet.
+    /// Watches no loop yet.
     pub fn new() -> Self {
         Self {
             start: Instant::now(),
@@ -40,7 +40,7 @@ impl Liveness {
         }
     }
 
-    /// The handle for one more loop, which has 30 s for its first promise.
+    /// Returns the handle for a new loop, which has 30 s until its first deadline.
     pub fn heartbeat(&self) -> Heartbeat {
         let heartbeat = Heartbeat {
             start: self.start,
@@ -48,7 +48,7 @@ impl Liveness {
         };
         heartbeat.promise(Instant::now());
         let mut all = self.overdue.lock().unwrap_or_else(PoisonError::into_inner);
-        // Only when it would have to grow: once in a while, whatever the number of loops.
+        // Only when the list would have to grow: rarely, whatever the number of loops.
         if all.len() == all.capacity() {
             all.retain(|overdue| overdue.strong_count() > 0);
         }
@@ -56,7 +56,7 @@ impl Liveness {
         heartbeat
     }
 
-    /// Whether every loop has kept its promise so far.
+    /// Whether every loop has met its deadline so far.
     pub fn is_alive(&self) -> bool {
         let now = millis(self.start.elapsed());
         let all = self.overdue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +66,7 @@ impl Liveness {
 }
 
 impl Heartbeat {
-    /// Promises to be back by `at`.
+    /// Promises the next report by `at`.
     pub fn promise(&self, at: Instant) {
         let overdue = at
             .saturating_duration_since(self.start)

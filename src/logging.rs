@@ -1,4 +1,4 @@
-//! Sets up logging: one clean line an event, to stderr, without ever waiting for its reader.
+//! Sets up logging: one escaped line per event, to stderr, without ever blocking on its reader.
 
 mod line;
 
@@ -16,15 +16,15 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::config::{Log, Problem};
 
-/// Lines that may wait for a slow reader; more are dropped. A line has 2 KiB at most in practice,
-/// so this is 2 MiB.
+/// Lines that may wait for a slow reader; further lines are dropped. A line has at most 2 KiB in
+/// practice, so this is 2 MiB.
 const BUFFERED_LINES_MAX: usize = 1024;
 
-/// Longest wait at the end for the reason of a failure to be written. tracing-appender waits a
-/// second, which is not enough where other processes take all processor time.
+/// Longest wait at exit until the reason of a failure is written. tracing-appender waits a second,
+/// which is too short if other processes take all processor time.
 const WRITING_MAX: Duration = Duration::from_secs(10);
 
-/// Keeps logging going; dropping it writes the lines that still wait.
+/// Keeps logging running; dropping it writes the pending lines.
 #[derive(Debug)]
 pub struct Logging {
     worker: WorkerGuard,
@@ -33,27 +33,27 @@ pub struct Logging {
     dropped: DroppedLines,
 }
 
-/// Counts the lines that were lost.
+/// Counts lost lines.
 #[derive(Clone, Debug)]
 pub struct DroppedLines {
-    /// Those that found no room behind a slow reader.
+    /// Lines dropped because of a slow reader.
     unqueued: ErrorCounter,
-    /// Those that could not be written.
+    /// Lines that could not be written.
     unwritten: Arc<AtomicU64>,
 }
 
 impl DroppedLines {
-    /// How many so far.
+    /// The number of lost lines so far.
     pub fn count(&self) -> u64 {
         self.unqueued.dropped_lines() as u64 + self.unwritten.load(Ordering::Relaxed)
     }
 }
 
-/// Counts what cannot be written: to a full disk, or into a pipe that nobody reads any more.
+/// Counts failed writes: to a full disk, or into a pipe without a reader.
 struct Counting<W> {
     output: W,
     unwritten: Arc<AtomicU64>,
-    /// Disconnects when the worker drops it, at its end.
+    /// Disconnects when the worker ends and drops it.
     _at_end: mpsc::Sender<()>,
 }
 
@@ -72,11 +72,11 @@ impl<W: io::Write> io::Write for Counting<W> {
 }
 
 impl Logging {
-    /// Starts logging to stderr for the whole process. Panics are logged from here on too, without
-    /// their payload's line breaks or secrets.
+    /// Starts logging to stderr for the whole process. From here on, panics are logged too, with
+    /// line breaks and secrets removed from their payload.
     pub fn start(log: Log) -> Self {
         let (logging, subscriber) = Self::to(log, io::stderr());
-        // A second start, in a test, keeps the first one's subscriber.
+        // A second start, in a test, keeps the first subscriber.
         drop(tracing::subscriber::set_global_default(subscriber));
         std::panic::set_hook(Box::new(|panic| {
             let payload = panic.payload();
@@ -120,24 +120,24 @@ impl Logging {
     }
 
     /// Ends logging and waits until all lines are written, so that the reason of a failure is not
-    /// lost; not for ever, because the reader may have stopped reading.
+    /// lost. The wait is bounded, because the reader may have stopped reading.
     pub fn finish(self) {
         let Self {
             worker, written, ..
         } = self;
         drop(worker);
-        // Nothing is ever sent: this ends when the worker does.
+        // Nothing is ever sent: the channel closes when the worker ends.
         let _ended = written.recv_timeout(WRITING_MAX);
     }
 
-    /// Counts the lines that are lost.
+    /// Counts lost lines.
     pub fn dropped(&self) -> DroppedLines {
         self.dropped.clone()
     }
 }
 
-/// Logs every problem of a configuration that cannot be used, one a line, and waits for each to be
-/// written. For before there is a [`Logging`].
+/// Logs every problem of an invalid configuration, one per line, and waits until each is written.
+/// For use before a [`Logging`] exists.
 pub fn problems(log: Log, problems: &[Problem]) {
     tracing::subscriber::with_default(subscriber(log, io::stderr), || {
         for problem in problems {
@@ -154,10 +154,10 @@ fn subscriber(
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         .event_format(line::Format::new(log))
-        // Otherwise a full disk behind stderr would make it print about that, and panic.
+        // Otherwise, with a full disk behind stderr, it would try to print an error, and panic.
         .log_internal_errors(false);
     let own = LevelFilter::from_level(log.level);
-    // Dependencies log headers and bytes below WARN; a token is among them.
+    // Dependencies log headers and bytes below WARN, tokens among them.
     let others = own.min(LevelFilter::WARN);
     let filter = Targets::new()
         .with_default(others)
@@ -189,7 +189,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// What `log` writes at `level`.
+    /// The output of `log` at `level`.
     pub(crate) fn logged(format: LogFormat, level: Level, log: impl FnOnce()) -> String {
         let settings = Log {
             level,

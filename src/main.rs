@@ -1,4 +1,4 @@
-//! Parses the command line, calls into the library, prints what it says, chooses the exit code.
+//! Parses the command line, calls the library, prints its output, sets the exit code.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -37,10 +37,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints where people look. Nobody is left to be told that it did not work.
+/// Prints to a standard stream. A failed write cannot be reported anywhere.
 fn print(is_error: bool, words: &str) {
     if is_error {
-        // A key that somebody put where a path belongs is in the words about that path.
+        // A misplaced key may be part of an error about a path.
         drop(std::io::stderr().write_all(redact(words).as_bytes()));
     } else {
         drop(

@@ -1,5 +1,5 @@
-//! Asking for a reload, from a signal or over HTTP, and reading the configuration again. All who
-//! ask while one is under way share the next one.
+//! Requests a reload, from a signal or over HTTP, and reads the configuration again. All requests
+//! that arrive during a reload share the next one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,46 +13,47 @@ use crate::config::{Config, Problem};
 /// Reads the configuration, as at start.
 pub type Load = Arc<dyn Fn() -> Result<Config, Vec<Problem>> + Send + Sync>;
 
-/// Requests that may wait; whoever comes later waits for a place.
+/// Maximum pending requests; further ones wait until there is room.
 const WAITING_MAX: usize = 16;
 
-/// How long reading may take: files may be on a network that hangs.
+/// Read timeout: files may be on a network that hangs.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Who waits for the outcome, if anybody.
+/// The caller that waits for the outcome, if any.
 type Waiting = Option<oneshot::Sender<Result<(), String>>>;
 
-/// Where a reload is asked for.
+/// Sends reload requests.
 #[derive(Clone, Debug)]
 pub struct Reloads(mpsc::Sender<Waiting>);
 
-/// Where the requests arrive.
+/// Receives reload requests.
 pub struct Reloader {
     load: Load,
     requests: mpsc::Receiver<Waiting>,
 }
 
-/// Until the daemon listens to signals, a SIGHUP would end the process. Nothing is lost by not
-/// hearing it: the configuration is yet to be read. Call it first of all.
+/// Until the daemon handles signals, a SIGHUP would end the process. Ignoring it loses nothing: the
+/// configuration has not been read yet. Must be called first.
 pub fn survive_early_hangups() {
-    // Nobody looks at the flag that it sets. Without the handler it is as it was.
+    // The flag that the handler sets is never read. If registration fails, the default handler
+    // stays.
     drop(signal_hook::flag::register(SIGHUP, Arc::default()));
 }
 
 impl Reloads {
-    /// Both ends; `load` reads the configuration.
+    /// Creates both ends; `load` reads the configuration.
     pub fn new(load: Load) -> (Self, Reloader) {
         let (sender, requests) = mpsc::channel(WAITING_MAX);
         (Self(sender), Reloader { load, requests })
     }
 
-    /// Asks for a reload and does not wait for it. Where too many wait already, the next reload
+    /// Requests a reload without waiting for it. If too many requests are pending, the next reload
     /// sees the same files.
     pub fn ask(&self) {
         drop(self.0.try_send(None));
     }
 
-    /// Asks for a reload and waits: `Err` says what is wrong with the configuration.
+    /// Requests a reload and waits: `Err` describes what is wrong with the configuration.
     pub async fn request(&self) -> Result<(), String> {
         let stopping = || "the exporter is stopping".to_owned();
         let (sender, outcome) = oneshot::channel();
@@ -63,8 +64,8 @@ impl Reloads {
 }
 
 impl Reloader {
-    /// Waits until somebody asks; returns all who wait for the outcome. Pends for ever when nobody
-    /// is left to ask.
+    /// Waits for a request; returns all callers that wait for the outcome. Never completes once all
+    /// senders are gone.
     pub async fn asked(&mut self) -> Vec<oneshot::Sender<Result<(), String>>> {
         let Some(first) = self.requests.recv().await else {
             return std::future::pending().await;
@@ -76,7 +77,7 @@ impl Reloader {
         waiting.into_iter().flatten().collect()
     }
 
-    /// Reads and checks the configuration where waiting hurts nobody. The error names every
+    /// Reads and checks the configuration on a thread that may block. The error names every
     /// problem, on one line.
     pub async fn load(&self) -> Result<Config, String> {
         let load = self.load.clone();

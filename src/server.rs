@@ -1,4 +1,4 @@
-//! Accepts connections, limits them, answers from memory, and drains at the end.
+//! Accepts connections, limits them, answers from memory, and drains at shutdown.
 
 mod accept_backoff;
 mod connection;
@@ -36,38 +36,38 @@ use crate::server::web_config::{InForce, Refusal, WebFile};
 use crate::state_store::StateStore;
 use crate::telemetry::{Rejected, Task, Telemetry};
 
-/// Pages that are rendered at the same time.
+/// Maximum pages that are rendered at the same time.
 pub const PAGES_AT_ONCE: usize = 1;
 
-/// What every connection shares.
+/// State shared by all connections.
 #[derive(Debug)]
 pub struct Server {
-    /// What is known.
+    /// The state of all accounts.
     pub store: Arc<StateStore>,
-    /// What is served of it to scrapers.
+    /// The exposition for scrapers.
     pub exposition: ExpositionCache,
-    /// The metrics about ourselves.
+    /// The metrics about the exporter itself.
     pub telemetry: Telemetry,
-    /// Whether the poll loops live.
+    /// Whether the poll loops are alive.
     pub liveness: Liveness,
-    /// Where everything is.
+    /// The paths.
     pub paths: Paths,
-    /// Whether it serves nothing but the probes.
+    /// Whether it serves only the probes.
     pub probes_only: bool,
-    /// TLS, users and more; `None` serves everybody plain HTTP.
+    /// TLS, users and other settings; `None` serves plain HTTP without authentication.
     pub web_file: Option<Arc<WebFile>>,
-    /// Where a reload is asked for; `None` where `web.enable_lifecycle` is off.
+    /// Sends reload requests; `None` if `web.enable_lifecycle` is off.
     pub reloads: Option<Reloads>,
-    /// Places for connections.
+    /// Permits for connections.
     pub places: Arc<Semaphore>,
-    /// Places for pages that are rendered at the same time.
+    /// Permits for rendering pages.
     pub page_places: Arc<Semaphore>,
     /// The wall clock.
     pub now: fn() -> DateTime<Utc>,
 }
 
 impl Server {
-    /// Serves `listener` until `stop`, then finishes the answers under way.
+    /// Serves `listener` until `stop`, then completes pending responses.
     pub async fn run(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let mut log = AcceptLog::new(self.telemetry.http_rejected(Rejected::AcceptFailed));
@@ -83,7 +83,7 @@ impl Server {
             };
             if let Some(pause) = backoff.failed(&error) {
                 log.failed(&error);
-                // A stop is seen after it; it is far shorter than the grace period.
+                // `stop` is checked after the pause, which is far shorter than the grace period.
                 sleep(pause).await;
             }
         }
@@ -92,8 +92,7 @@ impl Server {
         connections.wait().await;
     }
 
-    /// Serves the connection where there is a place for it, and closes it at once where there is
-    /// none.
+    /// Serves the connection, or closes it immediately if the connection limit is reached.
     fn admit(
         self: &Arc<Self>,
         stream: Stream,
@@ -114,19 +113,19 @@ impl Server {
         });
     }
 
-    /// Answers a request that came over a connection with or without TLS.
+    /// Answers a request that arrived with or without TLS.
     async fn answer(&self, request: Request<Incoming>, is_encrypted: bool) -> Response<Segments> {
         let has_body = !request.body().is_end_stream();
-        // A body is not read: a client that asks before it sends one is not told to.
+        // The body is not read: a client that sends `Expect: 100-continue` gets no 100 response.
         let (request, _) = request.into_parts();
         let now = (self.now)();
         let mut response = self.admitted(&request, has_body, is_encrypted, now).await;
         let headers = response.headers_mut();
         if request.version == Version::HTTP_2 {
-            // It has no such header; a stream ends by itself.
+            // HTTP/2 does not have this header; its streams end on their own.
             headers.remove(CONNECTION);
         } else if has_body {
-            // Where the next request would start, nobody knows.
+            // The start of the next request is unknown.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(date) = http_date(now) {
@@ -135,7 +134,7 @@ impl Server {
         response.map(Segments::new)
     }
 
-    /// Answers what is well-formed and what the web configuration file lets in.
+    /// Answers requests that are well-formed and that the web configuration file allows.
     async fn admitted(
         &self,
         request: &http::request::Parts,
@@ -187,7 +186,7 @@ impl Server {
             paths: &self.paths,
             probes_only: self.probes_only,
         };
-        // Nothing else needs it rendered.
+        // Other routes do not need it rendered.
         let exposition = if self.paths.is_metrics(request.uri.path()) && !self.probes_only {
             Some(self.exposition.read(now).await)
         } else {
@@ -214,10 +213,10 @@ impl Server {
         response
     }
 
-    /// Renders a page, off the runtime's own threads: one of ten thousand keys takes some ten
-    /// milliseconds. `None` where that panicked, which is in the log.
+    /// Renders a page, off the runtime's worker threads: a page of ten thousand keys takes some ten
+    /// milliseconds. `None` if rendering panicked, which is logged.
     async fn page(&self, page: Page, query: Option<&str>, now: DateTime<Utc>) -> Option<Document> {
-        // Readers of pages wait for each other, so that they leave the other processors to scrapes.
+        // Page renderings queue for permits, which leaves the other processors to scrapes.
         let place = self.page_places.clone().acquire_owned().await.ok()?;
         let snapshot = self.store.snapshot();
         let states = snapshot.accounts.into_iter().map(|(_, state)| state);
@@ -233,7 +232,7 @@ impl Server {
             telemetry_path: self.paths.telemetry.clone(),
         };
         let query = query.unwrap_or_default().to_owned();
-        // A reader that leaves does not free the place before the work is done.
+        // A disconnecting reader does not release the permit before the work is done.
         let rendering = spawn_blocking(move || {
             let document = page.render(overview, &exporter, &query);
             drop(place);
@@ -243,13 +242,13 @@ impl Server {
     }
 }
 
-/// The time as HTTP writes it (RFC 9110, 5.6.7), which has room for four digits of a year.
+/// The time in HTTP format (RFC 9110, 5.6.7), which allows four-digit years only.
 fn http_date(now: DateTime<Utc>) -> Option<HeaderValue> {
     let date = (now.year() <= 9999).then(|| now.format("%a, %d %b %Y %H:%M:%S GMT").to_string())?;
     HeaderValue::from_str(&date).ok()
 }
 
-/// The response to a request that the web configuration file does not let in.
+/// The response to a request that the web configuration file rejects.
 fn refused(refusal: Refusal) -> Response<Content> {
     let mut response = routes::refusal(refusal.status(), refusal.words().into());
     if refusal == Refusal::Unauthorized {
@@ -259,7 +258,7 @@ fn refused(refusal: Refusal) -> Response<Content> {
     response
 }
 
-/// What the web configuration file adds to responses wins over our own.
+/// Headers of the web configuration file override our own.
 fn add_headers(response: &mut Response<Content>, in_force: Option<&InForce>) {
     for (name, value) in in_force.map_or(&[][..], InForce::headers) {
         response.headers_mut().insert(name, value.clone());

@@ -1,5 +1,5 @@
-//! Keeps a task alive that may panic: counts each death, starts it again after a pause, and gives
-//! up on one that keeps dying.
+//! Supervises a task that may panic: counts each panic, restarts it after a pause, and gives up if
+//! it keeps crashing.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
 
-/// So many deaths within the window are no accident: a fresh process, with an empty memory, has
-/// better odds, and its supervisor sees that something is wrong.
+/// This many panics within the window are not a coincidence: a restarted process with fresh memory
+/// is more likely to recover, and its supervisor notices the failure.
 const DEATHS_MAX: usize = 5;
 const WINDOW: Duration = Duration::from_mins(10);
 
-/// The pause before a task is started again, doubling with each death in the window.
+/// The pause before a restart, which doubles with each panic in the window.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
-/// How a supervised task ended for good.
+/// Why a supervised task finally ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// By itself, as it was asked to.
+    /// It completed on request.
     Stopped,
-    /// It panicked again and again.
+    /// It panicked repeatedly.
     KeepsDying,
 }
 
-/// Runs what `start` makes until it ends by itself, or has panicked five times in ten minutes.
+/// Runs the task from `start` until it completes, or has panicked five times in ten minutes.
 pub async fn supervise<F: Future<Output = ()> + Send + 'static>(
     task: &str,
     mut start: impl FnMut() -> F,
@@ -54,12 +54,12 @@ pub async fn supervise<F: Future<Output = ()> + Send + 'static>(
     }
 }
 
-/// When a task died lately, by any clock that only goes forward.
+/// The times of recent panics, on any monotonic clock.
 #[derive(Debug, Default)]
 struct Deaths(VecDeque<Duration>);
 
 impl Deaths {
-    /// Counts a death at `uptime`: the pause before the next life, or `None` where there is none.
+    /// Records a panic at `uptime`: returns the pause before the restart, or `None` to give up.
     fn another(&mut self, uptime: Duration) -> Option<Duration> {
         self.0.push_back(uptime);
         self.0.retain(|at| uptime.saturating_sub(*at) < WINDOW);
@@ -84,7 +84,7 @@ mod tests {
             (1, Some(2)),
             (300, Some(4)),
             (599, Some(8)),
-            // The first two are forgotten.
+            // The first two are outside of the window.
             (601, Some(4)),
             (602, Some(8)),
             (603, None),

@@ -14,7 +14,7 @@ use crate::logging::DroppedLines;
 
 use crate::os::process_metrics;
 
-/// Seconds. From a fast answer to the longest poll, 60 s.
+/// Seconds. From a fast response to the longest poll, 60 s.
 const POLL_DURATION_BUCKETS: &[f64] =
     &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0];
 
@@ -22,7 +22,7 @@ const POLL_DURATION_BUCKETS: &[f64] =
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     registry: Registry,
-    /// The last reading of what the system tells of the process.
+    /// The last sample of the process metrics.
     process: Arc<Mutex<ProcessReading>>,
     poll_duration: HistogramVec,
     http_requests: IntCounterVec,
@@ -37,7 +37,7 @@ pub struct Telemetry {
     log: Arc<OnceLock<DroppedLines>>,
 }
 
-/// Tasks whose panics are survived. The words are label values.
+/// Tasks that are restarted or isolated when they panic. The words are label values.
 #[derive(Clone, Copy, Debug)]
 pub enum Task {
     /// Polls one account.
@@ -58,7 +58,7 @@ impl Task {
     }
 }
 
-/// Counts a panic of whatever holds it.
+/// Counts a panic of the code that holds it.
 #[derive(Debug)]
 pub struct PanicGuard(IntCounter);
 
@@ -70,16 +70,16 @@ impl Drop for PanicGuard {
     }
 }
 
-/// The second of a reading, and what was read.
+/// The second of the sample, and its content.
 type ProcessReading = Option<(i64, Vec<MetricFamily>)>;
 
-/// Why a connection was turned away. The words are label values.
+/// Why a connection is rejected. The words are label values.
 #[derive(Clone, Copy, Debug)]
 pub enum Rejected {
-    /// As many as `web.max_connections` are open, or as the limit of open files leaves room for.
+    /// The connection limit is reached: `web.max_connections`, or what the open-file limit allows.
     ConnLimit,
-    /// The system could not hand it over: too many open files, no memory. Each failure counts; the
-    /// connection may wait and be accepted later.
+    /// Accept failed: too many open files, or no memory. Each failure counts; the connection may
+    /// wait and be accepted later.
     AcceptFailed,
     /// Its TLS handshake failed: no common version, no accepted client certificate, or too slow.
     TlsHandshake,
@@ -98,7 +98,7 @@ impl Rejected {
 }
 
 impl Telemetry {
-    /// A registry of its own, so that two exporters in one process (as in tests) do not mix.
+    /// A separate registry, so that two exporters in one process (as in tests) do not interfere.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let build_info = Opts::new(
@@ -190,17 +190,17 @@ impl Telemetry {
         })
     }
 
-    /// Shows how many lines the log has lost. The first log is the process's.
+    /// Exposes the number of lost log lines. The first log is the process's.
     pub fn watch_log(&self, dropped: DroppedLines) {
         drop(self.log.set(dropped));
     }
 
-    /// Where panics of `task` are counted.
+    /// The counter of panics of `task`.
     pub fn panics(&self, task: Task) -> IntCounter {
         self.task_panics.with_label_values(&[task.as_str()])
     }
 
-    /// Counts a panic of `task` where it happens before this is dropped.
+    /// Returns a guard that counts a panic of `task` while it is held.
     pub fn panic_guard(&self, task: Task) -> PanicGuard {
         PanicGuard(self.panics(task))
     }
@@ -223,31 +223,31 @@ impl Telemetry {
         self.config_reload_successful.set(0);
     }
 
-    /// Forgets an account that is polled no longer.
+    /// Removes an account that is no longer polled.
     pub fn forget_account(&self, account: &str) {
         // It may never have been polled.
         drop(self.poll_duration.remove_label_values(&[account]));
     }
 
-    /// Where the polls of `account` put their duration.
+    /// The histogram of poll durations of `account`.
     pub fn poll_duration(&self, account: &str) -> Histogram {
         self.poll_duration.with_label_values(&[account])
     }
 
-    /// Counts an answered request. `handler` is one of a few fixed words, never what was asked for.
+    /// Counts a response. `handler` is one of a few fixed words, never the requested path.
     pub fn count_request(&self, handler: &str, code: u16) {
         self.http_requests
             .with_label_values(&[handler, itoa::Buffer::new().format(code)])
             .inc();
     }
 
-    /// Counts the connections turned away for `reason`.
+    /// Counts connections rejected for `reason`.
     pub fn http_rejected(&self, reason: Rejected) -> IntCounter {
         self.http_rejected.with_label_values(&[reason.as_str()])
     }
 
-    /// All of it. What the system tells of the process is read once a second at most: it costs more
-    /// than everything else in a scrape.
+    /// Renders all metrics. The process metrics are sampled at most once a second: they cost more
+    /// than the rest of the scrape.
     pub fn gather(&self, now: DateTime<Utc>) -> Vec<MetricFamily> {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         if process
@@ -263,9 +263,9 @@ impl Telemetry {
     }
 }
 
-/// Shows a count that the log keeps itself.
+/// Exposes a counter that the log maintains.
 struct LogCollector {
-    /// At 0; what is shown is a copy.
+    /// At 0; the exposed value is a copy.
     empty: IntCounter,
     log: Arc<OnceLock<DroppedLines>>,
 }

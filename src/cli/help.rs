@@ -1,5 +1,5 @@
-//! What `--help` and the manual page teach beyond the options, and what is generated from the
-//! command line: the manual page and the completion scripts.
+//! The additional text of `--help` and of the manual page, and what is generated from the command
+//! line: the manual page and the completion scripts.
 
 use std::fmt::Write as _;
 
@@ -74,10 +74,10 @@ Examples:
   api-key-exporter man > /usr/local/share/man/man1/api-key-exporter.1
   api-key-exporter man | man -l -";
 
-/// A part of the help: its title, and rows of a term and what it means.
+/// A part of the help: its title, and rows of a term and its meaning.
 type Part = (&'static str, &'static [(&'static str, &'static str)]);
 
-/// What `--help` shows after the options, and the manual page as sections of its own.
+/// Shown by `--help` after the options, and as sections in the manual page.
 const PARTS: [Part; 4] = [
     (
         "Environment variables",
@@ -164,7 +164,7 @@ pub(super) fn long() -> String {
         writeln!(out, "{gap}{title}:").expect("writing to a String cannot fail");
         for (term, meaning) in rows {
             let term = with_variables(term);
-            // Exit codes stand beside their meaning; longer terms, above.
+            // Exit codes are beside their meaning, longer terms above it.
             if term.len() == 1 {
                 writeln!(out, "  {term}  {meaning}").expect("writing to a String cannot fail");
             } else {
@@ -179,7 +179,7 @@ pub(super) fn long() -> String {
     out
 }
 
-/// `text` in lines of at most `width` columns; a longer word has its own line.
+/// Wraps `text` into lines of at most `width` columns; a longer word gets its own line.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
@@ -229,7 +229,7 @@ fn render_man(page: &mut Vec<u8>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// One command, and those below it, as entries with the options that only they take.
+/// One command and its subcommands, as entries with the options that only they take.
 fn describe(out: &mut Roff, above: &str, command: &clap::Command) {
     let name = format!("{above} {}", command.get_name());
     let below: Vec<&clap::Command> = command.get_subcommands().collect();

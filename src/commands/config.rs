@@ -1,4 +1,4 @@
-//! `config check` and `config show`: the configuration without any network.
+//! `config check` and `config show`: inspect the configuration without network access.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::cli::Options;
 use crate::config::{Config, Origin, Sources};
 use crate::domain::text::redact;
 
-/// `config check`: names every problem, without any network.
+/// `config check`: reports every problem, without network access.
 pub(super) fn check(options: &Options, skip_tokens: bool) -> Exit {
     let sources = Sources {
         skip_tokens,
@@ -35,7 +35,7 @@ pub(super) fn check(options: &Options, skip_tokens: bool) -> Exit {
     }
 }
 
-/// `config show`: the configuration in force as TOML, each value with its origin.
+/// `config show`: prints the effective configuration as TOML, each value with its origin.
 pub(super) fn show(options: &Options) -> Exit {
     let config = match Config::load(&sources(options)) {
         Ok(config) => config,

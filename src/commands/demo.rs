@@ -1,4 +1,4 @@
-//! `demo`: the daemon against an embedded fake API with a lively set of keys.
+//! `demo`: the daemon against an embedded fake API with a varied set of keys.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use crate::reload::Load;
 use crate::secret::Token;
 use crate::server::routes::Paths;
 
-/// Where the fake API listens: on a free port that only this machine reaches.
+/// The fake API's address: a free port, reachable from this machine only.
 const API_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// The variable that the demo's configuration reads the token from; set in the demo's own copy of
-/// the environment.
+/// The variable that the demo's configuration reads the token from; set only in the demo's own copy
+/// of the environment.
 const TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_TOKEN";
 
-/// The same for an account whose token the API does not accept, so that there is one that fails.
+/// As above, for an account whose token the API rejects, so that one account fails.
 const REVOKED_TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_REVOKED_TOKEN";
 const REVOKED_TOKEN: &str = "sk_test_ZGVtby10b2tlbi10aGF0LXdhcy1yZXZva2VkLWxvbmctYWdv";
 
-/// Runs the demo of a provider. `print` gets what people should read first.
+/// Runs the demo for a provider. `print` receives the introduction.
 pub(super) fn demo(options: &Options, provider: &'static str, print: &dyn Fn(&str)) -> Exit {
     let token = if is_native(provider) {
         TOKEN
@@ -40,7 +40,7 @@ pub(super) fn demo(options: &Options, provider: &'static str, print: &dyn Fn(&st
     let sources = sources(&app::sources(options), token);
     let of_problems = sources.clone();
     let prepare = async || {
-        // What is asked depends on everything but the address.
+        // The shape of the API depends on everything except the address, which is not known yet.
         let config = Config::parse(&config_text(provider, API_ADDRESS), &sources);
         let config = config.map_err(|problems| {
             let problems = problems.iter().map(ToString::to_string);
@@ -53,7 +53,7 @@ pub(super) fn demo(options: &Options, provider: &'static str, print: &dyn Fn(&st
             Provider::Json(list) => start_shaped_api(Shape::new((*list).clone())).await,
         };
         let api = api.map_err(RunError::Demo)?;
-        // The API lives as long as the function that names its address.
+        // The API runs as long as the function that provides its address exists.
         let load: Load =
             Arc::new(move || Config::parse(&config_text(provider, api.address()), &sources));
         Ok(load)
@@ -74,7 +74,7 @@ fn is_native(provider: &str) -> bool {
 /// Starts the fake API.
 async fn start_api() -> std::io::Result<FakeApi> {
     let mut asked = 0;
-    // Keys end at fixed moments: those of the demo are counted from its start.
+    // The key set has fixed expiry times; the demo counts them from its start.
     let start = clock::now();
     FakeApi::start(API_ADDRESS, TOKEN, move |request| {
         let now = clock::now();
@@ -87,7 +87,7 @@ async fn start_api() -> std::io::Result<FakeApi> {
     .await
 }
 
-/// Starts the fake API of another provider.
+/// Starts the fake API for another provider.
 async fn start_shaped_api(shape: Shape) -> std::io::Result<FakeApi> {
     let mut polls = 0;
     let start = clock::now();
@@ -105,9 +105,9 @@ async fn start_shaped_api(shape: Shape) -> std::io::Result<FakeApi> {
     .await
 }
 
-/// What the daemon runs on: everything at its default but for a poll every ten seconds, so that
-/// there is something to see, every policy on, details, and an inventory. One attempt a poll,
-/// because the fake's errors come one request at a time and a retry would hide them.
+/// The demo's configuration: defaults, except for a poll every ten seconds so that changes are
+/// visible, and with all policies, details and an inventory enabled. Polls have one attempt each:
+/// the fake API injects errors per request, and a retry would hide them.
 fn config_text(provider: &str, api: SocketAddr) -> String {
     let muted_until = clock::now() + TimeDelta::days(14);
     let muted_until = muted_until.format("%Y-%m-%d");
@@ -135,7 +135,7 @@ fn config_text(provider: &str, api: SocketAddr) -> String {
     )
 }
 
-/// The entry of the exporter's own key, which is known among keys of BitGPT only.
+/// The inventory entry for the exporter's own key, which is known for BitGPT only.
 const OWN_KEY: &str = r#"
 [[keys]]
 match = "api-key-exporter itself"
@@ -155,7 +155,7 @@ fn params(provider: &str) -> String {
     params.join(", ")
 }
 
-/// Whose the demo's keys are; a few are nobody's.
+/// The owners of the demo's keys; some keys have none.
 const INVENTORY: &str = r#"
 [[keys]]
 match = "hours left: checkout"
@@ -190,8 +190,7 @@ match = "months left: *"
 team = "analytics"
 "#;
 
-/// The flags of the command line and nothing of the environment: a demo does not depend on the
-/// machine.
+/// The command-line flags without the environment: a demo does not depend on the machine.
 fn sources(given: &Sources, token: &str) -> Sources {
     let tokens = [
         (TOKEN_VARIABLE, token),
@@ -209,7 +208,7 @@ fn sources(given: &Sources, token: &str) -> Sources {
     }
 }
 
-/// What people read first.
+/// The introduction.
 fn welcome(provider: &str, urls: &[String], paths: &Paths) -> String {
     let (prefix, telemetry) = (&paths.prefix, &paths.telemetry);
     let pages = |url: &String| {

@@ -1,4 +1,4 @@
-//! `completions` and `man`: what is generated from the command line.
+//! `completions` and `man`: output generated from the command line.
 
 use crate::app::Exit;
 use crate::cli::{self, Shell};

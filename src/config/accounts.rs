@@ -1,4 +1,4 @@
-//! `[[accounts]]`: whose keys are listed, and with which token.
+//! `[[accounts]]`: the accounts to list keys of, and their tokens.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind;
@@ -19,51 +19,51 @@ use crate::provider::json_list::JsonList;
 use crate::provider::profile::{EnvironmentAccount, Profile};
 use crate::secret::{Token, TokenError, TokenForm, TokenSource};
 
-/// Most accounts of one exporter. Each has a task, some KiB of memory, two files at most while it
-/// is polled, and some 70 lines in each scrape: 40 MiB of so many.
+/// Maximum number of accounts. Each has a task, some KiB of memory, at most two open files while it
+/// is polled, and some 70 lines in each scrape: 40 MiB in total.
 const ACCOUNTS_MAX: usize = 10_000;
 
-/// Longest name of an account; it stands in every series.
+/// Longest account name; it is a label of every series.
 const NAME_CHARS_MAX: usize = 64;
 
 const NAME: &str = "default";
 
-/// The variable in which systemd names the directory of the service's credentials.
+/// The variable that systemd sets to the directory of the service's credentials.
 pub(super) const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// One account.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// The operator's name for it; in every series and log line.
+    /// The account's name, chosen by the operator; in every series and log line.
     pub name: String,
-    /// Whose API it is.
+    /// The provider of the API.
     pub provider: Provider,
-    /// Where that API is.
+    /// The base URL of the API.
     pub base_url: Url,
-    /// Where the token is read from.
+    /// The source of the token.
     pub token: TokenSource,
-    /// The environment that the API must say it is.
+    /// The environment that the API must report.
     pub expected_env: Option<String>,
     /// Certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// A proxy for the requests; may hold a password.
+    /// A proxy for the requests; its URL may contain a password.
     pub proxy_url: Option<SecretString>,
-    /// Time between two polls.
+    /// The poll interval.
     pub interval: Duration,
 }
 
 impl Account {
-    /// Its name, and the scopes that its provider counts as privileged.
+    /// The account's name, and the scopes that its provider classifies as privileged.
     pub(super) fn privileged_scopes(&self) -> (Box<str>, Box<[Glob]>) {
         let scopes = self.provider.profile().privileged_scopes.iter();
         let globs = scopes.filter_map(|scope| Glob::parse(scope));
         (self.name.as_str().into(), globs.collect())
     }
 
-    /// Whether the account is polled in the same way as `other`: from the same place, with a token
-    /// from the same source.
+    /// Whether this account is polled like `other`: at the same URL, with a token from the same
+    /// source.
     pub fn is_polled_like(&self, other: &Self) -> bool {
-        // Taken apart, so that a new field is not forgotten here.
+        // Destructured, so that a new field cannot be forgotten here.
         let Self {
             name,
             provider,
@@ -84,7 +84,7 @@ impl Account {
     }
 }
 
-/// Accounts come in a list, which the environment cannot write: names the variables that try.
+/// Accounts are a list, which environment variables cannot set: reports variables that try to.
 pub(super) fn in_environment(sources: &Sources) -> Vec<Problem> {
     let variables = sources
         .environment
@@ -101,7 +101,7 @@ pub(super) fn in_environment(sources: &Sources) -> Vec<Problem> {
     variables.map(problem).collect()
 }
 
-/// The environment without what [`in_environment`] complains of.
+/// The environment without the variables that [`in_environment`] reports.
 pub(super) fn without(environment: &BTreeMap<String, String>) -> config::Map<String, String> {
     let others = environment
         .iter()
@@ -117,7 +117,7 @@ fn is_about_accounts(variable: &str) -> bool {
         .starts_with(&format!("{ENV_PREFIX}__ACCOUNTS"))
 }
 
-/// Reads all accounts; without any, makes one named `default` from the environment.
+/// Reads all accounts; if there are none, creates one named `default` from the environment.
 pub(super) fn read(
     root: &mut Section<'_>,
     candidates: &Candidates,
@@ -149,7 +149,7 @@ pub(super) fn read(
     accounts
 }
 
-/// The account's name, for comparison with the others', and the account where all of it is right.
+/// The account's name, for the duplicate check, and the account if it is valid.
 fn account(
     section: &mut Section<'_>,
     candidates: &Candidates,
@@ -194,7 +194,8 @@ fn account(
     if let Some(Err(error)) = ca_file
         .as_deref()
         .map(crate::provider::tls::check_ca_file)
-        // The other accounts do not wait for a network mount; its own polls say what is wrong.
+        // The other accounts do not wait for a network mount; this account's polls report the
+        // problem.
         && !error.is_no_answer()
     {
         section.problem("ca_file", None, &text::chain(&error));
@@ -232,8 +233,8 @@ fn account(
 const BASE_URL: &str =
     "an https:// URL without user, query or fragment (http:// only to a loopback address)";
 
-/// The account's provider with the account's parameters; `None` where something is wrong with
-/// either, which is noted.
+/// The account's provider with the account's parameters; `None` if either is invalid, which is
+/// recorded.
 fn provider(section: &mut Section<'_>, candidates: &Candidates) -> Option<Provider> {
     let choices: Vec<(&str, &Candidate)> = candidates
         .iter()
@@ -262,7 +263,7 @@ fn provider(section: &mut Section<'_>, candidates: &Candidates) -> Option<Provid
     None
 }
 
-/// Basic authentication needs both in the token file.
+/// Basic authentication needs both values in the token file.
 fn check_user_and_password(section: &mut Section<'_>, profile: &Profile, source: &TokenSource) {
     if profile.token_form != TokenForm::Base64 {
         return;
@@ -279,8 +280,8 @@ fn check_user_and_password(section: &mut Section<'_>, profile: &Profile, source:
     }
 }
 
-/// Exactly one of `token_file` and `token_env`, readable now: a daemon that starts without its
-/// token would only look alive.
+/// Exactly one of `token_file` and `token_env`, readable now: without its token, a daemon would run
+/// but watch nothing.
 fn token(section: &mut Section<'_>, sources: &Sources) -> Option<TokenSource> {
     let problems = section.problem_count();
     let file = section.path("token_file");
@@ -297,7 +298,7 @@ fn token(section: &mut Section<'_>, sources: &Sources) -> Option<TokenSource> {
             section.problem("token_env", None, "token_file is set too; set one of them");
             return None;
         }
-        // One of them is there, and its problem is told.
+        // One of them is set, and its problem is reported.
         (None, None) if section.problem_count() > problems => return None,
         (None, None) => {
             section.problem(
@@ -313,8 +314,8 @@ fn token(section: &mut Section<'_>, sources: &Sources) -> Option<TokenSource> {
         .ok()
 }
 
-/// The source, if its token can be read, or may be soon: the other accounts do not wait for a
-/// network mount.
+/// The source, if its token is readable or may become readable soon: the other accounts do not wait
+/// for a network mount.
 fn checked(source: Result<TokenSource, String>, sources: &Sources) -> Result<TokenSource, String> {
     let source = source?;
     if sources.skip_tokens {
@@ -331,7 +332,7 @@ fn from_variable(variable: &str, sources: &Sources) -> Result<TokenSource, Strin
         // A check never uses the token.
         _ if sources.skip_tokens => "skipped",
         Some(text) => text,
-        // What does not look like a variable's name may be a token in the wrong place.
+        // A value that is not a plausible variable name may be a misplaced token.
         None if !is_conventional(variable) => {
             return Err("the environment has no such variable".to_owned());
         }
@@ -345,14 +346,15 @@ fn from_variable(variable: &str, sources: &Sources) -> Result<TokenSource, Strin
     })
 }
 
-/// Whether a name is written as those of environment variables are by convention.
+/// Whether a name follows the naming convention of environment variables.
 fn is_conventional(variable: &str) -> bool {
     let is_usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     variable.len() <= NAME_CHARS_MAX && variable.chars().all(is_usual)
 }
 
-/// The set-up without a file: a file named by the environment goes before a credential of systemd,
-/// and that before a token in the environment, which every child process would inherit.
+/// The set-up without a configuration file. A token file named by the environment takes precedence
+/// over a systemd credential, and that over a token in the environment, which every child process
+/// would inherit.
 fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> Option<Account> {
     let is_set = |variables: &EnvironmentAccount| {
         let set = |variable: &str| sources.environment.contains_key(variable);
@@ -432,14 +434,14 @@ fn from_environment(root: &mut Section<'_>, poll: &Poll, sources: &Sources) -> O
     })
 }
 
-/// The credential `name` of the service, where systemd passes one: `LoadCredential=` has been there
-/// since version 247, and the specifier for its path only since 250.
+/// The service's credential `name`, if systemd passes one: `LoadCredential=` exists since version
+/// 247, the specifier for its path only since 250.
 fn credential(name: &str, sources: &Sources) -> Option<TokenSource> {
     let directory = sources.variable(CREDENTIALS).filter(|it| is_path(it))?;
     let source = TokenSource::File(Path::new(directory).join(name));
     match source.read() {
         Err(TokenError::Unreadable(_, error)) if error.kind() == ErrorKind::NotFound => None,
-        // What else is wrong with it is the operator's to know.
+        // Other problems must be reported to the operator.
         _ => Some(source),
     }
 }

@@ -1,4 +1,4 @@
-//! `[thresholds]`, `[policy]` and `[details]`: what keys are judged by, and what more is asked.
+//! `[thresholds]`, `[policy]` and `[details]`: the rules for assessing keys, and optional details.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -11,29 +11,29 @@ use crate::domain::glob::Glob;
 use crate::domain::policy::Limits;
 use crate::os::clock::delta;
 
-/// From the shortest notice that an alert could be sent with, to ten years, which outlives keys.
+/// From the shortest useful notice for an alert to ten years, which exceeds the lifetime of keys.
 pub(super) const NOTICE_RANGE: RangeInclusive<Duration> =
     Duration::from_mins(1)..=Duration::from_hours(24 * 3650);
 
-/// Limits of age below an hour would only be mistakes; the upper end is a hundred years.
+/// Age limits below an hour are mistakes; the upper end is a hundred years.
 const AGE_RANGE: RangeInclusive<Duration> =
     Duration::from_hours(1)..=Duration::from_hours(24 * 36500);
 
-/// `[details]`: whether each key's own page is read.
+/// `[details]`: whether to read the detail page of each key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Details {
-    /// Whether it is. The answers hold full secrets.
+    /// Whether details are read. The responses contain full secrets.
     pub enabled: bool,
-    /// How old details become before they are read again.
+    /// How old details may become before they are read again.
     pub interval: Duration,
-    /// Most requests a minute, for each account.
+    /// Maximum requests per minute and account.
     pub requests_per_minute: u32,
 }
 
 impl Details {
-    /// Labels hardly ever change, and a last use matters by the day.
+    /// Labels rarely change, and the last use needs no more than daily resolution.
     const INTERVAL: Duration = Duration::from_hours(6);
-    /// One every two seconds, far under what any API minds: a thousand keys in half an hour.
+    /// One every two seconds, well below common API rate limits: a thousand keys in half an hour.
     const REQUESTS_PER_MINUTE: u64 = 30;
 
     pub(super) fn read(section: &mut Section<'_>) -> Self {
@@ -93,7 +93,7 @@ pub(super) fn read_limits(section: &mut Section<'_>) -> Limits {
                 Glob::parse,
             )
             .map(Into::into),
-        // 2^62 is more than any number of addresses that one counts.
+        // 2^62 exceeds any useful number of addresses.
         max_allowed_addresses: section.optional_number("max_allowed_addresses", 1..=1 << 62),
         max_age: age(section, "max_age"),
         max_lifetime: age(section, "max_lifetime"),

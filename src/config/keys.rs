@@ -19,18 +19,18 @@ use crate::os::clock::delta;
 /// Most entries of an inventory: half of the keys that a listing may have by default.
 const ENTRIES_MAX: usize = 10_000;
 
-/// Most entries with `*` or `?`, which each key is compared with one by one: a thousand of them and
-/// twenty thousand keys take some seconds of a poll already.
+/// Maximum entries with `*` or `?`, each of which is compared with every key: a thousand of them
+/// and twenty thousand keys already take some seconds of a poll.
 const GLOBS_MAX: usize = 1_000;
 
-/// Reads `[[keys]]` of the configuration itself. `accounts` are those that an entry may name;
-/// `None` where some are wrong, so that nobody knows all of them.
+/// Reads `[[keys]]` of the configuration itself. `accounts` are the names that an entry may use;
+/// `None` if some accounts are invalid, so that the names are incomplete.
 pub(super) fn read(root: &mut Section<'_>, accounts: Option<&[Account]>) -> Vec<Entry> {
     let entries = root.sections("keys", |section| entry(section, accounts));
     entries.into_iter().flatten().collect()
 }
 
-/// Reads `[[keys]]` of a file that holds nothing else.
+/// Reads `[[keys]]` of an inventory file, which contains nothing else.
 pub(super) fn read_file(
     path: &Path,
     accounts: Option<&[Account]>,
@@ -44,7 +44,7 @@ pub(super) fn read_file(
             return Vec::new();
         }
     };
-    // What is in force there is not shown with the configuration: the file shows it.
+    // `config show` does not include the inventory: the file itself shows it.
     let mut unshown = Vec::new();
     let mut root = Section::root(values, Some(path), problems, &mut unshown);
     let entries = read(&mut root, accounts);
@@ -52,7 +52,7 @@ pub(super) fn read_file(
     entries
 }
 
-/// Notes a problem where there are more entries than a poll can bear.
+/// Records a problem if there are more entries than a poll can process.
 pub(super) fn check_number(entries: &[Entry], problems: &mut Vec<Problem>) {
     let globs = entries.iter().filter(|entry| !entry.pattern.is_exact());
     for (count, max, what) in [
@@ -132,7 +132,7 @@ fn entry(section: &mut Section<'_>, accounts: Option<&[Account]>) -> Option<Entr
     })
 }
 
-/// Text that can stand in a label as it is.
+/// Text that can be used unchanged as a label value.
 fn fit(text: &str) -> Option<Box<str>> {
     let is_fit = !text.trim().is_empty() && text::label(text) == text;
     is_fit.then(|| text.into())
@@ -145,7 +145,8 @@ fn parse_url(text: &str) -> Option<Box<str>> {
     (is_web && is_bare).then_some(text).and_then(fit)
 }
 
-/// A day begins in UTC; a time says its zone, because nobody knows ours.
+/// A date starts at midnight UTC; a time needs an explicit zone, because the local one is
+/// ambiguous.
 fn parse_moment(text: &str) -> Option<DateTime<Utc>> {
     let day = || {
         let day: NaiveDate = text.parse().ok()?;

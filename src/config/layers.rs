@@ -1,5 +1,5 @@
-//! Lays file, environment and flags over each other; each value remembers where it came from, in
-//! the file to the line and column.
+//! Merges file, environment and flags; each value keeps its origin, for the file with line and
+//! column.
 
 use std::path::Path;
 
@@ -12,26 +12,26 @@ use crate::config::value::{self, Places};
 use crate::config::{ENV_PREFIX, Sources, accounts};
 use crate::domain::text;
 
-/// Most syntax errors listed of one file. Each one after the first may be a consequence of an
-/// earlier one.
+/// Maximum syntax errors listed per file. Errors after the first may be consequences of an earlier
+/// one.
 const SYNTAX_ERRORS_MAX: usize = 10;
 
-/// Largest file of which all syntax errors are looked for; each of its bytes could be one.
+/// Largest file that is searched for all syntax errors; each byte could be one.
 const RECOVERY_BYTES_MAX: usize = 256 * 1024;
 
-/// Deepest name of an option in the environment; `PROVIDERS__NAME__SECTION__OPTION` is the deepest
-/// there could be. The `config` crate makes a table of each level, and tables nested by the
-/// thousand would overflow the stack when they are dropped.
+/// Maximum nesting of an option in the environment; `PROVIDERS__NAME__SECTION__OPTION` is the
+/// deepest possible. The `config` crate makes a table for each level, and thousands of nested
+/// tables would overflow the stack when they are dropped.
 const ENV_DEPTH_MAX: usize = 8;
 
 /// The merged values.
 pub(super) struct Layers {
     pub(super) values: Map<String, Value>,
-    /// Whether there is a file and it sets no option.
+    /// Whether a file is given that sets no option.
     pub(super) is_file_empty: bool,
 }
 
-/// Reads `text`, the content of the file, and lays environment and flags over it.
+/// Parses `text`, the content of the file, and merges environment and flags over it.
 pub(super) fn merge(text: &str, sources: &Sources) -> Result<Layers, Vec<Problem>> {
     let file = parse(text, sources.file.as_deref().unwrap_or(Path::new("")));
     let mut problems = unusable_variables(sources);
@@ -49,7 +49,7 @@ pub(super) fn merge(text: &str, sources: &Sources) -> Result<Layers, Vec<Problem
         .separator("__")
         .source(Some(accounts::without(&sources.environment)));
     let built = config::Config::builder().add_source(environment).build();
-    // The error would repeat the variable's value.
+    // The error would contain the variable's value.
     let environment = built.and_then(|built| built.cache.into_table());
     let environment = environment.map_err(|_redacted| {
         vec![Problem::general(format!(
@@ -67,8 +67,8 @@ pub(super) fn merge(text: &str, sources: &Sources) -> Result<Layers, Vec<Problem
     })
 }
 
-/// Variables of ours whose name the `config` crate takes for an index, which it makes room for, or
-/// for tables nested without end.
+/// Our variables whose names the `config` crate treats as an index, for which it allocates memory,
+/// or as tables with unlimited nesting.
 fn unusable_variables(sources: &Sources) -> Vec<Problem> {
     let prefix = format!("{ENV_PREFIX}__");
     let unusable = sources.environment.keys().filter(|variable| {
@@ -88,7 +88,7 @@ fn unusable_variables(sources: &Sources) -> Vec<Problem> {
     unusable.map(problem).collect()
 }
 
-/// The values of one file, or all problems with its syntax; `path` is for those.
+/// The values of one file, or all its syntax errors; `path` is for the errors.
 pub(super) fn parse(text: &str, path: &Path) -> Result<Map<String, Value>, Vec<Problem>> {
     let lines = Lines::of(text);
     let (table, mut errors) = parse_toml(text);
@@ -103,7 +103,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Map<String, Value>, Vec<P
         errors.sort_by_key(start);
         errors.dedup_by_key(|error| start(error));
         let shown = errors.iter().take(SYNTAX_ERRORS_MAX).map(|error| {
-            // The message of the parser, without the line itself, which may hold a secret.
+            // The parser's message without the line itself, which may contain a secret.
             let message = text::label(error.message());
             let words = format!("TOML syntax error: {message}");
             problem(lines.place(start(error)), &words)
@@ -124,7 +124,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Map<String, Value>, Vec<P
         .collect())
 }
 
-/// Everything that is wrong with a file of a usual size, else the first thing.
+/// All problems in a file of usual size, otherwise the first one.
 fn parse_toml(text: &str) -> (Spanned<DeTable<'_>>, Vec<toml::de::Error>) {
     if text.len() <= RECOVERY_BYTES_MAX {
         return DeTable::parse_recoverable(text);
@@ -135,7 +135,7 @@ fn parse_toml(text: &str) -> (Spanned<DeTable<'_>>, Vec<toml::de::Error>) {
     }
 }
 
-/// Whether `text`, which is not TOML, is another format that people write configurations in.
+/// Whether `text`, which is not TOML, is in another common configuration format.
 fn other_format(text: &str) -> Option<(Place, &'static str)> {
     let mut lines = (1..).zip(text.lines());
     let (line, first) = lines.find(|(_, line)| {
@@ -159,8 +159,8 @@ fn other_format(text: &str) -> Option<(Place, &'static str)> {
     is_yaml.then_some((place, words))
 }
 
-/// Lays `above` over `below`, table by table. The `config` crate's own merge takes names in the
-/// file for paths, `"a[9]"` for an index, and forgets where tables come from.
+/// Merges `above` over `below`, table by table. The `config` crate's own merge treats names in the
+/// file as paths, `"a[9]"` as an index, and loses the origin of tables.
 fn overlay(below: &mut Map<String, Value>, above: Map<String, Value>) {
     for (name, mut value) in above {
         let covered = below.get_mut(&name).map(|it| &mut it.kind);
@@ -175,7 +175,7 @@ fn overlay(below: &mut Map<String, Value>, above: Map<String, Value>) {
     }
 }
 
-/// Turns the parser's values into those of the `config` crate.
+/// Converts the parser's values to those of the `config` crate.
 struct Conversion<'a> {
     lines: &'a Lines<'a>,
     problems: Vec<(Place, &'static str)>,
@@ -190,7 +190,7 @@ impl Conversion<'_> {
         entries.collect()
     }
 
-    /// Each element is where its value is.
+    /// Each element's location is that of its value.
     fn array(&mut self, array: DeArray<'_>) -> Vec<Value> {
         let values = array.into_iter();
         values
@@ -202,7 +202,7 @@ impl Conversion<'_> {
         let is_table = value.get_ref().is_table();
         let places = Places {
             key: self.lines.place(key_start),
-            // A table has no text of its own where it is made of dotted keys.
+            // A table made of dotted keys has no location of its own.
             value: self.lines.place(if is_table {
                 key_start
             } else {
@@ -233,7 +233,7 @@ impl Conversion<'_> {
     }
 }
 
-/// Where lines begin, to find the place of a byte.
+/// Offsets of line starts, to convert a byte offset into a location.
 struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,

@@ -15,22 +15,22 @@ pub(super) const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
 /// What is logged, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// The least severe level that is written.
+    /// The least severe level that is logged.
     pub level: Level,
-    /// The form of a line.
+    /// The line format.
     pub format: LogFormat,
-    /// Whether a line starts with its syslog priority, `<4>`, which the journal takes off.
+    /// Whether a line starts with its syslog priority, `<4>`, which the journal removes.
     pub has_priorities: bool,
 }
 
-/// The form of a log line.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people and logfmt parsers: `time=… level=WARN msg="…" key=value …`
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// One JSON object a line, with the field names of Google Cloud Logging.
+    /// One JSON object per line, with the field names of Google Cloud Logging.
     Gcp,
 }
 
@@ -43,7 +43,7 @@ impl Log {
         ("trace", Level::TRACE),
     ];
 
-    /// What several other programs call a level.
+    /// Level names that other programs use.
     const LEVEL_ALIASES: [(&'static str, &'static str); 1] = [("warning", "warn")];
 
     const FORMATS: [(&'static str, LogFormat); 3] = [
@@ -61,16 +61,16 @@ impl Log {
         }
     }
 
-    /// How to log that invalid configuration, if the readable part of it asks for JSON
-    /// lines. Everything else is for people to read.
+    /// How to log an invalid configuration: as JSON lines if its readable part requests them,
+    /// otherwise as text for people.
     pub fn for_problems(sources: &Sources) -> Option<Self> {
         let text = sources.file.as_deref().map(super::read_file);
         let text = text.and_then(Result::ok).unwrap_or_default();
-        // A file that is not TOML leaves environment and flags.
+        // If the file is not TOML, environment and flags remain.
         let merged = layers::merge(&text, sources).or_else(|_| layers::merge("", sources));
         let (mut problems, mut effective) = (Vec::new(), Vec::new());
         let mut root = Section::root(merged.ok()?.values, None, &mut problems, &mut effective);
-        // On a terminal the default is text: JSON is in force only if an option says so.
+        // On a terminal the default is text, so JSON is in force only if an option sets it.
         let asked = Sources {
             is_terminal: true,
             is_journal: sources.is_journal,
@@ -81,8 +81,8 @@ impl Log {
     }
 }
 
-/// Whether stderr is the socket that `journal`, a `device:inode`, names: a process whose stderr was
-/// redirected inherits the variable all the same.
+/// Whether stderr is the socket that `journal`, a `device:inode`, names: a process with redirected
+/// stderr still inherits the variable.
 pub(super) fn is_stderr(journal: &str) -> bool {
     let own = || {
         let stderr = std::io::stderr().as_fd().try_clone_to_owned().ok()?;

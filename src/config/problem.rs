@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, in words that name the thing and what would be right. Pure.
+//! Problems of a configuration, in messages that name the option and the valid values. Pure.
 
 use std::fmt;
 use std::path::Path;
@@ -23,9 +23,9 @@ impl fmt::Display for Place {
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// No layer sets it.
+    /// Not set by any layer.
     Default,
-    /// The file, by name, and the place in it.
+    /// The file, by name, and the location in it.
     File(String, Place),
     /// An environment variable, by name.
     Environment(String),
@@ -44,12 +44,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One problem. Never holds a secret: values are cleaned, and some are not shown at all.
+/// One problem. Never contains a secret: values are redacted, and some are not shown at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem(String);
 
 impl Problem {
-    /// A problem of no single option.
+    /// A problem that does not belong to a single option.
     pub fn general(words: String) -> Self {
         Self(words)
     }
@@ -58,7 +58,7 @@ impl Problem {
     /// `poll.interval = "1s" (file a.toml:2:12): must be 5s to 24h`.
     pub fn value(path: &str, given: Option<&str>, origin: &Origin, wanted: &str) -> Self {
         let given = given.map(|given| format!(" = {given}")).unwrap_or_default();
-        // Nobody wrote a default, so nobody needs to be told where it stands.
+        // A default value is not in any file, so its location is omitted.
         let origin = if *origin == Origin::Default {
             String::new()
         } else {
@@ -74,19 +74,19 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Whether `text` can be the path of a file, and is not a URL or a token in the wrong place, which
-/// errors about the file would show.
+/// Whether `text` can be a file path, rather than a URL or a misplaced token, which errors about
+/// the file would show.
 pub(super) fn is_path(text: &str) -> bool {
     !text.is_empty() && !text.contains("://") && text::redact_url(text) == text
 }
 
-/// A path as people may see it.
+/// A path, redacted for output.
 pub(super) fn shown_path(path: &Path) -> String {
     text::redact_url(&path.display().to_string())
 }
 
-/// A value as people may see it: without what looks like a key, and without user, password and
-/// query of a URL.
+/// A value, redacted for output: without anything that looks like a key, and without user, password
+/// and query of a URL.
 pub(super) fn shown(text: &str) -> String {
     format!("{:?}", text::redact_url(text))
 }

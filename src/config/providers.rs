@@ -1,4 +1,4 @@
-//! `[providers.NAME]`: definitions of providers that list keys as JSON, one's own and built in.
+//! `[providers.NAME]`: definitions, built-in or by the user, of providers that list keys as JSON.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,10 +27,10 @@ use crate::secret::TokenForm;
 /// Longest name of a provider; it is a label value.
 const NAME_CHARS_MAX: usize = 64;
 
-/// Most conditions of `disabled`; one or two are usual.
+/// Maximum conditions of `disabled`; one or two are usual.
 const CONDITIONS_MAX: usize = 16;
 
-/// Largest page that one asks for.
+/// Largest page size to request.
 const SIZE_MAX: u64 = 100_000;
 
 const PLACE: &str = "a JSON pointer into the item such as \"/id\" (RFC 6901), or with ^ in front \
@@ -41,21 +41,21 @@ const TIME: &str = "a table such as { at = \"/expires_at\", format = \"rfc3339\"
 const HEADER: &str = "the name of a header that the exporter does not set itself";
 const PARAM: &str = "the name of a query parameter";
 
-/// What an account may name as its provider.
+/// The values that an account may name as its provider.
 #[derive(Clone, Debug)]
 pub(super) enum Candidate {
-    /// One with code of its own.
+    /// A provider with its own code.
     Native(Provider),
     /// One with a definition.
     Defined(Arc<Definition>),
-    /// One whose definition has a problem, which is noted.
+    /// A provider with an invalid definition; the problem is recorded.
     Broken,
 }
 
 /// All providers by name.
 pub(super) type Candidates = BTreeMap<String, Candidate>;
 
-/// Reads `[providers.NAME]`. One's own definitions replace those of the same name.
+/// Reads `[providers.NAME]`. The user's definitions replace built-in ones of the same name.
 pub(super) fn read(root: &mut Section<'_>) -> Candidates {
     let native = Provider::NATIVE.into_iter().map(|provider| {
         let name = provider.profile().name.to_string();
@@ -63,7 +63,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Candidates {
     });
     let built_in = BUILT_IN.iter().map(|(name, text)| {
         let read = definition_of(name, text);
-        // A test reads each of them, so that none is broken.
+        // A test reads each of them, so that all are valid.
         let candidate = read.map_or(Candidate::Broken, |it| Candidate::Defined(it.into()));
         ((*name).to_owned(), candidate)
     });
@@ -75,7 +75,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Candidates {
     native.chain(built_in).chain(own).collect()
 }
 
-/// Reads the text of one definition, in the form that is written under `[providers.NAME]`.
+/// Reads the text of one definition, in the form used under `[providers.NAME]`.
 pub fn definition_of(name: &str, text: &str) -> Result<Definition, Vec<Problem>> {
     let values = layers::parse(text, Path::new(name))?;
     let (mut problems, mut effective) = (Vec::new(), Vec::new());
@@ -88,7 +88,7 @@ pub fn definition_of(name: &str, text: &str) -> Result<Definition, Vec<Problem>>
     }
 }
 
-/// One definition; `None` where something about it is wrong, which is noted.
+/// One definition; `None` if it is invalid, which is recorded.
 fn definition(name: &str, section: &mut Section<'_>) -> Option<Definition> {
     let before = section.problem_count();
     if !is_name(name) {
@@ -173,7 +173,7 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(is_plain)
 }
 
-/// What is wrong only with options together.
+/// Problems of option combinations.
 fn check(section: &mut Section<'_>, definition: &Definition) {
     for (name, place) in definition.facts.all() {
         if place.is_outer && definition.nested.is_none() {
@@ -187,7 +187,7 @@ fn check(section: &mut Section<'_>, definition: &Definition) {
         Some(SupportId::At(pointer)) => Some(("support_id.at".to_owned(), pointer)),
         Some(SupportId::Header(_)) | None => None,
     };
-    // A failed answer has no list, so that these may well be all that there is then.
+    // If the list is the whole body, error responses differ in shape: the pointer is for those.
     let has_other_answers = definition.items.segments().is_empty();
     let support_id = support_id.filter(|_| !has_other_answers);
     for (name, pointer) in around.chain(support_id) {
@@ -384,7 +384,7 @@ fn time(section: &mut Section<'_>) -> Option<TimePlace> {
     })
 }
 
-/// A pointer, or a table with one.
+/// A pointer, or a table that contains one.
 fn texts_place(section: &mut Section<'_>, name: &'static str) -> Option<TextsPlace> {
     if section.is_text(name) {
         let place = section.optional_text(name, None, PLACES, Place::parse_many)?;
@@ -468,7 +468,7 @@ fn pagination(section: &mut Section<'_>) -> Option<Pagination> {
     });
     let Some(kind) = kind else {
         section.missing("kind", before, wanted);
-        // Which other options there are depends on the kind.
+        // The other options depend on the kind.
         section.forget_rest();
         return None;
     };
@@ -528,7 +528,7 @@ fn page_end(section: &mut Section<'_>) -> PageEnd {
     first.map_or(PageEnd::EmptyPage, |(_, end)| end)
 }
 
-/// An option that must be set.
+/// A required option.
 fn required<T>(
     section: &mut Section<'_>,
     name: &'static str,

@@ -1,8 +1,8 @@
-//! Takes options one by one out of the merged layers, checks each, and keeps what was wrong and
-//! what is in force.
+//! Reads options one by one from the merged layers, checks each, and records problems and effective
+//! values.
 //!
-//! Deserializing into structs would stop at the first problem; this reads on with the default and
-//! tells all.
+//! Deserializing into structs would stop at the first problem; this reader continues with the
+//! default and reports all problems.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -15,25 +15,25 @@ use crate::config::value::Layer;
 use crate::config::{ENV_PREFIX, suggestion, value};
 use crate::domain::text;
 
-/// The least that a fraction may be.
+/// The lower bound of a fraction.
 #[derive(Clone, Copy)]
 pub(super) enum Least {
     Zero,
     AboveZero,
 }
 
-/// One option's value in force.
+/// The effective value of one option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
-    /// The section as TOML heads it: empty, `[web]` or `[[accounts]]`.
+    /// The section's TOML header: empty, `[web]` or `[[accounts]]`.
     pub section: String,
-    /// Its number where sections repeat, else 0.
+    /// The index of a repeated section, otherwise 0.
     pub index: usize,
     /// The option's name.
     pub name: String,
-    /// Its value as TOML; `None` where it is not set and has no default.
+    /// Its value as TOML; `None` if it is unset and has no default.
     pub value: Option<String>,
-    /// Where the value came from.
+    /// The origin of the value.
     pub origin: Origin,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Section<'a> {
     /// As [`Effective::section`] and [`Effective::index`].
     header: (String, usize),
     file: Option<&'a Path>,
-    /// Where it begins in the file.
+    /// Its location in the file.
     place: Option<Place>,
     known: Vec<&'static str>,
     problems: &'a mut Vec<Problem>,
@@ -72,7 +72,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reads a table inside this one; `None` where something else stands there.
+    /// Reads a nested table; `None` if the value is not a table.
     pub(super) fn section<T>(
         &mut self,
         name: &'static str,
@@ -92,7 +92,7 @@ impl<'a> Section<'a> {
         Some(self.child(values, place, self.path_of(name), header, read))
     }
 
-    /// Reads each table of a list of tables.
+    /// Reads each table in a list of tables.
     pub(super) fn sections<T>(
         &mut self,
         name: &'static str,
@@ -122,7 +122,7 @@ impl<'a> Section<'a> {
         read_ones
     }
 
-    /// Reads each table of a table of named ones, `[name.NAME]`, in order of the names.
+    /// Reads each of the named tables `[name.NAME]`, ordered by name.
     pub(super) fn named_sections<T>(
         &mut self,
         name: &'static str,
@@ -156,7 +156,7 @@ impl<'a> Section<'a> {
         read_ones
     }
 
-    /// Reads a table that is the value of an option; `None` where there is none, or something else.
+    /// Reads a table that is an option's value; `None` if it is missing or not a table.
     pub(super) fn inline<T>(
         &mut self,
         name: &'static str,
@@ -174,7 +174,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// As [`Section::inline`] for a list of such tables.
+    /// Like [`Section::inline`], for a list of such tables.
     pub(super) fn inline_list<T>(
         &mut self,
         name: &'static str,
@@ -203,8 +203,8 @@ impl<'a> Section<'a> {
         read_ones
     }
 
-    /// Reads a table of texts with names of any kind, in order of the names. Numbers and flags
-    /// count as the text that they are written as.
+    /// Reads a table of strings with arbitrary names, ordered by name. Numbers and booleans count
+    /// as the text they are written as.
     pub(super) fn inline_texts<T>(
         &mut self,
         name: &'static str,
@@ -228,7 +228,7 @@ impl<'a> Section<'a> {
             .unwrap_or_default()
     }
 
-    /// Reads a list of values of several kinds; `None` where the option is not set, or wrong.
+    /// Reads a list of mixed values; `None` if the option is unset or invalid.
     pub(super) fn values<T>(
         &mut self,
         name: &'static str,
@@ -245,7 +245,7 @@ impl<'a> Section<'a> {
         parsed
     }
 
-    /// Reads a value of any kind that `parse` takes.
+    /// Reads a value of any type that `parse` accepts.
     pub(super) fn value<T>(
         &mut self,
         name: &'static str,
@@ -260,24 +260,24 @@ impl<'a> Section<'a> {
         parsed
     }
 
-    /// Whether the option is text, where it may also be something else.
+    /// Whether the option is a string, where other types are allowed too.
     pub(super) fn is_text(&self, name: &str) -> bool {
         self.values.get(name).and_then(value::text).is_some()
     }
 
-    /// Reads nothing more, so that no option is called unknown.
+    /// Stops reading, so that no option is reported as unknown.
     pub(super) fn forget_rest(&mut self) {
         self.values.clear();
     }
 
-    /// Notes that an option must be set, where it is not and no problem says more.
+    /// Reports a missing required option, unless another problem explains it.
     pub(super) fn missing(&mut self, name: &str, problems_before: usize, wanted: &str) {
         if self.problem_count() == problems_before {
             self.problem(name, None, &format!("is missing: must be {wanted}"));
         }
     }
 
-    /// Takes an option that is shown as it is written.
+    /// Takes an option that is shown as written.
     fn take_inline(&mut self, name: &'static str) -> Option<Value> {
         let given = self.take(name);
         let origin = given.as_ref().map(|given| self.origin(name, given));
@@ -292,7 +292,7 @@ impl<'a> Section<'a> {
         given
     }
 
-    /// Reads a table whose options are shown as part of the option that it is the value of.
+    /// Reads a table whose options are shown as part of the enclosing option.
     fn unshown<T>(
         &mut self,
         values: Map<String, Value>,
@@ -316,12 +316,12 @@ impl<'a> Section<'a> {
         read
     }
 
-    /// Names every option that nobody asked for.
+    /// Reports every option that was not read.
     pub(super) fn finish(&mut self) {
         let mut unknown: Vec<(String, Value)> = self.values.drain().collect();
         unknown.sort_by(|a, b| a.0.cmp(&b.0));
         for (name, value) in unknown {
-            // Name and value may be a secret in the wrong place: the name is cleaned, the value not
+            // Name and value may be a misplaced secret: the name is redacted, the value is not
             // shown.
             let shown = match text::label(&name) {
                 empty if empty.is_empty() => "\"\"".to_owned(),
@@ -348,7 +348,7 @@ impl<'a> Section<'a> {
             .unwrap_or(default)
     }
 
-    /// A duration that may be left out, then `default`.
+    /// An optional duration with the given default.
     pub(super) fn optional_duration(
         &mut self,
         name: &'static str,
@@ -388,7 +388,7 @@ impl<'a> Section<'a> {
             .unwrap_or_else(|_| unreachable!("the range of {name} fits its type"))
     }
 
-    /// A part of a whole: 0 to 1, or above 0.
+    /// A fraction: 0 to 1, or above 0.
     pub(super) fn fraction(&mut self, name: &'static str, default: f64, least: Least) -> f64 {
         let (is_in, wanted): (fn(f64) -> bool, _) = match least {
             Least::Zero => (
@@ -408,7 +408,7 @@ impl<'a> Section<'a> {
         fraction.unwrap_or(default)
     }
 
-    /// A number that may be left out.
+    /// An optional number.
     pub(super) fn optional_number(
         &mut self,
         name: &'static str,
@@ -429,7 +429,7 @@ impl<'a> Section<'a> {
         flag.unwrap_or(default)
     }
 
-    /// One of a few words. `default` is one of them.
+    /// One of a set of words, `default` among them.
     pub(super) fn choice<T: Clone>(
         &mut self,
         name: &'static str,
@@ -439,7 +439,7 @@ impl<'a> Section<'a> {
         self.choice_or_alias(name, default, choices, &[])
     }
 
-    /// As [`Section::choice`], with further words for some of the choices.
+    /// Like [`Section::choice`], with aliases for some of the choices.
     pub(super) fn choice_or_alias<T: Clone>(
         &mut self,
         name: &'static str,
@@ -478,7 +478,7 @@ impl<'a> Section<'a> {
         chosen
     }
 
-    /// Text that `parse` understands; `wanted` says what that is.
+    /// Text that `parse` accepts; `wanted` describes it.
     pub(super) fn text<T>(
         &mut self,
         name: &'static str,
@@ -491,7 +491,7 @@ impl<'a> Section<'a> {
             .unwrap_or_else(|| unreachable!("the default of {name} can be parsed"))
     }
 
-    /// As [`Section::text`], for an option that may be left out.
+    /// Like [`Section::text`], for an optional option.
     pub(super) fn optional_text<T>(
         &mut self,
         name: &'static str,
@@ -513,18 +513,18 @@ impl<'a> Section<'a> {
         read.map(|(_, parsed)| parsed)
     }
 
-    /// The path of a file; one in the configuration file is relative to the folder of that.
+    /// A file path; in the configuration file, it is relative to that file's directory.
     pub(super) fn path(&mut self, name: &'static str) -> Option<PathBuf> {
         self.path_of_a(name, "the path of a file")
     }
 
-    /// As [`Section::path`], of a folder.
+    /// Like [`Section::path`], for a directory.
     pub(super) fn folder(&mut self, name: &'static str) -> Option<PathBuf> {
         self.path_of_a(name, "the path of a folder")
     }
 
     fn path_of_a(&mut self, name: &'static str, wanted: &str) -> Option<PathBuf> {
-        // Variables and flags are relative to the working directory, as everywhere.
+        // Paths in variables and flags are relative to the working directory, as usual.
         let folder = self
             .file
             .filter(|_| self.values.get(name).is_some_and(value::is_in_file))
@@ -536,7 +536,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A list of at least one text that `parse` understands, none twice. From the environment,
+    /// A non-empty list of unique texts that `parse` accepts. In the environment, items are
     /// separated by commas.
     pub(super) fn distinct_list<T: PartialEq>(
         &mut self,
@@ -553,7 +553,7 @@ impl<'a> Section<'a> {
         values
     }
 
-    /// As [`Section::distinct_list`], but it may be empty and repeat itself.
+    /// Like [`Section::distinct_list`], but it may be empty and contain duplicates.
     pub(super) fn any_list<T>(
         &mut self,
         name: &'static str,
@@ -564,7 +564,7 @@ impl<'a> Section<'a> {
         self.texts(name, default, wanted, 0, parse)
     }
 
-    /// As [`Section::any_list`], for an option that may be left out.
+    /// Like [`Section::any_list`], for an optional option.
     pub(super) fn optional_list<T>(
         &mut self,
         name: &'static str,
@@ -616,7 +616,7 @@ impl<'a> Section<'a> {
         Some(texts.iter().filter_map(|text| parse(text)).collect())
     }
 
-    /// Notes a problem with an option of this section that was read before.
+    /// Reports a problem with an option of this section that was read earlier.
     pub(super) fn problem(&mut self, name: &str, given: Option<&str>, words: &str) {
         let origin = self.origin_in_force(name);
         let problem = Problem::value(
@@ -628,7 +628,7 @@ impl<'a> Section<'a> {
         self.problems.push(problem);
     }
 
-    /// Where the value in force of an option comes from that was read before.
+    /// The origin of the effective value of an option that was read earlier.
     pub(super) fn origin_in_force(&self, name: &str) -> Origin {
         let of_this = |option: &&Effective| {
             option.name == name
@@ -636,14 +636,14 @@ impl<'a> Section<'a> {
         };
         let option = self.effective.iter().rev().find(of_this);
         let origin = option.map_or(Origin::Default, |option| option.origin.clone());
-        // What is missing belongs below the section's header.
+        // A missing option belongs below the section's header.
         match (origin, self.place) {
             (Origin::Default, Some(place)) => self.of_file(place),
             (origin, _) => origin,
         }
     }
 
-    /// Notes that `name`, which no layer set, is what a variable of the system says.
+    /// Records that `name`, which no layer set, takes its value from a variable of the system.
     pub(super) fn note_environment(&mut self, name: &str, variable: &str, path: Option<&Path>) {
         let (section, index) = self.header.clone();
         self.effective.retain(|option| {
@@ -658,28 +658,29 @@ impl<'a> Section<'a> {
         });
     }
 
-    /// How many problems were noted so far, in this section and all others.
+    /// The number of problems so far, in this section and all others.
     pub(super) fn problem_count(&self) -> usize {
         self.problems.len()
     }
 
-    /// Notes what is in force for an option that no layer set.
+    /// Records the effective value of an option that no layer set.
     pub(super) fn note(&mut self, effective: Effective) {
         self.effective.push(effective);
     }
 
-    /// Notes a problem of no single option.
+    /// Reports a problem that does not belong to a single option.
     pub(super) fn general_problem(&mut self, words: String) {
         self.problems.push(Problem::general(words));
     }
 
-    /// Notes a problem with what came from `origin`.
+    /// Reports a problem with a value from `origin`.
     pub(super) fn problem_at(&mut self, path: &str, origin: &Origin, words: &str) {
         let problem = Problem::value(path, None, origin, words);
         self.problems.push(problem);
     }
 
-    /// The one way in which an option is read: taken, parsed, and either in force or wrong.
+    /// The only way in which an option is read: taken, parsed, and recorded as effective or
+    /// invalid.
     fn read<T>(
         &mut self,
         name: &'static str,
@@ -749,12 +750,12 @@ impl<'a> Section<'a> {
         ));
     }
 
-    /// Where the value is.
+    /// The location of the value.
     fn origin(&self, name: &str, value: &Value) -> Origin {
         self.origin_at(name, value, |places| places.value)
     }
 
-    /// Where the name is.
+    /// The location of the name.
     fn origin_of_name(&self, name: &str, value: &Value) -> Origin {
         self.origin_at(name, value, |places| places.key)
     }
@@ -783,8 +784,8 @@ impl<'a> Section<'a> {
         Origin::File(shown_path(path), place)
     }
 
-    /// What an unknown option may have been meant to be: one of this section, or one of another,
-    /// which a header in the wrong line takes away from it.
+    /// The likely intended option for an unknown one: from this section, or from another one if a
+    /// header is misplaced.
     fn meant_by(&self, name: &str) -> Option<String> {
         let in_other_section = || {
             let mut others = self.effective.iter();
@@ -808,8 +809,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The path of one of several sections: by the name that people know an account by, else by its
-/// number.
+/// The path of one of several sections: by account name if it has one, otherwise by index.
 fn path_of_element(section: &str, index: usize, values: &Map<String, Value>) -> String {
     let name = values.get("name").and_then(value::text);
     let name = name.filter(|name| {
@@ -826,7 +826,7 @@ fn whole_number(range: &RangeInclusive<u64>) -> String {
     format!("must be a whole number from {from} to {to}")
 }
 
-/// A duration inside of `range`, as people write it.
+/// A duration within `range`, in human-readable form.
 fn example(range: &RangeInclusive<Duration>) -> String {
     let usual = [Duration::from_secs(90), Duration::from_hours(24 * 90)];
     let within = usual.into_iter().find(|it| range.contains(it));
@@ -836,7 +836,7 @@ fn example(range: &RangeInclusive<Duration>) -> String {
     }
 }
 
-/// A duration as people write it: `24h`, not `1day`, and `365d`, not months of 30.44 days.
+/// A human-readable duration: `24h`, not `1day`, and `365d`, not months of 30.44 days.
 fn short(duration: Duration) -> String {
     if duration == Duration::from_hours(24) {
         return "24h".to_owned();

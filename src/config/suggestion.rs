@@ -1,10 +1,9 @@
-//! What a misspelled word may have been meant to be. Pure.
+//! Suggests the intended word for a misspelled one. Pure.
 
-/// Options and choices are shorter; what is longer is not misspelled but something else.
+/// Options and choices are shorter; a longer word is not a misspelling.
 const CHARS_MAX: usize = 64;
 
-/// The one of `known` that is closest to `given`, if it is close enough to be what was meant: at
-/// most a third of the letters differ.
+/// The closest match for `given` in `known`, if at most a third of the letters differ.
 pub(super) fn closest<'a>(
     given: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -12,7 +11,7 @@ pub(super) fn closest<'a>(
     if given.len() > CHARS_MAX {
         return None;
     }
-    // Case, and dashes for underscores, are no difference.
+    // Case, and dashes for underscores, are ignored.
     let given = given.to_lowercase().replace('-', "_");
     let letters = given.chars().count();
     let distances = known

@@ -1,4 +1,4 @@
-//! Configurations good and bad, word for word.
+//! Valid and invalid configurations, with exact messages.
 
 use super::*;
 
@@ -16,7 +16,7 @@ pub(in crate::config) fn load(
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     let sources = Sources {
-        // Without content there is no file.
+        // An empty content means that there is no file.
         file: (!text.is_empty()).then(|| "a.toml".into()),
         environment,
         ..Sources::default()
@@ -29,18 +29,18 @@ fn load_from(text: &str, sources: &Sources) -> Result<Config, Vec<String>> {
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
-/// As [`placed_problems`], without line and column.
+/// Like [`placed_problems`], without line and column.
 pub(in crate::config) fn problems(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
     let problems = placed_problems(text, environment);
     problems.iter().map(|it| without_places(it)).collect()
 }
 
-/// Every problem, with its place in the file.
+/// Every problem, with its location in the file.
 pub(in crate::config) fn placed_problems(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
     load(text, environment).expect_err("the configuration should be refused")
 }
 
-/// Takes `:2:12` away after each name of a file.
+/// Removes `:2:12` after each file name.
 fn without_places(problem: &str) -> String {
     let mut parts = problem.split(".toml:");
     let mut words = parts.next().unwrap_or_default().to_owned();
@@ -131,7 +131,7 @@ fn the_environment_goes_before_the_file_and_flags_before_both() {
             "127.0.0.1:1, [::1]:2",
         ),
         ("API_KEY_EXPORTER__WEB__TELEMETRY_PATH", "/environment"),
-        // What Kubernetes puts there for a service called api-key-exporter is none of ours.
+        // Variables that Kubernetes sets for a service called api-key-exporter are ignored.
         ("API_KEY_EXPORTER_SERVICE_HOST", "10.0.0.1"),
         ("API_KEY_EXPORTER_PORT", "tcp://10.0.0.1:10120"),
     ];
@@ -315,7 +315,7 @@ fn a_variable_that_makes_a_section_is_named_whole() {
     ] {
         assert_eq!(problems(account, &[(variable, "x")]), [expected]);
     }
-    // Both say something: the file is where a person looks first.
+    // Both set it: people look into the file first.
     let both = problems(
         &format!("pol.timeout = 1\n{account}"),
         &[("API_KEY_EXPORTER__POL__INTERVAL", "x")],
@@ -404,7 +404,7 @@ fn a_credential_of_the_service_is_found_without_configuration() {
     let directory = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&directory).unwrap();
     let credentials = ("CREDENTIALS_DIRECTORY", directory.to_str().unwrap());
-    // Other services' directories hold other credentials.
+    // Directories of other services hold other credentials.
     let nothing = "no account: set BITGPT_API_KEY_FILE or BITGPT_API_KEY";
     assert!(problems("", &[credentials])[0].starts_with(nothing));
     let path = directory.join("bitgpt");

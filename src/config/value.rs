@@ -1,4 +1,4 @@
-//! What a value of the merged layers holds, whatever layer it came from. Pure.
+//! Access to a value of the merged layers, whatever its layer. Pure.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "every other kind of value is just not the wished one"
@@ -9,23 +9,23 @@ use config::{Map, Value, ValueKind};
 use crate::config::Flag;
 use crate::config::problem::{Place, shown};
 
-/// What the config crate calls the origin of an environment value.
+/// The config crate's origin text for environment values.
 const ENVIRONMENT: &str = "the environment";
 
-/// What the origin of a value from the file starts with; flags start with a dash.
+/// The prefix of the origin of file values; flags start with a dash.
 const FILE: &str = "file ";
 
-/// Where in the file an option is.
+/// The location of an option in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Places {
-    /// Where its name is.
+    /// The location of its name.
     pub(super) key: Place,
-    /// Where its value is.
+    /// The location of its value.
     pub(super) value: Place,
 }
 
 impl Places {
-    /// As the config crate keeps it beside the value: text.
+    /// As text, which the config crate stores beside the value.
     pub(super) fn to_origin(self) -> String {
         format!("{FILE}{}:{}", self.key, self.value)
     }
@@ -49,14 +49,14 @@ impl Places {
 /// The layer that a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Layer<'a> {
-    /// The file comes first: it is where a person looks first.
+    /// The file comes first: people look there first.
     File(Places),
     Environment,
     /// A flag, as it is spelled.
     Flag(&'a str),
 }
 
-/// The layer that `value` itself comes from; `None` for a table that several layers make.
+/// The layer of `value` itself; `None` for a table that several layers contribute to.
 fn layer(value: &Value) -> Option<Layer<'_>> {
     let origin = value.origin()?;
     let of_file = || Places::parse(origin).map(Layer::File);
@@ -67,12 +67,12 @@ fn layer(value: &Value) -> Option<Layer<'_>> {
     }
 }
 
-/// Whether the file says so, and not the environment or a flag.
+/// Whether it comes from the file, not from the environment or a flag.
 pub(super) fn is_in_file(value: &Value) -> bool {
     matches!(layer(value), Some(Layer::File(_)))
 }
 
-/// Where in the file a table begins.
+/// The location of a table in the file.
 pub(super) fn place(value: &Value) -> Option<Place> {
     match layer(value)? {
         Layer::File(places) => Some(places.key),
@@ -105,7 +105,7 @@ pub(super) fn text(value: &Value) -> Option<&str> {
     }
 }
 
-/// A whole number; as text only where everything is text.
+/// An integer; text is accepted only from layers where all values are text.
 pub(super) fn number(value: &Value) -> Option<u64> {
     match &value.kind {
         ValueKind::I64(number) => u64::try_from(*number).ok(),
@@ -114,7 +114,7 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     }
 }
 
-/// A number with or without a fraction; as text only where everything is text.
+/// An integer or a float; text is accepted only from layers where all values are text.
 pub(super) fn fraction(value: &Value) -> Option<f64> {
     match &value.kind {
         ValueKind::Float(number) => Some(*number),
@@ -124,7 +124,7 @@ pub(super) fn fraction(value: &Value) -> Option<f64> {
     }
 }
 
-/// True or false; as text only where everything is text.
+/// A boolean; text is accepted only from layers where all values are text.
 pub(super) fn flag(value: &Value) -> Option<bool> {
     match &value.kind {
         ValueKind::Boolean(flag) => Some(*flag),
@@ -133,7 +133,7 @@ pub(super) fn flag(value: &Value) -> Option<bool> {
     }
 }
 
-/// True or false, written so.
+/// A boolean; text is not accepted.
 pub(super) fn boolean(value: &Value) -> Option<bool> {
     match &value.kind {
         ValueKind::Boolean(flag) => Some(*flag),
@@ -141,7 +141,7 @@ pub(super) fn boolean(value: &Value) -> Option<bool> {
     }
 }
 
-/// A list of texts; from the environment, one text with commas.
+/// A list of strings; in the environment, one string with commas.
 pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     match &value.kind {
         ValueKind::String(text) if layer(value) == Some(Layer::Environment) => Some(
@@ -158,8 +158,8 @@ pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// The layer that the value comes from, and the dotted path below it that says so: empty, but for a
-/// table that no file wrote, which comes from where its first entry does.
+/// The layer of the value, and the dotted path below it that sets it: empty, except for a table
+/// that is not in the file, whose origin is that of its first entry.
 pub(super) fn origin(value: &Value) -> (String, Option<Layer<'_>>) {
     if let Some(layer) = layer(value) {
         return (String::new(), Some(layer));
@@ -174,7 +174,7 @@ pub(super) fn origin(value: &Value) -> (String, Option<Layer<'_>>) {
     entries.min().unwrap_or_default()
 }
 
-/// The value as people may see it; lists and tables may hold anything and are not shown.
+/// The value, redacted for output; lists and tables may contain anything and are not shown.
 pub(super) fn as_shown(value: &Value) -> Option<String> {
     match &value.kind {
         ValueKind::String(text) => Some(shown(text)),
@@ -185,7 +185,7 @@ pub(super) fn as_shown(value: &Value) -> Option<String> {
     }
 }
 
-/// The text of a string, and of a number or flag as it is written.
+/// The text of a string, and of a number or boolean as written.
 pub(super) fn scalar_text(value: &Value) -> Option<String> {
     match &value.kind {
         ValueKind::String(text) => Some(text.clone()),
@@ -195,7 +195,7 @@ pub(super) fn scalar_text(value: &Value) -> Option<String> {
     }
 }
 
-/// A whole number that may be negative; as text only where everything is text.
+/// An integer that may be negative; text is accepted only from layers where all values are text.
 pub(super) fn integer(value: &Value) -> Option<i64> {
     match &value.kind {
         ValueKind::I64(number) => Some(*number),
@@ -204,7 +204,7 @@ pub(super) fn integer(value: &Value) -> Option<i64> {
     }
 }
 
-/// The value as TOML writes it in one line.
+/// The value in TOML, on one line.
 pub(super) fn as_toml(value: &Value) -> String {
     match &value.kind {
         ValueKind::Array(values) => {
@@ -232,7 +232,7 @@ fn toml_key(name: &str) -> String {
     }
 }
 
-/// Lays one flag over the values, as a list where it may be repeated.
+/// Merges one flag over the values, as a list if it is repeatable.
 pub(super) fn lay_flag(values: &mut Map<String, Value>, flag: &Flag) {
     let Some((section, name)) = flag.path.split_once('.') else {
         return;
@@ -249,13 +249,13 @@ pub(super) fn lay_flag(values: &mut Map<String, Value>, flag: &Flag) {
     let table = values
         .entry(section.to_owned())
         .or_insert_with(|| Value::new(None, Map::<String, Value>::new()));
-    // Something else than a table is a problem of its own, named when the section is read.
+    // A value that is not a table is reported when the section is read.
     if let ValueKind::Table(table) = &mut table.kind {
         table.insert(name.to_owned(), value);
     }
 }
 
-/// Whether the value comes from where everything is text, so that a number in text is meant as one.
+/// Whether all values of the layer are text, so that a number in text form is accepted.
 fn is_text_only(value: &Value) -> bool {
     matches!(layer(value), Some(Layer::Environment | Layer::Flag(_)))
 }

@@ -1,4 +1,4 @@
-//! What a configuration may say and hardly means, in words for the log.
+//! Warnings for valid but probably unintended configurations, as log messages.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::provider::Provider;
 use crate::provider::profile::EnvironmentAccount;
 use crate::secret::TokenSource;
 
-/// What most programs read the URL of a proxy from.
+/// The common environment variables for a proxy URL.
 const PROXY_VARIABLES: [&str; 6] = [
     "HTTPS_PROXY",
     "https_proxy",
@@ -25,7 +25,7 @@ const PROXY_VARIABLES: [&str; 6] = [
     "all_proxy",
 ];
 
-/// All that is questionable.
+/// All configuration warnings.
 pub(super) fn of(
     poll: &Poll,
     accounts: &[Account],
@@ -70,7 +70,7 @@ fn listing_in_base_url(account: &Account) -> Option<String> {
     })
 }
 
-/// What the inventory has that no longer does anything, at `now`.
+/// Inventory settings that no longer have an effect at `now`.
 pub(super) fn of_inventory(entries: &[Entry], now: DateTime<Utc>) -> Vec<String> {
     let name = |entry: &Entry| format!("{:?}", entry.pattern.as_str());
     let ended = entries.iter().filter_map(|entry| {
@@ -82,7 +82,7 @@ pub(super) fn of_inventory(entries: &[Entry], now: DateTime<Utc>) -> Vec<String>
         format!("a mute in the inventory has ended and does nothing; remove it: {entries}")
     });
     let mut shadowed = Vec::new();
-    // The accounts whose keys all match an earlier entry; `None` is every account.
+    // The accounts whose keys all match an earlier entry; `None` means every account.
     let mut covered: BTreeSet<Option<&str>> = BTreeSet::new();
     for entry in entries {
         let account = entry.account.as_deref();
@@ -101,8 +101,8 @@ pub(super) fn of_inventory(entries: &[Entry], now: DateTime<Utc>) -> Vec<String>
     ended.into_iter().chain(shadowed).collect()
 }
 
-/// The usual variables for a proxy, which the exporter does not use: a token must not go where some
-/// profile script says.
+/// The common proxy variables, which the exporter ignores: a profile script must not decide where a
+/// token is sent.
 fn unused_proxy(sources: &Sources, accounts: &[Account]) -> Option<String> {
     let is_set = |variable: &&str| {
         let value = sources.variable(variable);
@@ -110,7 +110,7 @@ fn unused_proxy(sources: &Sources, accounts: &[Account]) -> Option<String> {
     };
     let set: Vec<&str> = PROXY_VARIABLES.into_iter().filter(is_set).collect();
     let direct = accounts.iter().filter(|account| {
-        // http:// is for the loopback address only.
+        // http:// is allowed for the loopback address only.
         account.proxy_url.is_none() && account.base_url.scheme() == "https"
     });
     let direct = join_truncated(direct.map(|account| account.name.as_str()))?;
@@ -121,7 +121,7 @@ fn unused_proxy(sources: &Sources, accounts: &[Account]) -> Option<String> {
     ))
 }
 
-/// What in the environment looks as if it were in force, and is not.
+/// Environment variables that look effective but are ignored.
 pub(super) fn of_environment(
     sources: &Sources,
     accounts: &[Account],
@@ -137,7 +137,7 @@ pub(super) fn of_environment(
         .collect()
 }
 
-/// The variables of the set-up without a file, where others are in force.
+/// The variables of the set-up without a file, if others take precedence.
 fn unused_tokens(
     EnvironmentAccount { token_file, token }: EnvironmentAccount,
     sources: &Sources,
@@ -150,7 +150,7 @@ fn unused_tokens(
                 && matches!(&option.origin, Origin::Environment(origin) if origin == variable)
         })
     };
-    // The systemd unit names a file that an account in the configuration may name as well.
+    // The systemd unit sets this to a file that an account in the configuration may also use.
     let holds_a_token = |wanted: &str| {
         let named = sources.variable(wanted).map(Path::new);
         accounts.iter().any(|account| match &account.token {
@@ -166,7 +166,7 @@ fn unused_tokens(
         "the accounts are those of the file".to_owned()
     };
     let unused = [token_file, token].into_iter().filter(|variable| {
-        // An empty one is how some tools leave it away.
+        // Some tools set an empty value to unset a variable.
         sources.variable(variable).is_some_and(|it| !it.is_empty())
             && !made_an_account(variable)
             && !holds_a_token(variable)
@@ -176,8 +176,8 @@ fn unused_tokens(
         .collect()
 }
 
-/// Variables that would set an option if they had two underscores where they have one. Others that
-/// begin like ours are left alone: they belong to those who build or deploy the exporter.
+/// Variables that would set an option if a single underscore were doubled. Other variables with our
+/// prefix are ignored: they belong to build or deployment tools.
 fn misspelled(sources: &Sources, effective: &[Effective]) -> Option<String> {
     let misspelled = sources.environment.keys().filter_map(|variable| {
         let upper = variable.to_ascii_uppercase();
@@ -196,7 +196,7 @@ fn misspelled(sources: &Sources, effective: &[Effective]) -> Option<String> {
             Some(format!("{ENV_PREFIX}__{}", words?))
         })?;
         let shown = text::label(variable);
-        // What had to be cleaned may be a secret, which must not stand there in capitals.
+        // A redacted name may be a secret, which must not appear in upper case either.
         Some(if shown == *variable {
             format!("{variable} (write {right})")
         } else {
@@ -212,7 +212,7 @@ fn misspelled(sources: &Sources, effective: &[Effective]) -> Option<String> {
     })
 }
 
-/// Whether Kubernetes makes variables that end so, after the name of a service: that may well be
+/// Whether Kubernetes sets variables with this suffix after a service name, which may be
 /// `api-key-exporter-metrics`.
 fn is_of_kubernetes(end: &str) -> bool {
     end == "SERVICE_HOST"
@@ -221,7 +221,7 @@ fn is_of_kubernetes(end: &str) -> bool {
         || end.starts_with("PORT_")
 }
 
-/// What is questionable about an account's token and the place where it lies.
+/// Warnings about an account's token and its location.
 pub(super) fn of_token(account: &Account) -> Vec<String> {
     let name = &account.name;
     let mut warnings = Vec::new();
@@ -253,7 +253,7 @@ pub(super) fn of_token(account: &Account) -> Vec<String> {
                 ));
             }
         }
-        // Plain HTTP goes to this machine only: a test, and no key that is worth a warning.
+        // Plain HTTP is allowed to this machine only: a test, whose key needs no warning.
         TokenSource::Env { variable, .. } if account.base_url.scheme() == "https" => {
             warnings.push(format!(
                 "the token of account {name:?} stands in the environment ({variable}), where crash \
@@ -293,7 +293,7 @@ mod tests {
                 ignored("BITGPT_API_KEY", file)
             ]
         );
-        // It is named by an account, or empty.
+        // An account names it, or it is empty.
         let named = format!("{LOOPBACK}token_env = \"BITGPT_API_KEY\"");
         let empty = ("BITGPT_API_KEY_FILE", "");
         assert_eq!(warnings(&named, &[both[1], empty]), [""; 0]);
@@ -411,7 +411,7 @@ mod tests {
             ("API_KEY_EXPORTER_INVENTORY_FILE", "hunter2"),
             ("api_key_exporter_log_level", "hunter2"),
             ("API_KEY_EXPORTER_WEB_sk_live_abcdefgh", "1"),
-            // What Kubernetes and builds put there is none of ours.
+            // Variables that Kubernetes and build tools set are ignored.
             ("API_KEY_EXPORTER_SERVICE_HOST", "10.0.0.1"),
             ("API_KEY_EXPORTER_PORT_10120_TCP", "tcp://10.0.0.1:10120"),
             ("API_KEY_EXPORTER_METRICS_SERVICE_PORT_HTTP", "10120"),

@@ -1,9 +1,8 @@
 //! Renders an event as one line: logfmt, JSON, or JSON for Google Cloud Logging.
 //!
-//! The lines are rendered here and not by tracing-subscriber's own formats, because those pass line
-//! breaks, terminal escapes and bidirectional characters through, and because the one place that
-//! renders lines is the one place that can keep secrets out of all of them, the dependencies'
-//! included.
+//! This module renders the lines itself, because tracing-subscriber's own formats pass line breaks,
+//! terminal escapes and bidirectional characters through. Also, a single place that renders lines
+//! can remove secrets from all of them, those of dependencies included.
 
 use std::fmt::{self, Write as _};
 
@@ -70,11 +69,11 @@ where
     }
 }
 
-/// What the API's own message is called where `message` is free: `msg` is ours, as in Prometheus'
-/// own logs.
+/// The field for the API's own message where `message` is available: `msg` is ours, as in
+/// Prometheus' own logs.
 const API_MESSAGE: &str = "message";
 
-/// The priority of syslog(3), which journald reads in front of a line.
+/// The priority of syslog(3), which journald reads from the start of a line.
 fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -94,18 +93,17 @@ fn severity(level: Level) -> &'static str {
     }
 }
 
-/// An event's message and fields, as text; numbers and flags are remembered as such for JSON.
+/// An event's message and fields as text; numbers and booleans are marked as such for JSON.
 #[derive(Default)]
 struct Fields {
     message: String,
     others: Vec<(&'static str, String, IsBare)>,
 }
 
-/// The field of an event with the API's message; tracing keeps the name `message` for the event's
-/// own.
+/// The event field with the API's message; tracing reserves the name `message` for the event's own.
 const API_FIELD: &str = "api_message";
 
-/// Whether JSON writes a value without quotes.
+/// Whether JSON writes the value without quotes.
 type IsBare = bool;
 
 impl Fields {
@@ -121,7 +119,7 @@ impl Fields {
         line
     }
 
-    /// One JSON object: the `first` fields, then the event's, with the API's message under the name
+    /// One JSON object: the `first` fields, then the event's, with the API's message as
     /// `api_message`.
     fn json_line(&self, first: &[(&str, &str)], target: &str, api_message: &str) -> String {
         let mut line = String::new();
@@ -143,7 +141,7 @@ impl Fields {
         line
     }
 
-    /// The fields; a line from a dependency says which.
+    /// The fields; a line from a dependency names the dependency.
     fn with_target<'a>(
         &'a self,
         target: &'a str,
@@ -199,7 +197,7 @@ impl Visit for Fields {
     }
 }
 
-/// A value of logfmt: bare where it can be, else in quotes, escaped as in JSON.
+/// A value in logfmt: bare if possible, otherwise quoted and escaped as in JSON.
 fn logfmt_value(value: &str) -> String {
     let is_special = |c: char| c == '"' || c == '=' || c == '\\' || c.is_whitespace();
     if value.is_empty() || value.contains(is_special) || value.contains(char::is_control) {
@@ -213,7 +211,7 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(&visible(text)).unwrap_or_default()
 }
 
-/// `text` with secrets blacked out and hidden characters made visible, whoever wrote it.
+/// `text` with secrets redacted and hidden characters escaped, whatever its source.
 fn visible(text: &str) -> String {
     text::redact(text)
         .chars()

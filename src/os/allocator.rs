@@ -1,10 +1,9 @@
-//! Tells the system's allocator to give back what a poll leaves behind. The only unsafe code.
+//! Makes the system's allocator return memory that a poll leaves behind. The only unsafe code.
 //!
-//! A poll replaces everything, in whichever thread it ran. glibc keeps a pool for each thread, and
-//! learns from each large block that is freed to keep the next one: after a hundred polls of ten
-//! thousand keys it held half as much again as was in use. One pool, and a fixed limit from which
-//! on blocks go back to the system, keep an exporter that runs for years as small as on its first
-//! day.
+//! A poll replaces all data, on whichever thread it runs. glibc keeps a pool for each thread, and
+//! raises its thresholds with each large block that is freed: after a hundred polls of ten thousand
+//! keys it held 50 % more memory than was in use. A single pool and fixed thresholds for returning
+//! blocks to the system keep memory usage constant over years of uptime.
 
 use std::time::Duration;
 
@@ -13,16 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::state_store::Subscription;
 
-/// Blocks from this size on are the system's own pages; glibc's default before it learns otherwise.
+/// Blocks of at least this size are mapped separately; glibc's initial default before it adapts.
 #[cfg(target_env = "gnu")]
 const OWN_PAGES_BYTES: libc::c_int = 128 * 1024;
 
-/// Unused memory at the end of the heap from which on it goes back to the system: more than a
-/// scrape takes, so that scrapes do not fetch the same pages again and again.
+/// Unused memory at the end of the heap is returned to the system above this size. It exceeds the
+/// needs of a scrape, so that scrapes do not request the same pages again and again.
 #[cfg(target_env = "gnu")]
 const KEPT_BYTES: libc::c_int = 1024 * 1024;
 
-/// Must be called before other threads start. Where there is no glibc, there is nothing to tell.
+/// Must be called before other threads start. Does nothing without glibc.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     #[expect(
@@ -31,18 +30,19 @@ pub fn give_back() {
     )]
     // SAFETY: mallopt takes two integers and is called before any other thread could allocate.
     unsafe {
-        // They return 0 for an option that is unknown; then memory is kept, which is no error.
+        // They return 0 for an unknown option; memory is then kept, which is not an error.
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES_BYTES);
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
     }
 }
 
-/// How long after a change memory is given back, and how often at most. It takes time in proportion
-/// to the heap, some milliseconds, so not after each poll of thousands of accounts.
+/// Delay between a change and the return of memory, and the minimum interval. The call takes time
+/// in proportion to the heap, some milliseconds, so it must not follow each poll of thousands of
+/// accounts.
 const TRIM_PAUSE: Duration = Duration::from_secs(5);
 
-/// Gives memory back after states changed, until `stop`.
+/// Returns memory after state changes, until `stop`.
 pub async fn trim_after_changes(mut changes: Subscription, stop: CancellationToken) {
     let mut next = async || {
         changes.changed().await;
@@ -54,7 +54,7 @@ pub async fn trim_after_changes(mut changes: Subscription, stop: CancellationTok
     }
 }
 
-/// Gives back the pages that hold nothing but holes: after ten thousand changed keys, 7 of 52 MiB.
+/// Returns pages without live data: after ten thousand changed keys, 7 of 52 MiB.
 fn trim() {
     #[cfg(target_env = "gnu")]
     #[expect(
@@ -63,7 +63,7 @@ fn trim() {
     )]
     // SAFETY: it takes an integer, and any thread may call it at any time.
     unsafe {
-        // Tells whether there was something to give back, which does not matter.
+        // Returns whether any memory was returned, which does not matter.
         libc::malloc_trim(0);
     }
 }

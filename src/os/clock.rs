@@ -6,8 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
-/// The present. Saturates at 1970: chrono panics on an earlier clock, which a machine without a
-/// battery has at boot.
+/// The current time. Saturates at 1970: chrono panics on an earlier clock, which a machine without
+/// a battery has at boot.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place that reads the clock"
@@ -21,12 +21,12 @@ pub fn now() -> DateTime<Utc> {
         .unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-/// `duration` as chrono's type; saturates at its end, 292 million years.
+/// `duration` as chrono's type; saturates at its maximum, 292 million years.
 pub fn delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
 
-/// A clock by which rustls judges certificates; its own panics before 1970.
+/// The clock that rustls uses to check certificates; its own panics before 1970.
 #[derive(Debug)]
 pub struct TlsClock(pub fn() -> DateTime<Utc>);
 

@@ -1,5 +1,5 @@
-//! Reads every file that the configuration names: regular files only, without waiting for a pipe,
-//! no larger than a limit, and so that a file system that hangs affects only what needs the file.
+//! Reads every file that the configuration names: regular files only, without blocking on a pipe,
+//! up to a size limit. A hanging file system affects only what needs the file.
 //!
 //! No timeout can interrupt a system call that hangs, as on a dead network mount, so a read runs on
 //! another thread and its callers stop waiting after their own timeouts. Each file has at most one
@@ -23,22 +23,22 @@ use tokio::time::timeout;
 /// How long [`read`] waits. A network mount that is merely slow answers within a second or two.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The least that [`read`] waits after other files have timed out. A healthy disk needs well under
+/// The shortest wait of [`read`] after other files have timed out. A healthy disk needs well under
 /// a millisecond.
 const READ_TIMEOUT_MIN: Duration = Duration::from_millis(10);
 
-/// Most reads on tokio's blocking threads, half of which stay free for other work when all of these
-/// hang.
+/// Maximum reads on tokio's blocking threads; half of the threads stay free for other work when all
+/// reads hang.
 const POOLED_MAX: usize = 8;
 
 /// How long a read waits for one of tokio's threads before it gets a thread of its own. Reads take
 /// microseconds, so after this long the others hang.
 const POOL_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Stack of a read's own thread: it opens, checks and reads.
+/// Stack size of a dedicated read thread: it opens, checks and reads.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// Room beyond the file's size, so that reading to the end does not move a secret to a new buffer.
+/// Extra capacity, so that reading to the end does not move a secret to a new buffer.
 const SPARE_BYTES: u64 = 64;
 
 /// The content of a file; wiped from memory when dropped, and not shown by `Debug`.
@@ -68,22 +68,22 @@ impl fmt::Debug for Content {
     }
 }
 
-/// Whether a symbolic link may stand in the place of the file.
+/// Whether symbolic links are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
-    /// Yes: Kubernetes mounts secrets as links.
+    /// Yes: Kubernetes mounts secrets as symbolic links.
     Follow,
     /// No: only the exporter itself writes there.
     Refuse,
 }
 
-/// Why a file cannot be used. The text does not name the file, and never repeats its content.
+/// Why a file cannot be used. The text neither names the file nor repeats its content.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be opened or read.
     #[error("cannot read it")]
     Unreadable(#[source] io::Error),
-    /// It is something else; the text says what.
+    /// It is not a regular file; the text describes it.
     #[error("is not a regular file but {0}")]
     NotAFile(&'static str),
     /// It is larger than this many bytes.
@@ -109,25 +109,26 @@ impl Clone for FileError {
 }
 
 /// The content of the file at `path`, of at most `limit` bytes. Waits at most 5 s, and half as long
-/// for each file that has timed out already and still hangs: a configuration that names a thousand
-/// files on a dead mount must not take hours to load.
+/// for each file that has timed out already and still hangs: loading a configuration that names a
+/// thousand files on a dead mount must not take hours.
 pub fn read(path: &Path, limit: u64) -> Result<Arc<Content>, FileError> {
     let (pending, new) = find_or_add(path, limit);
     let thread = match new.map(|job| own_thread(|| job.run())) {
         Some(Ok(thread)) => Some(thread),
-        // The system has no thread left. Reading here may hang, but failing would be certain.
+        // The system cannot start another thread. Reading here may hang, but failing would be
+        // certain.
         Some(Err(_)) => return read_here(path, limit, Links::Follow).map(Arc::new),
         None => None,
     };
     let outcome = pending.wait(patience());
     if let (Some(_), Some(thread)) = (&outcome, thread) {
-        // It has ended, and is gone before the caller starts other threads.
+        // The thread has ended, and is gone before the caller starts other threads.
         drop(thread.join());
     }
     outcome.unwrap_or(Err(FileError::NoAnswer))
 }
 
-/// As [`read`], but waits as long as the caller does.
+/// Like [`read`], but waits as long as the caller does.
 pub async fn read_async(path: &Path, limit: u64) -> Result<Arc<Content>, FileError> {
     let (pending, new) = find_or_add(path, limit);
     if let Some(job) = new {
@@ -144,7 +145,7 @@ pub async fn read_async(path: &Path, limit: u64) -> Result<Arc<Content>, FileErr
     pending.outcome().await
 }
 
-/// As [`read`], in this thread, for as long as it takes.
+/// Like [`read`], on the current thread, without a timeout.
 pub fn read_here(path: &Path, limit: u64, links: Links) -> Result<Content, FileError> {
     let mut options = OpenOptions::new();
     let file = open(options.read(true), path, links).map_err(FileError::Unreadable)?;
@@ -157,7 +158,7 @@ pub fn read_here(path: &Path, limit: u64, links: Links) -> Result<Content, FileE
     }
     let room = usize::try_from(metadata.len() + SPARE_BYTES).unwrap_or(usize::MAX);
     let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    // It may grow meanwhile, and files of the kernel have no size.
+    // The file may grow meanwhile, and kernel files have no size.
     file.take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(FileError::Unreadable)?;
@@ -168,7 +169,7 @@ pub fn read_here(path: &Path, limit: u64, links: Links) -> Result<Content, FileE
     Ok(Content { bytes, mode })
 }
 
-/// Opens a file without waiting for the other end of a pipe and without making a terminal ours.
+/// Opens a file without blocking on a pipe and without acquiring a controlling terminal.
 pub fn open(options: &mut OpenOptions, path: &Path, links: Links) -> io::Result<File> {
     let no_follow = match links {
         Links::Follow => 0,
@@ -194,12 +195,12 @@ static POOLED: Semaphore = Semaphore::const_new(POOLED_MAX);
 /// All pending reads.
 static PENDING: Mutex<BTreeMap<Key, Arc<Pending>>> = Mutex::new(BTreeMap::new());
 
-/// One file, and the largest size that its readers accept.
+/// One file, and the size limit of its readers.
 type Key = (PathBuf, u64);
 
 type Outcome = Result<Arc<Content>, FileError>;
 
-/// A read that has not ended, for all who wait for it.
+/// A pending read, shared by all callers that wait for it.
 #[derive(Debug, Default)]
 struct Pending {
     progress: Mutex<Progress>,
@@ -213,13 +214,13 @@ struct Progress {
     is_overdue: bool,
 }
 
-/// A read to be done. If it is dropped instead, the callers that wait get an error.
+/// A read to execute. If it is dropped instead, the waiting callers get an error.
 struct Job {
     key: Key,
     pending: Arc<Pending>,
 }
 
-/// The pending read of a file. Where there was none, the caller gets the job.
+/// The pending read of a file. If there was none, the caller gets the job.
 fn find_or_add(path: &Path, limit: u64) -> (Arc<Pending>, Option<Job>) {
     let key = (path.to_owned(), limit);
     let mut all = lock(&PENDING);
@@ -235,7 +236,7 @@ fn find_or_add(path: &Path, limit: u64) -> (Arc<Pending>, Option<Job>) {
     (pending, Some(job))
 }
 
-/// How long the next [`read`] waits.
+/// The timeout of the next [`read`].
 fn patience() -> Duration {
     let is_overdue = |pending: &&Arc<Pending>| lock(&pending.progress).is_overdue;
     let overdue = lock(&PENDING).values().filter(is_overdue).count();
@@ -259,7 +260,7 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // First, so that no caller joins a read that has ended.
+        // First, so that no caller joins a finished read.
         lock(&PENDING).remove(&self.key);
         let mut progress = lock(&self.pending.progress);
         progress.outcome.get_or_insert(Err(FileError::NoAnswer));
@@ -283,7 +284,7 @@ impl Pending {
 
     async fn outcome(&self) -> Outcome {
         loop {
-            // Before the look at the outcome, so that no end is missed.
+            // Before the outcome is checked, so that no completion is missed.
             let ended = self.ended_async.notified();
             if let Some(outcome) = lock(&self.progress).outcome.clone() {
                 return outcome;

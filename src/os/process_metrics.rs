@@ -1,7 +1,7 @@
-//! The standard `process_*` family, from `/proc`: what cannot be read is left out, never 0.
+//! The standard `process_*` family, from `/proc`: unreadable values are omitted, never 0.
 //!
 //! The `prometheus` crate's own collector counts processor time in whole seconds, too coarse for a
-//! rate, and writes 0 for what it cannot read.
+//! rate, and writes 0 for unreadable values.
 
 use procfs::process::{LimitValue, Process};
 use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(families.len(), 7);
         assert!(value("process_open_fds") >= 3.0);
         assert!(value("process_resident_memory_bytes") > 1e6);
-        // After 2020, whatever the machine's clock says.
+        // After 2020, whatever the machine's clock shows.
         assert!(value("process_start_time_seconds") > 1.577e9);
     }
 }

@@ -1,5 +1,4 @@
-//! What the operating system allows this process: how many files it may open, and who may look
-//! into its memory.
+//! Resource limits of the process: open files, and access to its memory.
 
 use std::error::Error;
 use std::io;
@@ -9,20 +8,20 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::process::{getrlimit, set_dumpable_behavior, setrlimit};
 use tracing::{debug, warn};
 
-/// Files that are open for as long as the process runs, 13 without listeners, and for a moment: a
-/// snapshot being saved, `/proc` being read, a reload, a connection that is turned away.
+/// Files that stay open while the process runs, 13 without listeners, and short-lived ones: a
+/// snapshot being saved, `/proc` being read, a reload, a rejected connection.
 const FILES_OWN: u64 = 24;
 
-/// For each account a connection to the API, and a second one tried beside it, or a file, or what
-/// asks for an address.
+/// Per account: one connection to the API, and a second one tried in parallel, or a file, or a
+/// socket for name resolution.
 const FILES_PER_ACCOUNT: u64 = 2;
 
-/// Below so many files somebody has set a limit that was hardly meant for a server; 1,024 is usual.
+/// A lower limit was hardly meant for a server; 1,024 is usual.
 const FILES_FEW: u64 = 128;
 
-/// Raises the limit of open files as far as `wanted` connections need it and the system allows.
-/// What is missing then is taken from the connections, never from the polls: returns how many
-/// connections there may be, at least one.
+/// Raises the open-file limit as far as `wanted` connections need and the system allows. If the
+/// limit is too low, it reduces the connections, never the polls. Returns the number of allowed
+/// connections, at least one.
 pub fn connections(wanted: usize, listeners: usize, accounts: usize) -> usize {
     let reserve = FILES_OWN + listeners as u64 + FILES_PER_ACCOUNT * accounts as u64;
     let limit = raise(reserve + wanted as u64);
@@ -39,7 +38,7 @@ pub fn connections(wanted: usize, listeners: usize, accounts: usize) -> usize {
     allowed
 }
 
-/// The limit in force after an attempt to have `needed` files; `None` is none.
+/// The effective limit after an attempt to raise it to `needed` files; `None` means unlimited.
 fn raise(needed: u64) -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let limit = current?;
@@ -60,14 +59,14 @@ fn raise(needed: u64) -> Option<u64> {
     }
 }
 
-/// How many of `wanted` connections fit under `limit` beside what is reserved. One always does: a
-/// scrape is worth a poll that fails now and then.
+/// How many of `wanted` connections fit under `limit` in addition to the reserve. At least one: a
+/// scrape is worth an occasional failed poll.
 fn share(limit: Option<u64>, reserve: u64, wanted: usize) -> usize {
     let left = limit.map_or(u64::MAX, |limit| limit.saturating_sub(reserve));
     usize::try_from(left).map_or(wanted, |left| left.clamp(1, wanted.max(1)))
 }
 
-/// Whether `error`, or what caused it, is that this process or the machine may open no more files.
+/// Whether `error` or one of its causes is the open-file limit of the process or the machine.
 pub fn is_lack_of_files(error: &(dyn Error + 'static)) -> bool {
     let lacks = |cause: &(dyn Error + 'static)| {
         let code = cause
@@ -78,8 +77,8 @@ pub fn is_lack_of_files(error: &(dyn Error + 'static)) -> bool {
     successors(Some(error), |cause| (*cause).source()).any(lacks)
 }
 
-/// Nobody but root may read the memory of this process, which holds tokens, and no crash writes it
-/// to a disk.
+/// Only root may read the memory of this process, which holds tokens, and a crash does not dump it
+/// to disk.
 pub fn keep_memory_private() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         debug!(

@@ -1,8 +1,8 @@
-//! The signals that the daemon reacts to: SIGTERM and SIGINT stop it, SIGHUP reloads.
+//! The signals that the daemon handles: SIGTERM and SIGINT stop it, SIGHUP reloads.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Receivers of the signals. While one exists, none of them ends the process by itself.
+/// Receivers of the signals. While one exists, the signals do not terminate the process.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -10,10 +10,10 @@ pub struct Signals {
     hangup: Signal,
 }
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Stop; the signal's name.
+    /// Stop; with the signal's name.
     Stop(&'static str),
     /// Reload the configuration.
     Reload,
@@ -38,8 +38,7 @@ impl Signals {
         }
     }
 
-    /// Waits for the next signal that asks to stop; returns its name. A SIGHUP is kept for
-    /// [`Signals::next`].
+    /// Waits for the next stop signal; returns its name. A SIGHUP is kept for [`Signals::next`].
     pub async fn stop(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

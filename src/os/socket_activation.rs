@@ -1,12 +1,11 @@
-//! Listening sockets that systemd opened and hands over (`LISTEN_FDS`), for
-//! `--web.systemd-socket`.
+//! Takes over listening sockets that systemd passes (`LISTEN_FDS`), for `--web.systemd-socket`.
 
 use std::io;
 use std::net::TcpListener;
 
 use listenfd::ListenFd;
 
-/// Why there is nothing to listen on.
+/// Why no socket is available.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// `LISTEN_FDS` and `LISTEN_PID` are missing, or meant for another process.
@@ -14,12 +13,12 @@ pub enum SocketError {
         "--web.systemd-socket: systemd handed over no socket; start the .socket unit, or leave the flag out"
     )]
     None,
-    /// A socket is no listening TCP socket.
+    /// A socket is not a listening TCP socket.
     #[error("--web.systemd-socket: socket number {0} is no listening TCP socket")]
     Unusable(usize, #[source] io::Error),
 }
 
-/// Takes every socket that was handed over, ready for tokio. Call it once.
+/// Takes every passed socket, ready for tokio. Call it once.
 pub fn take() -> Result<Vec<TcpListener>, SocketError> {
     let mut handed_over = ListenFd::from_env();
     let mut listeners = Vec::new();

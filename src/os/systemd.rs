@@ -1,7 +1,7 @@
-//! Tells systemd how things are: ready, status, reloading, stopping, and, as long as the poll loops
-//! live and the server answers, alive. Protocol: `sd_notify(3)`.
+//! Notifies systemd of the service state: ready, status, reloading, stopping, and watchdog
+//! keep-alives while the poll loops are alive and the server answers. Protocol: `sd_notify(3)`.
 //!
-//! Nothing here may hurt: without systemd it does nothing, and what systemd does not take is lost.
+//! Notifications are best effort: without systemd this does nothing, and failed sends are ignored.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
@@ -22,26 +22,25 @@ use crate::liveness::Liveness;
 use crate::server::listen::ListenAddress;
 use crate::state_store::{StateStore, Totals};
 
-/// How long our own server may take to answer itself.
+/// Timeout of a connection to our own server.
 const SELF_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The shortest watchdog period that is believed; it is the unit's to choose, and a ping costs a
-/// connection.
+/// The shortest accepted watchdog period; the unit sets it, and each keep-alive costs a connection.
 const WATCHDOG_MIN: Duration = Duration::from_millis(100);
 
-/// How often the status is looked at where there is no watchdog.
+/// How often the status is updated without a watchdog.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
-/// Where systemd listens, if it does.
+/// The socket of systemd, if there is one.
 #[derive(Clone, Debug, Default)]
 pub struct Notifier(Option<Arc<(UnixDatagram, UnixAddress)>>);
 
-/// What systemd put into the environment.
+/// The settings that systemd passes in the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Unit {
-    /// The way to systemd.
+    /// Sends notifications to systemd.
     pub notifier: Notifier,
-    /// Without a ping for so long it kills the process.
+    /// systemd kills the process after this time without a keep-alive.
     pub watchdog: Option<Duration>,
 }
 
@@ -68,7 +67,7 @@ impl Notifier {
                 None => UnixAddress::from_pathname(name)?,
             };
             let socket = UnixDatagram::unbound()?;
-            // A supervisor that does not read must not hold us up.
+            // Sending must not block if the supervisor does not read.
             socket.set_nonblocking(true)?;
             std::io::Result::Ok(Arc::new((socket, address)))
         };
@@ -76,19 +75,19 @@ impl Notifier {
         Self(socket.and_then(|name| connect(name).ok()))
     }
 
-    /// The sockets are bound, or a reload is over.
+    /// The sockets are bound, or a reload has ended.
     pub fn ready(&self) {
         self.send("READY=1");
     }
 
-    /// A reload begins.
+    /// A reload has begun.
     pub fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
-    /// The end begins.
+    /// Shutdown has begun.
     pub fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=Stopping.");
     }
@@ -110,7 +109,7 @@ impl Notifier {
     }
 }
 
-/// Keeps the status current and feeds the watchdog until `stop`. `own` is one of our addresses.
+/// Updates the status and sends watchdog keep-alives until `stop`. `own` is one of our addresses.
 pub async fn report(
     unit: Unit,
     store: Arc<StateStore>,
@@ -152,8 +151,8 @@ pub async fn report(
     }
 }
 
-/// Whether our own server takes connections. One that it turns away because it is full is as good
-/// as an answer: whoever fills it should not get it killed too.
+/// Whether our own server accepts connections. A rejection because the connection limit is reached
+/// counts as an answer: a client that fills the server must not get it killed too.
 async fn answers(own: &ListenAddress) -> bool {
     match own {
         ListenAddress::EveryAddress(port) => {
@@ -165,13 +164,13 @@ async fn answers(own: &ListenAddress) -> bool {
     }
 }
 
-/// Without a `Host`, so that the answer is 400 whatever the web configuration file says, and takes
-/// nothing from its rate limit.
+/// Without `Host`, the answer is 400 whatever the web configuration file contains, and the request
+/// does not count towards its rate limit.
 async fn ask(connected: std::io::Result<impl AsyncRead + AsyncWrite + Unpin>) -> bool {
     let Ok(mut stream) = connected else {
         return false;
     };
-    // What cannot be written or read was turned away.
+    // A failed write or read means that the connection was rejected.
     let request = b"GET /-/healthy HTTP/1.1\r\nConnection: close\r\n\r\n";
     if stream.write_all(request).await.is_ok() {
         drop(stream.read(&mut [0; 64]).await);
@@ -179,7 +178,7 @@ async fn ask(connected: std::io::Result<impl AsyncRead + AsyncWrite + Unpin>) ->
     true
 }
 
-/// Every address of the machine is reached by the loopback one.
+/// An unspecified address is reachable through the loopback address.
 fn reachable(mut own: SocketAddr) -> SocketAddr {
     if own.ip().is_unspecified() {
         own.set_ip(match own.ip() {

@@ -1,4 +1,4 @@
-//! The threads: how many there are, and whether the system gives them.
+//! Starts the runtime: the number of threads, and whether the system provides them.
 
 use std::io;
 use std::sync::Mutex;
@@ -8,32 +8,32 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 /// Threads that serve and poll. Two: one may be busy with a large listing while the other answers.
-/// More would only cost memory, and a 128-core host would get 128.
+/// More would only cost memory: a 128-core host would get 128.
 const WORKERS: usize = 2;
 
 /// Threads for files and name resolution, which block.
 const BLOCKING_MAX: usize = 16;
 
-/// How long such a thread waits for work: for good. tokio panics where it has none left and the
-/// system gives no other.
+/// How long an idle blocking thread is kept: indefinitely. tokio panics if it has no such thread
+/// left and the system refuses a new one.
 const BLOCKING_LIFE: Duration = Duration::from_hours(24 * 365);
 
-/// Threads that there must be: the workers, one that blocks, and the log's.
+/// Required threads: the workers, one blocking thread, and the log's thread.
 const NEEDED: usize = WORKERS + 2;
 
-/// Why there is no runtime.
+/// Why the runtime cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ThreadsError {
-    /// The system gives fewer.
+    /// The system provides fewer threads.
     #[error("cannot start {NEEDED} threads; allow more (TasksMax=, ulimit -u)")]
     TooFew(#[source] io::Error),
-    /// tokio needs more than threads: files, most likely.
+    /// tokio lacks another resource, most likely files.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
 }
 
-/// Starts the runtime. Its first thread for what blocks starts with the first such task, which
-/// should come at once, while there is surely room for it.
+/// Starts the runtime. The first blocking thread starts with the first blocking task, which should
+/// follow immediately, while a thread is certainly available.
 pub fn runtime() -> Result<Runtime, ThreadsError> {
     try_threads().map_err(ThreadsError::TooFew)?;
     Builder::new_multi_thread()
@@ -45,8 +45,8 @@ pub fn runtime() -> Result<Runtime, ThreadsError> {
         .map_err(ThreadsError::Runtime)
 }
 
-/// Whether the system gives as many threads as needed at a time; the runtime and the log would
-/// panic.
+/// Whether the system provides the required number of threads; otherwise the runtime and the log
+/// would panic.
 fn try_threads() -> io::Result<()> {
     let gate = Mutex::new(());
     thread::scope(|scope| {

@@ -1,8 +1,8 @@
 //! `/calendar.ics`: an event for each expiry, with alarms at the thresholds (RFC 5545). Pure.
 //!
-//! Subscriptions recognise an event by its UID, which is the key's for life, and take it for newer
+//! Calendar clients identify an event by its UID, which is constant for a key, and detect updates
 //! by its SEQUENCE. The crate `icalendar` does not fit: it writes the current time and a random UID
-//! into each alarm, so that nothing stays the same.
+//! into each alarm, so that every download differs.
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use url::form_urlencoded;
@@ -12,7 +12,7 @@ use crate::pages::chunks::Chunks;
 use crate::pages::query::Query;
 use crate::pages::rows::{KeyRow, Overview};
 
-/// Longest line before it is folded, in bytes, its end left out.
+/// Longest line before folding, in bytes, without the line end.
 const LINE_BYTES_MAX: usize = 75;
 
 const HEAD: &str = "BEGIN:VCALENDAR\r\n\
@@ -25,10 +25,10 @@ const HEAD: &str = "BEGIN:VCALENDAR\r\n\
     REFRESH-INTERVAL;VALUE=DURATION:PT1H\r\n\
     X-PUBLISHED-TTL:PT1H\r\n";
 
-/// SEQUENCE counts up to this for keys that were never updated, and from there on for others.
+/// Upper bound of SEQUENCE for keys that were never updated; updated keys start from there.
 const NEVER_UPDATED_MAX: i64 = 100_000_000;
 
-/// The calendar of the keys that have an expiry.
+/// The calendar of all keys with an expiry.
 pub(super) fn calendar(overview: Overview, query: &Query) -> Chunks {
     let rows = overview.select(&query.filter);
     let ids: Vec<_> = rows
@@ -70,7 +70,7 @@ fn write_event(row: &KeyRow<'_>, out: &mut String) {
     if let Some(at) = row.key.updated_at.filter(|at| has_date(*at)) {
         line(out, "LAST-MODIFIED", &stamp(at));
     }
-    // Without an end, an event at a time takes none of the reader's.
+    // An event with a start time and no end does not block time in the reader's calendar.
     line(out, "DTSTART", &stamp(end));
     line(out, "TRANSP", "TRANSPARENT");
     line(out, "SUMMARY", &escaped(&summary));
@@ -97,7 +97,7 @@ fn write_event(row: &KeyRow<'_>, out: &mut String) {
     line(out, "END", "VEVENT");
 }
 
-/// Why an event rings no alarm.
+/// Why an event has no alarm.
 fn mark(row: &KeyRow<'_>) -> Option<&'static str> {
     if row.key.is_disabled {
         Some("disabled")
@@ -110,14 +110,15 @@ fn mark(row: &KeyRow<'_>) -> Option<&'static str> {
     }
 }
 
-/// Ids are unique in an account only, and accounts have names of any kind.
+/// Ids are unique within an account only, and account names are arbitrary.
 fn uid(row: &KeyRow<'_>) -> String {
     let account: String = form_urlencoded::byte_serialize(row.account_name().as_bytes()).collect();
     format!("{account}/{}@api-key-exporter", row.key.id)
 }
 
-/// Grows when the key is updated, its expiry included, and where the API names no time of the
-/// update, when the expiry is postponed. Depends on the key alone, so that it survives a restart.
+/// Grows when the key is updated, which includes its expiry. If the API does not report an update
+/// time, it grows when the expiry is postponed. Depends on the key alone, so that it survives a
+/// restart.
 fn sequence(row: &KeyRow<'_>, end: DateTime<Utc>) -> i64 {
     // Seconds since 2010 fit into the 31 bits until 2078, minutes since 2000 under the others for
     // 190 years.
@@ -160,7 +161,7 @@ fn description(row: &KeyRow<'_>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Whether the format has room for the year.
+/// Whether the format can represent the year.
 fn has_date(at: DateTime<Utc>) -> bool {
     (1..=9999).contains(&at.year())
 }
@@ -186,7 +187,7 @@ fn duration_before(span: TimeDelta) -> String {
     let (hours, minutes) = (seconds % 86_400 / 3_600, seconds % 3_600 / 60);
     let time = match (hours, minutes, seconds % 60) {
         (0, 0, 0) => String::new(),
-        // Units may only be left out at either end.
+        // Units may be omitted at either end only.
         (1.., 0, rest @ 1..) => format!("T{hours}H0M{rest}S"),
         (_, _, rest) => [
             "T",
@@ -199,7 +200,7 @@ fn duration_before(span: TimeDelta) -> String {
     format!("-P{days}{time}")
 }
 
-/// A content line, folded. `value` holds no line break.
+/// A content line, folded. `value` does not contain a line break.
 fn line(out: &mut String, name: &str, value: &str) {
     let mut column = 0;
     for c in name.chars().chain([':']).chain(value.chars()) {
@@ -213,7 +214,7 @@ fn line(out: &mut String, name: &str, value: &str) {
     out.push_str("\r\n");
 }
 
-/// Text as a value. No control but the line break may be in one.
+/// A TEXT value. Line breaks are the only control characters allowed in it.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -227,7 +228,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// A value that is not text, and has no escapes.
+/// A value of another type than TEXT, without escapes.
 fn one_line(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }

@@ -1,18 +1,18 @@
-//! A document that is written while it is sent. Pure.
+//! A document that is generated while it is sent. Pure.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-/// A piece is sent once it has so many bytes: some system calls' worth, and little to hold for each
+/// A chunk is sent once it reaches this size: a few system calls' worth, and little memory for each
 /// of hundreds of slow readers.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// The pieces of a document, each made when it is asked for.
+/// The chunks of a document, each generated on demand.
 pub struct Chunks(Box<dyn Iterator<Item = Bytes> + Send>);
 
 impl Chunks {
-    /// A document of `start`, what `write` makes of each entry, and `end`.
+    /// A document of `start`, the output of `write` for each entry, and `end`.
     pub(super) fn new<T: Send + 'static>(
         start: Vec<u8>,
         entries: Vec<T>,

@@ -1,7 +1,7 @@
 //! `/api/v1`: keys and accounts as JSON documents, described by `openapi.json`. Pure.
 //!
-//! Documents are written a piece at a time, so that one of ten thousand keys takes no more memory
-//! than its pieces that are under way.
+//! Documents are generated chunk by chunk, so that a document of ten thousand keys takes no more
+//! memory than the chunks being sent.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::pages::rows::{AccountRow, KeyRow, Overview};
 /// The `OpenAPI` document.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
-/// What comes before the list in each document.
+/// The fields before the list in each document.
 #[derive(Debug, Serialize)]
 struct Head {
     generated_at: String,
@@ -107,7 +107,7 @@ struct FailureJson<'a> {
     details: BTreeMap<&'static str, &'a str>,
 }
 
-/// The error of a request that is refused.
+/// The error of a rejected request.
 #[derive(Debug, Serialize)]
 struct ErrorJson<'a> {
     error: &'a str,
@@ -132,7 +132,7 @@ pub(super) fn accounts(overview: Overview, query: &Query) -> Chunks {
     let head = head(&overview, query, total);
     let end = query.offset.saturating_add(query.limit).min(total);
     let positions: Vec<usize> = (query.offset..end).collect();
-    // Counting keys takes all of them; it is done for the accounts of this page, one at a time.
+    // Counting reads all keys; it is done lazily for the accounts of this page, one at a time.
     document(&head, "accounts", positions, move |position, out| {
         if let Some(row) = overview.account(position) {
             write(out, &account(&row, &overview));
@@ -140,7 +140,7 @@ pub(super) fn accounts(overview: Overview, query: &Query) -> Chunks {
     })
 }
 
-/// The body of a refused request.
+/// The body of the response to a rejected request.
 pub(super) fn error(words: &str) -> String {
     let mut body = Vec::new();
     write(&mut body, &ErrorJson { error: words });
@@ -159,7 +159,7 @@ fn head(overview: &Overview, query: &Query, total: usize) -> Head {
     }
 }
 
-/// `{head…, "list": [entries]}`, in pieces.
+/// `{head…, "list": [entries]}`, in chunks.
 fn document<T: Send + 'static>(
     head: &Head,
     list: &str,
@@ -168,7 +168,7 @@ fn document<T: Send + 'static>(
 ) -> Chunks {
     let mut start = Vec::new();
     write(&mut start, head);
-    // The list goes where the head's closing brace was.
+    // The list replaces the head's closing brace.
     start.pop();
     start.extend(format!(",\"{list}\":[").bytes());
     let mut is_first = true;
@@ -181,7 +181,7 @@ fn document<T: Send + 'static>(
     Chunks::new(start, entries, write_next, b"\n]}\n")
 }
 
-/// Writing what derives `Serialize`, has text keys and goes to memory cannot fail.
+/// Serializing derived types with string keys to memory cannot fail.
 fn write(out: &mut Vec<u8>, value: &impl Serialize) {
     let written = serde_json::to_writer(out, value);
     debug_assert!(written.is_ok(), "{written:?}");
@@ -285,7 +285,7 @@ fn severity(severity: Severity) -> &'static str {
     }
 }
 
-/// Rounded down, as the metrics round.
+/// Rounded down, as in the metrics.
 fn whole_seconds(span: TimeDelta) -> i64 {
     let seconds = span.num_seconds();
     if span < TimeDelta::seconds(seconds) {
@@ -295,7 +295,7 @@ fn whole_seconds(span: TimeDelta) -> i64 {
     }
 }
 
-/// RFC 3339, which has room for four digits of a year; `None` for other years.
+/// RFC 3339, which allows four-digit years only; `None` for other years.
 pub(super) fn time(at: DateTime<Utc>) -> Option<String> {
     (0..=9999)
         .contains(&at.year())

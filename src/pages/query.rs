@@ -1,4 +1,4 @@
-//! The parameters of the pages: which keys, and how many. Pure.
+//! The query parameters of the pages: which keys, and how many. Pure.
 
 use std::ops::RangeInclusive;
 
@@ -6,28 +6,29 @@ use url::form_urlencoded;
 
 use crate::domain::key::KeyState;
 
-/// Longest query, in bytes: every filter at its longest, percent-encoded, fits several times.
+/// Longest query, in bytes: every filter at its maximum length, percent-encoded, fits several
+/// times.
 const QUERY_BYTES_MAX: usize = 4096;
 
-/// Longest value of a parameter, in characters: that of a label.
+/// Longest parameter value, in characters: that of a label.
 const VALUE_CHARS_MAX: usize = 255;
 
-/// Keys or accounts on one page where nothing else is asked for.
+/// Default number of keys or accounts per page.
 pub(super) const LIMIT_DEFAULT: usize = 100;
 
-/// Most keys on a page for people. One of so many has some 700 KiB.
+/// Maximum keys on an HTML page, which then has some 700 KiB.
 pub(super) const PAGE_LIMIT_MAX: usize = 500;
 
-/// Most entries of one JSON document, which is written piece by piece.
+/// Maximum entries of one JSON document, which is generated chunk by chunk.
 pub(super) const JSON_LIMIT_MAX: usize = 10_000;
 
-/// Seconds between two loads of the status page.
+/// Seconds between two reloads of the status page.
 const REFRESH_DEFAULT: u32 = 60;
 
-/// More often would be load, less often no refresh.
+/// Shorter intervals cause load; longer ones are not a useful refresh.
 const REFRESH: RangeInclusive<u32> = 10..=3600;
 
-/// Which keys are meant; all of them by default.
+/// Which keys to show; all of them by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Keys of the account of this name.
@@ -36,7 +37,7 @@ pub struct Filter {
     pub team: Option<String>,
     /// Keys in this state.
     pub state: Option<StateFilter>,
-    /// Keys that contain this, in lower case, in a name, a label, an id, a team or a scope.
+    /// Keys that contain this lower-case text in a name, a label, an id, a team or a scope.
     pub text: Option<String>,
 }
 
@@ -47,55 +48,55 @@ pub enum StateFilter {
     State(KeyState),
     /// Inside the critical threshold.
     Critical,
-    /// To be looked at today: expired, critical or unreadable, and neither muted nor superseded.
+    /// Needs attention today: expired, critical or unreadable, and neither muted nor superseded.
     Attention,
 }
 
-/// What was asked for.
+/// The parsed query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
     /// Which keys.
     pub filter: Filter,
-    /// How many at most.
+    /// Maximum number of keys.
     pub limit: usize,
-    /// How many of them are left out first.
+    /// Number of keys to skip.
     pub offset: usize,
-    /// Seconds after which the status page loads again; `None` is never.
+    /// Seconds until the status page reloads; `None` means never.
     pub refresh: Option<u32>,
 }
 
-/// Which parameters a page takes.
+/// The parameters that a page accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
     /// Filters, pages of [`PAGE_LIMIT_MAX`], and the refresh; others are ignored.
     StatusPage,
     /// Filters, and pages of [`JSON_LIMIT_MAX`].
     Keys,
-    /// Pages alone.
+    /// Paging only.
     Accounts,
-    /// Filters alone.
+    /// Filters only.
     Calendar,
 }
 
-/// Why a query is refused; the words name the parameter.
+/// Why a query is rejected; the message names the parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     /// It is too long.
     #[error("the query is longer than {QUERY_BYTES_MAX} bytes")]
     TooLong,
-    /// There is no such parameter.
+    /// The parameter is unknown.
     #[error("unknown parameter {0:?}; known: {1}")]
     Unknown(String, &'static str),
     /// A parameter is given twice.
     #[error("parameter {0:?} is given more than once")]
     Twice(&'static str),
-    /// A value is no good.
+    /// A value is invalid.
     #[error("parameter {0:?} must be {1}")]
     Value(&'static str, String),
 }
 
 impl StateFilter {
-    /// Every value, as the parameter has it.
+    /// Every value, as spelled in the parameter.
     pub fn all() -> impl Iterator<Item = (&'static str, Self)> {
         let states = KeyState::ALL.map(|state| (state.as_str(), Self::State(state)));
         let others = [("critical", Self::Critical), ("attention", Self::Attention)];
@@ -146,7 +147,7 @@ impl Default for Query {
 }
 
 impl Query {
-    /// Reads what is after the `?`. An empty value is none, because forms send one for each field.
+    /// Reads the part after the `?`. An empty value counts as unset, because forms send all fields.
     pub fn parse(text: &str, takes: Takes) -> Result<Self, QueryError> {
         if text.len() > QUERY_BYTES_MAX {
             return Err(QueryError::TooLong);
@@ -189,7 +190,7 @@ impl Query {
             "team" => self.filter.team = Some(value.to_owned()),
             "q" => self.filter.text = Some(value.to_lowercase()),
             "limit" => self.limit = number(1..=takes.limit_max())?,
-            // 2^32 - 1: far over every number of keys.
+            // 2^32 - 1: far above any number of keys.
             "offset" => self.offset = number(0..=u32::MAX as usize)?,
             "refresh" => self.refresh = refresh(value)?,
             _ => {
@@ -204,7 +205,7 @@ impl Query {
         Ok(())
     }
 
-    /// As what is after the `?`, without what is the default.
+    /// Formats the part after the `?`, without default values.
     pub fn encode(&self) -> String {
         let Self {
             filter,
@@ -258,7 +259,7 @@ impl Query {
         }
     }
 
-    /// The same from another entry on.
+    /// The same, starting from another entry.
     #[must_use]
     pub fn at(&self, offset: usize) -> Self {
         Self {
@@ -281,12 +282,12 @@ fn refresh(value: &str) -> Result<Option<u32>, QueryError> {
     }
 }
 
-/// `parse` takes a plus sign, which no document of ours mentions.
+/// `parse` accepts a plus sign, which is not documented.
 fn is_plain_number(value: &str) -> bool {
     value.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A name that is repeated in an error.
+/// A parameter name, shortened for an error message.
 fn shortened(name: &str) -> String {
     name.chars().take(50).collect()
 }

@@ -1,4 +1,4 @@
-//! What the pages read: every key and account with all that is known and judged of it, as of one
+//! The data source of the pages: every key and account with all facts and assessments at one
 //! moment. A new fact about keys or accounts is added here, and then shown by each page. Pure.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::domain::policy::Policy;
 use crate::domain::successors;
 use crate::pages::query::{Filter, StateFilter};
 
-/// The states of all accounts, to be shown as of `now`. Cheap to clone.
+/// The states of all accounts, shown as of `now`. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Overview {
     /// In the order of the configuration.
@@ -23,7 +23,7 @@ pub struct Overview {
     pub now: DateTime<Utc>,
 }
 
-/// Which key a row is about. Valid for the overview that it came from.
+/// Identifies the key of a row. Valid only for the overview that returned it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowId {
     account: usize,
@@ -34,11 +34,11 @@ pub struct RowId {
 /// One key.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyRow<'a> {
-    /// Finds the row again.
+    /// Identifies the row.
     pub id: RowId,
-    /// What is known of it.
+    /// The facts about the key.
     pub key: &'a Key,
-    /// What is judged of it.
+    /// The assessment of the key.
     pub assessment: Assessment<'a>,
     /// Its account.
     pub account: &'a AccountState,
@@ -49,7 +49,7 @@ pub struct KeyRow<'a> {
     now: DateTime<Utc>,
 }
 
-/// How much attention a key needs, most first.
+/// How much attention a key needs, in descending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
     /// It expired.
@@ -58,25 +58,25 @@ pub enum Urgency {
     Critical,
     /// It is inside its warning threshold.
     Warning,
-    /// Its expiry cannot be read.
+    /// Its expiry cannot be parsed.
     Unknown,
-    /// It needs none: far from its expiry, muted, superseded or disabled.
+    /// It needs no attention: far from its expiry, muted, superseded or disabled.
     None,
 }
 
 /// One account.
 #[derive(Clone, Copy, Debug)]
 pub struct AccountRow<'a> {
-    /// What is known of it.
+    /// The facts about the account.
     pub state: &'a AccountState,
     now: DateTime<Utc>,
 }
 
 impl Overview {
-    /// The keys that `filter` lets through, most urgent first.
+    /// The keys that match `filter`, most urgent first.
     pub fn select(&self, filter: &Filter) -> Vec<KeyRow<'_>> {
         let mut rows: Vec<KeyRow<'_>> = self.keys().filter(|row| filter.matches(row)).collect();
-        // Ids make the order the same every time.
+        // The ids make the order stable.
         rows.sort_by_cached_key(|row| {
             let end = row.expires_at();
             (
@@ -104,7 +104,7 @@ impl Overview {
         })
     }
 
-    /// The row of this id; `None` for an id of another overview.
+    /// The row with this id; `None` for an id of another overview.
     pub fn row(&self, id: RowId) -> Option<KeyRow<'_>> {
         let account = self.states.get(id.account)?;
         let key = account.held.as_ref()?.keys().get(id.key)?;
@@ -128,13 +128,13 @@ impl Overview {
             .map(move |state| AccountRow { state, now })
     }
 
-    /// The account at this position of the configuration.
+    /// The account at this position in the configuration.
     pub fn account(&self, position: usize) -> Option<AccountRow<'_>> {
         let (state, now) = (self.states.get(position)?, self.now);
         Some(AccountRow { state, now })
     }
 
-    /// How many keys of an account are in each state.
+    /// The number of keys of an account in each state.
     pub fn state_counts(&self, row: &AccountRow<'_>) -> [(KeyState, usize); KeyState::ALL.len()] {
         let keys = row.state.held.iter().flat_map(|held| held.keys());
         let states = keys.map(|key| {
@@ -161,7 +161,7 @@ impl Overview {
 }
 
 impl<'a> KeyRow<'a> {
-    /// What people call it: the inventory's name, else its label.
+    /// Its display name: the inventory's name, else its label.
     pub fn name(&self) -> Option<&'a str> {
         self.assessment.name(self.key)
     }
@@ -181,7 +181,7 @@ impl<'a> KeyRow<'a> {
         &self.account.account.provider
     }
 
-    /// The environment that the API says it is.
+    /// The environment that the API reports.
     pub fn api_env(&self) -> Option<&'a str> {
         self.account.held.as_ref()?.api_env()
     }
@@ -191,7 +191,7 @@ impl<'a> KeyRow<'a> {
         self.assessment.team()
     }
 
-    /// When it expires, where that is known.
+    /// When it expires, if known.
     pub fn expires_at(&self) -> Option<DateTime<Utc>> {
         match self.key.expiry {
             Expiry::At(end) => Some(end),
@@ -218,7 +218,7 @@ impl<'a> KeyRow<'a> {
         }
     }
 
-    /// Whether somebody should do something about it today.
+    /// Whether it needs attention today.
     pub fn needs_attention(&self) -> bool {
         matches!(
             self.urgency(),
@@ -236,24 +236,24 @@ impl<'a> KeyRow<'a> {
         self.assessment.is_muted || self.is_superseded || self.key.is_disabled
     }
 
-    /// Its scopes, none where they are not known.
+    /// Its scopes; empty if unknown.
     pub fn scopes(&self) -> impl Iterator<Item = &'a str> {
         self.key.scopes.iter().flat_map(Scopes::iter)
     }
 
-    /// The policies that it breaks, exemptions left out.
+    /// The policies that it violates, without exemptions.
     pub fn broken_policies(&self) -> impl Iterator<Item = Policy> + use<> {
         self.assessment.broken.iter()
     }
 
-    /// The policies that the inventory exempts it from.
+    /// The policies that it is exempt from according to the inventory.
     pub fn exemptions(&self) -> impl Iterator<Item = Policy> + use<> {
         let entry = self.assessment.entry;
         let exempt = entry.map(|entry| entry.exempt).unwrap_or_default();
         exempt.iter()
     }
 
-    /// Until when it is muted, where it is.
+    /// Until when it is muted, if it is.
     pub fn muted_until(&self) -> Option<DateTime<Utc>> {
         let entry = self.assessment.entry?;
         entry.muted_until.filter(|_| self.assessment.is_muted)
@@ -264,23 +264,23 @@ impl<'a> KeyRow<'a> {
         self.assessment.entry?.reason.as_deref()
     }
 
-    /// Where it is rotated.
+    /// The URL for rotating it.
     pub fn rotate_url(&self) -> Option<&'a str> {
         self.assessment.entry?.rotate_url.as_deref()
     }
 
-    /// Its runbook.
+    /// The URL of its runbook.
     pub fn runbook_url(&self) -> Option<&'a str> {
         self.assessment.entry?.runbook_url.as_deref()
     }
 
-    /// When it was last used, as far as its details say.
+    /// When it was last used, according to its details.
     pub fn last_use(&self) -> LastUse {
         let details = self.key.details.as_ref();
         details.map_or(LastUse::Unknown, |details| details.last_use)
     }
 
-    /// Text in which people look for a key.
+    /// The texts that a search looks at.
     fn searchable(&self) -> impl Iterator<Item = &'a str> {
         [
             Some(self.key.id.as_str()),
@@ -298,7 +298,7 @@ impl<'a> KeyRow<'a> {
 }
 
 impl<'a> AccountRow<'a> {
-    /// The operator's name for it.
+    /// Its name in the configuration.
     pub fn name(&self) -> &'a str {
         &self.state.account.name
     }
@@ -308,22 +308,22 @@ impl<'a> AccountRow<'a> {
         &self.state.account.provider
     }
 
-    /// The environment that the API says it is.
+    /// The environment that the API reports.
     pub fn api_env(&self) -> Option<&'a str> {
         self.state.held.as_ref()?.api_env()
     }
 
-    /// Whether its last finished poll succeeded; `None` before one has finished.
+    /// Whether its last completed poll succeeded; `None` before the first one.
     pub fn is_up(&self) -> Option<bool> {
         Some(self.state.last_attempt?.is_success)
     }
 
-    /// How many keys are held.
+    /// The number of its keys.
     pub fn keys_len(&self) -> usize {
         self.state.held.as_ref().map_or(0, |held| held.keys().len())
     }
 
-    /// How old the keys are.
+    /// The age of the key data.
     pub fn age(&self) -> Option<TimeDelta> {
         Some(self.now - self.state.last_success_at?)
     }
@@ -340,7 +340,7 @@ impl<'a> AccountRow<'a> {
 }
 
 impl Filter {
-    /// Whether it lets `row` through.
+    /// Whether `row` matches.
     pub fn matches(&self, row: &KeyRow<'_>) -> bool {
         let is_of = |wanted: &Option<String>, text: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| text == Some(wanted))

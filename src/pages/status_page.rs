@@ -1,7 +1,7 @@
 //! The status page at `/`. Pure.
 //!
-//! One file without scripts or anything from elsewhere. The template escapes what it is given; the
-//! policy in [`CONTENT_SECURITY_POLICY`] lets nothing but its own style in.
+//! One file without scripts or external resources. The template escapes its input; the policy in
+//! [`CONTENT_SECURITY_POLICY`] allows only its own style.
 
 use std::sync::LazyLock;
 
@@ -23,8 +23,8 @@ use crate::pages::words;
 
 const STYLE: &str = include_str!("../../templates/status_page.css");
 
-/// What the page may load: the icon in its head, and its one style, known by its hash. Forms go to
-/// this server, and no other site shows the page in a frame.
+/// What the page may load: the icon in its head, and its one style, identified by its hash. Forms
+/// may only be sent to this server, and other sites may not embed the page in a frame.
 pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = digest(&SHA256, STYLE.as_bytes());
     let hash = BASE64_STANDARD.encode(hash);
@@ -34,31 +34,31 @@ pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Most entries of the list of what needs attention.
+/// Maximum entries in the list of items that need attention.
 const TASKS_MAX: usize = 6;
 
-/// Most accounts on the page, those that fail first; the JSON has all.
+/// Maximum accounts on the page, failing ones first; the JSON has all.
 const ACCOUNTS_MAX: usize = 100;
 
-/// Most accounts or teams to choose from; of more, the name has to be typed.
+/// Maximum accounts or teams in a selection list; if there are more, users type the name.
 const CHOICES_MAX: usize = 200;
 
-/// Most scopes, or networks, shown of a key; the JSON has all.
+/// Maximum scopes, or networks, shown per key; the JSON has all.
 const LISTED_MAX: usize = 50;
 
-/// With more scopes or networks than this together, they are folded away.
+/// If scopes and networks together exceed this number, they are collapsed.
 const OPEN_MAX: usize = 4;
 
-/// What the page says of the exporter itself.
+/// The exporter's own state, as shown on the page.
 #[derive(Clone, Debug)]
 pub struct Exporter {
-    /// Whether the poll loops live.
+    /// Whether the poll loops are alive.
     pub is_alive: bool,
     /// Whether the last reload of the configuration succeeded.
     pub is_config_current: bool,
-    /// What all paths start with, without the last `/`; empty where they start with nothing more.
+    /// The prefix of all paths, without the trailing `/`; may be empty.
     pub links: String,
-    /// The path of the metrics, after that.
+    /// The path of the metrics, after the prefix.
     pub telemetry_path: String,
 }
 
@@ -74,7 +74,7 @@ struct StatusPage<'a> {
     refresh_link: String,
     links: &'a str,
     telemetry_path: &'a str,
-    /// The query of the filters alone, with its `?`; empty without any.
+    /// The query with the filters only, including its `?`; empty without filters.
     filters: String,
     next: Option<KeyView<'a>>,
     tasks: Vec<Task<'a>>,
@@ -92,16 +92,16 @@ struct StatusPage<'a> {
     accounts_left_out: usize,
 }
 
-/// A time for people and for programs.
+/// A time in human-readable and machine-readable form.
 struct Moment {
-    /// RFC 3339; empty for a year that it has no room for.
+    /// RFC 3339; empty for years that it cannot represent.
     iso: String,
     words: String,
     /// Relative to now.
     relative: String,
 }
 
-/// Something to do today.
+/// An item that needs attention today.
 struct Task<'a> {
     class: &'static str,
     word: &'static str,
@@ -110,7 +110,7 @@ struct Task<'a> {
     link: String,
 }
 
-/// Whether the exporter is well.
+/// Whether the exporter is healthy.
 struct Health {
     is_well: bool,
     headline: String,
@@ -132,7 +132,7 @@ struct Field<'a> {
     name: &'static str,
     title: &'static str,
     value: &'a str,
-    /// Empty where there are too many.
+    /// Empty if there are too many.
     choices: Vec<&'a str>,
 }
 
@@ -168,7 +168,7 @@ struct KeyView<'a> {
     networks: Listed<'a>,
     is_folded: bool,
     access: String,
-    /// What there is to say besides them.
+    /// Additional facts besides them.
     no_networks: Option<String>,
     no_scopes: Option<&'static str>,
     last_used: Option<String>,
@@ -176,7 +176,7 @@ struct KeyView<'a> {
     runbook_url: Option<&'a str>,
 }
 
-/// The first of many.
+/// The first entries of a long list.
 struct Listed<'a> {
     shown: Vec<std::borrow::Cow<'a, str>>,
     more: usize,
@@ -267,7 +267,7 @@ pub(super) fn page(overview: &Overview, exporter: &Exporter, query: &Query) -> S
         accounts_left_out,
         tasks,
     };
-    // Writing to memory what holds no writer of its own cannot fail.
+    // Writing to memory cannot fail.
     page.render().unwrap_or_default()
 }
 
@@ -301,7 +301,7 @@ fn icon_colour(keys: &[KeyRow<'_>], health: &Health) -> &'static str {
     }
 }
 
-/// What to do today, the most urgent first.
+/// The items that need attention today, most urgent first.
 fn tasks<'a>(
     attention: &[&KeyRow<'a>],
     accounts: &[AccountRow<'a>],
@@ -346,7 +346,7 @@ fn tasks<'a>(
         .collect()
 }
 
-/// A class of the style sheet, and the state in words.
+/// A style-sheet class, and the state in words.
 fn state_words(row: &KeyRow<'_>) -> (&'static str, &'static str) {
     match row.state {
         KeyState::Expired => ("expired", "expired"),
@@ -372,13 +372,13 @@ fn policy_words(policy: Policy) -> &'static str {
     }
 }
 
-/// To the page for this query. An empty one is not an empty link, which would lead to the page with
-/// the same query.
+/// A link to the page for this query. An empty query must not become an empty link, which would
+/// keep the current query.
 fn link(query: &Query) -> String {
     format!("?{}", query.encode())
 }
 
-/// The same keys elsewhere.
+/// The same keys on another page.
 fn filters(query: &Query) -> String {
     let filters = query.filters_only().encode();
     if filters.is_empty() {
@@ -387,7 +387,7 @@ fn filters(query: &Query) -> String {
     format!("?{filters}")
 }
 
-/// To the page with this key alone.
+/// A link to the page with only this key.
 fn key_link(row: &KeyRow<'_>, query: &Query) -> String {
     let mut only = Query {
         refresh: query.refresh,
@@ -406,7 +406,7 @@ fn account_views<'a>(
     let only = query.filter.account.as_deref();
     let is_shown = |row: &&AccountRow<'_>| only.is_none_or(|only| only == row.name());
     let mut rows: Vec<&AccountRow<'a>> = accounts.iter().filter(is_shown).collect();
-    // The order of the configuration otherwise.
+    // Otherwise in configuration order.
     rows.sort_by_key(|row| row.is_up());
     rows.sort_by_key(|row| row.is_up() != Some(false));
     let left_out = rows.len().saturating_sub(ACCOUNTS_MAX);
@@ -488,7 +488,7 @@ impl<'a> Form<'a> {
         let filter = &query.filter;
         let field = |name, title, value: &'a Option<String>, mut choices: Vec<&'a str>| {
             let value = value.as_deref().unwrap_or_default();
-            // A name that is gone stays chosen.
+            // A selected name stays selected when it no longer exists.
             choices.extend(Some(value).filter(|value| !value.is_empty()));
             choices.sort_unstable();
             choices.dedup();
@@ -633,7 +633,7 @@ impl<'a> KeyView<'a> {
     }
 }
 
-/// A network of one as an address.
+/// A single-address network is shown as an address.
 fn short(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() {
         return network.addr().to_string();

@@ -1,7 +1,7 @@
 //! The timeline of expiries: positions for the template to draw. Pure.
 //!
-//! The axis is logarithmic, so that the next hours and the coming months are both legible. Keys
-//! that expired are in a column of their own, left of now.
+//! The axis is logarithmic, so that the next hours and the coming months are both legible. Expired
+//! keys are in a separate column, left of now.
 
 use std::collections::BTreeMap;
 
@@ -11,26 +11,26 @@ use crate::domain::assessment::Thresholds;
 use crate::pages::rows::{KeyRow, Urgency};
 use crate::pages::words;
 
-/// The axis ends there.
+/// The end of the axis.
 const END_HOURS: f64 = 365.0 * 24.0;
 
-/// Keys that are stacked one over the other before a number stands for the rest.
+/// Maximum keys stacked on each other; a number replaces the rest.
 const STACK_MAX: usize = 7;
 
-/// Pixels between two keys, and from a key's middle to its edge.
+/// Pixels between two keys, and from a key's centre to its edge.
 const STEP: f64 = 11.0;
 
-/// Pixels of a line of names.
+/// Height of a line of names, in pixels.
 const LANE: f64 = 15.0;
 
-/// A name is cut to so many characters.
+/// Maximum characters of a name; longer names are truncated.
 const NAME_CHARS_MAX: usize = 24;
 
-/// Pixels of a character of 11 pixels, on the safe side: letters differ.
+/// Estimated width of a character in an 11-pixel font, on the safe side: widths vary.
 const CHAR: f64 = 6.4;
 
-/// Ticks in hours from now, with their words and the short ones for where there is little room;
-/// empty is none there.
+/// Ticks in hours from now, with their labels, and short labels for narrow screens; an empty label
+/// omits the tick there.
 const TICKS: [(f64, &str, &str); 10] = [
     (1.0, "1 h", ""),
     (6.0, "6 h", "6 h"),
@@ -44,28 +44,28 @@ const TICKS: [(f64, &str, &str); 10] = [
     (END_HOURS, "1 year", "1 y"),
 ];
 
-/// How large a timeline is.
+/// The dimensions of a timeline.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     /// In pixels.
     width: f64,
-    /// Lines of names over the keys.
+    /// Lines of names above the keys.
     lanes: usize,
-    /// Whether every tick has room.
+    /// Whether there is room for every tick.
     is_wide: bool,
-    /// What it is called in the style sheet, and ids start with.
+    /// Its name in the style sheet, and the prefix of its ids.
     pub(super) name: &'static str,
 }
 
 impl Size {
-    /// For a page as wide as a screen.
+    /// For a desktop screen.
     pub(super) const WIDE: Self = Self {
         width: 1160.0,
         lanes: 5,
         is_wide: true,
         name: "wide",
     };
-    /// For a phone held upright.
+    /// For a phone in portrait orientation.
     pub(super) const NARROW: Self = Self {
         width: 360.0,
         lanes: 4,
@@ -74,25 +74,25 @@ impl Size {
     };
 }
 
-/// A drawn timeline. All positions are whole pixels.
+/// A laid-out timeline. All positions are whole pixels.
 #[derive(Debug)]
 pub(super) struct Timeline {
     pub(super) size: Size,
     pub(super) width: i32,
     pub(super) height: i32,
-    /// Where now is.
+    /// The position of now.
     pub(super) now: i32,
-    /// Where the axis is, and where it ends.
+    /// The position of the axis, and its end.
     pub(super) axis: i32,
     pub(super) end: i32,
-    /// Where the warning and the critical threshold are.
+    /// The positions of the warning and the critical threshold.
     pub(super) bands: Vec<Band>,
     pub(super) ticks: Vec<Tick>,
     pub(super) dots: Vec<Dot>,
     pub(super) labels: Vec<Label>,
 }
 
-/// The time inside a threshold, from now on.
+/// The period within a threshold, starting now.
 #[derive(Debug)]
 pub(super) struct Band {
     pub(super) class: &'static str,
@@ -108,14 +108,14 @@ pub(super) struct Tick {
     pub(super) words: &'static str,
 }
 
-/// A key, or the number of keys that have no room.
+/// A key, or the number of keys that do not fit.
 #[derive(Debug)]
 pub(super) struct Dot {
     pub(super) x: i32,
     pub(super) y: i32,
     pub(super) class: &'static str,
     pub(super) words: String,
-    /// Keys that this one stands for, besides itself.
+    /// Additional keys that this mark represents.
     pub(super) more: usize,
 }
 
@@ -129,12 +129,12 @@ pub(super) struct Label {
     pub(super) words: String,
 }
 
-/// How many of the keys expire when, in words.
+/// A description of how many keys expire when.
 #[derive(Debug)]
 pub(super) struct Sums(pub(super) Vec<String>);
 
 impl Timeline {
-    /// Of the keys in `rows`, by their expiry.
+    /// The timeline of the keys in `rows`, by their expiry.
     pub(super) fn new(
         rows: &[KeyRow<'_>],
         thresholds: &Thresholds,
@@ -215,7 +215,7 @@ impl Timeline {
 }
 
 impl Sums {
-    /// Of the keys in `rows`.
+    /// The description of the keys in `rows`.
     pub(super) fn new(rows: &[KeyRow<'_>]) -> Self {
         let limits = [
             (TimeDelta::zero(), "expired"),
@@ -248,9 +248,9 @@ impl Sums {
     }
 }
 
-/// From time to pixels.
+/// Converts time to pixels.
 struct Scale {
-    /// Where the axis starts, a step right of the keys that expired.
+    /// Where the axis starts, one step right of the expired keys.
     start: f64,
     width: f64,
 }
@@ -260,7 +260,7 @@ impl Scale {
         let start = if size.is_wide { 84.0 } else { 68.0 };
         Self {
             start,
-            // Half of the last tick's words are right of the end.
+            // Half of the last tick's label is right of the end.
             width: size.width - start - if size.is_wide { 34.0 } else { 12.0 },
         }
     }
@@ -274,7 +274,7 @@ impl Scale {
         pixels(self.start + self.width * part)
     }
 
-    /// The column for a key with so much time left; none where it is off the axis.
+    /// The column for a key with this much time left; `None` if it is off the axis.
     fn column(&self, left: TimeDelta) -> Option<i32> {
         let hours = hours(left);
         if left <= TimeDelta::zero() {
@@ -286,12 +286,12 @@ impl Scale {
     }
 }
 
-/// Names, each in a line of its own where they would cover each other. Their lines to the keys
-/// cross no name: a name further right is in a lower line than those before that reach so far.
+/// Names, on separate lines where they would overlap. The lines to the keys do not cross names: a
+/// name further right is on a lower line than the overlapping names before it.
 struct Names {
     size: Size,
     start: f64,
-    /// Where each line of names is taken until.
+    /// How far each line of names is occupied.
     taken: Vec<f64>,
     done: Vec<Label>,
 }
@@ -306,7 +306,7 @@ impl Names {
         }
     }
 
-    /// Lines that have a name.
+    /// The number of lines in use.
     fn lanes(&self) -> usize {
         let start = self.start;
         self.taken

@@ -1,8 +1,8 @@
-//! Times and spans in words. Pure.
+//! Times and durations in words. Pure.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// From so many of a unit on, the next smaller one says nothing that matters.
+/// From this many of a unit on, the next smaller unit is omitted.
 const UNITS: [(&str, i64, i64); 4] = [
     ("day", 86_400, 2),
     ("hour", 3_600, 2),
@@ -20,7 +20,7 @@ pub(super) fn from_now(span: TimeDelta) -> String {
     }
 }
 
-/// `5 days`, rounded down, whatever the sign.
+/// `5 days`, rounded down, regardless of the sign.
 pub(super) fn rough(span: TimeDelta) -> String {
     let seconds = span.num_seconds().abs();
     let unit = UNITS

@@ -1,17 +1,17 @@
-//! How long to pause after an accept that failed. Pure.
+//! How long to pause after a failed accept. Pure.
 
 use std::io;
 use std::time::Duration;
 
-/// The pause after a failed accept, doubling: at the limit of open files, an accept loop without
-/// one eats a core.
+/// The pause after a failed accept, which doubles each time. Without a pause, an accept loop at the
+/// limit of open files would use a whole core.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// So many lost connections in a row are more than bad luck, and get pauses too.
+/// This many lost connections in a row are not a coincidence, and cause pauses too.
 const LOST_IN_A_ROW_MAX: u32 = 100;
 
-/// What the accept loop remembers of its failures.
+/// The failure history of the accept loop.
 #[derive(Debug)]
 pub(super) struct AcceptBackoff {
     pause: Duration,
@@ -34,8 +34,8 @@ impl AcceptBackoff {
         self.lost_in_a_row = 0;
     }
 
-    /// An accept failed: the pause, or `None` where only that connection was lost and the next one
-    /// may be fine at once.
+    /// Handles a failed accept: returns the pause, or `None` if only that connection was lost and
+    /// the next one may succeed immediately.
     pub(super) fn failed(&mut self, error: &io::Error) -> Option<Duration> {
         if is_about_the_peer(error) && self.lost_in_a_row < LOST_IN_A_ROW_MAX {
             self.lost_in_a_row += 1;
@@ -47,8 +47,8 @@ impl AcceptBackoff {
     }
 }
 
-/// Errors of one connection that was lost before it was accepted, and those that accept(2) says to
-/// treat like it.
+/// Errors of a connection that was lost before it was accepted, and errors that accept(2)
+/// recommends treating the same way.
 fn is_about_the_peer(error: &io::Error) -> bool {
     let lost = [
         libc::ECONNABORTED,
@@ -62,7 +62,7 @@ fn is_about_the_peer(error: &io::Error) -> bool {
         libc::ENONET,
         libc::ENOPROTOOPT,
         libc::EOPNOTSUPP,
-        // A firewall forbade it.
+        // A firewall rejected it.
         libc::EPERM,
         libc::EPROTO,
         libc::ETIMEDOUT,

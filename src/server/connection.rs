@@ -1,4 +1,4 @@
-//! One connection: its TLS, its version of HTTP, and how long it may last.
+//! One connection: its TLS, its HTTP version, and its time limits.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -24,35 +24,35 @@ use crate::server::segments::Segments;
 use crate::server::web_config;
 use crate::telemetry::{Rejected, Task};
 
-/// How long a request's head may take, and everything before the first one, such as a TLS
-/// handshake. Prometheus sends a head in one packet.
+/// Time limit for a request head, and for everything before the first one, such as a TLS handshake.
+/// Prometheus sends a head in one packet.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may be used before it is asked to end, and then how long its last answer
-/// may take. Together 30 s: a reader that reads nothing holds its place no longer.
+/// How long a connection may be used before it is asked to close, and then how long its last
+/// response may take. Together 30 s: a reader that reads nothing holds its permit no longer.
 const CONNECTION_LIFE: Duration = Duration::from_secs(20);
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 
-/// How long a connection may last after a stop. An answer under way is with a reader that reads in
-/// milliseconds; a request that is not whole by then, nobody needs answered.
+/// How long a connection may last after a stop. A reader receives a pending response in
+/// milliseconds; a request that is incomplete by then needs no answer.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// Largest request head. Prometheus' has some 500 bytes; hyper's least is 8 KiB.
+/// Largest request head. Prometheus sends some 500 bytes; hyper's minimum is 8 KiB.
 const HEAD_BYTES_MAX: u32 = 16 * 1024;
 
-/// Most requests at a time of one connection of HTTP/2. Prometheus sends one after the other.
+/// Maximum concurrent requests per HTTP/2 connection. Prometheus sends one after the other.
 const STREAMS_MAX: u32 = 16;
 
-/// Most bytes of a response of HTTP/2 that wait to be sent.
+/// Maximum bytes of an HTTP/2 response that wait to be sent.
 const SEND_BYTES_MAX: usize = 64 * 1024;
 
 /// The first byte of a TLS handshake.
 const HANDSHAKE: u8 = 0x16;
 
-/// More than the request of a browser or of Prometheus.
+/// More than a request of a browser or of Prometheus.
 const REQUEST_BYTES: usize = 4 * 1024;
 
-/// What a client that speaks plain HTTP to a TLS server gets; the words of Go's server.
+/// The answer to a client that speaks plain HTTP to a TLS server; the text of Go's server.
 const NOT_TLS: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
@@ -68,7 +68,7 @@ enum Opened {
     Encrypted(Box<TlsStream<Stream>>),
 }
 
-/// Serves a connection to its end.
+/// Serves a connection until it closes.
 pub(super) async fn serve(server: &Arc<Server>, stream: Stream, stop: CancellationToken) {
     let until = Instant::now() + CONNECTION_LIFE;
     let opening = timeout(HEAD_TIMEOUT, open(server, stream));
@@ -89,10 +89,10 @@ pub(super) async fn serve(server: &Arc<Server>, stream: Stream, stop: Cancellati
     }
 }
 
-/// Does what comes before HTTP; `None` where nothing comes after it.
+/// Performs the steps before HTTP; `None` if the connection ends here.
 async fn open(server: &Server, stream: Stream) -> Option<Opened> {
     if let Stream::Left(stream) = &stream {
-        // Answers are written whole; waiting to fill a packet would only delay their last one.
+        // Responses are written whole; waiting to fill a packet would only delay the last one.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(error = error.to_string(), "cannot set TCP_NODELAY");
         }
@@ -100,7 +100,7 @@ async fn open(server: &Server, stream: Stream) -> Option<Opened> {
     let Some(file) = &server.web_file else {
         return Some(Opened::Plain(stream));
     };
-    // Without a certificate there is nothing to be said; why there is none has been logged.
+    // Without a certificate there is no answer; the reason is already logged.
     let Some(tls) = file.tls().await.ok()? else {
         return Some(Opened::Plain(stream));
     };
@@ -120,16 +120,16 @@ async fn open(server: &Server, stream: Stream) -> Option<Opened> {
     }
 }
 
-/// Whoever does not read it needs no answer.
+/// A client that does not read it needs no answer.
 async fn refuse(stream: &TcpStream) {
-    // What was not read when it is closed would make the kernel take the answer back.
+    // Unread input at close would make the kernel discard the answer.
     drop(stream.try_read(&mut [0; REQUEST_BYTES]));
     if stream.writable().await.is_ok() {
         drop(stream.try_write(NOT_TLS));
     }
 }
 
-/// Whether the first byte is that of a handshake. What cannot be read is for the handshake to find.
+/// Whether the first byte starts a handshake. Read errors are left to the handshake.
 async fn starts_tls(stream: &TcpStream) -> bool {
     let mut first = [0];
     match stream.peek(&mut first).await {
@@ -172,7 +172,7 @@ async fn serve_http2(
     Life { until, stop }: Life,
 ) {
     let server = server.clone();
-    // Each request is a task of its own.
+    // Each request is a separate task.
     let answer = service_fn(move |request: Request<Incoming>| {
         let server = server.clone();
         async move {
@@ -199,7 +199,7 @@ async fn serve_http2(
     }
 }
 
-/// What ends a connection is the peer's affair; it is worth no more than a line for whoever debugs.
+/// The peer usually causes the end of a connection, so it is logged at debug level only.
 fn note(ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
         debug!(error = error.to_string(), "a connection failed");

@@ -1,5 +1,5 @@
-//! `/-/reload`, where it is enabled: the one request that changes something. Words and statuses are
-//! those of Prometheus.
+//! `/-/reload`, if it is enabled: the only request that changes state. Texts and status codes match
+//! Prometheus.
 
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -9,11 +9,11 @@ use crate::reload::Reloads;
 use crate::server::segments::Content;
 use crate::server::{request, routes};
 
-/// The path, which is also the handler's name for counting.
+/// The path, which is also the handler's name in metrics.
 pub(super) const PATH: &str = "/-/reload";
 
-/// Reloads and waits for the outcome; `reloads` is `None` where `web.enable_lifecycle` is off. A
-/// page of another site cannot make the browser of somebody who may reload do it.
+/// Reloads and waits for the outcome; `reloads` is `None` if `web.enable_lifecycle` is off. A page
+/// of another site cannot make a user's browser trigger a reload.
 pub(super) async fn reload(
     request: &Parts,
     reloads: Option<&Reloads>,

@@ -1,4 +1,4 @@
-//! Opens the listening sockets, or takes over those of systemd.
+//! Opens the listening sockets, or takes over those that systemd passes.
 
 use std::fmt;
 use std::io;
@@ -13,16 +13,16 @@ use tokio_util::either::Either;
 
 use crate::os::socket_activation::{self, SocketError};
 
-/// Connections that the kernel keeps waiting; more than `web.max_connections` makes no sense.
+/// The accept backlog; more than `web.max_connections` is useless.
 const BACKLOG: i32 = 1024;
 
-/// Who may connect to a Unix socket: its owner and its group.
+/// Permissions of a Unix socket: its owner and its group may connect.
 const UNIX_SOCKET_MODE: u32 = 0o660;
 
-/// Where to listen.
+/// A listen address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// `:10120`: every address of the machine, of both families where it has both.
+    /// `:10120`: all addresses of the machine, IPv6 and IPv4 if available.
     EveryAddress(u16),
     /// `127.0.0.1:10120`
     Tcp(SocketAddr),
@@ -30,14 +30,14 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-/// The text is no address to listen on.
+/// The text is not a valid listen address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAnAddress;
 
 impl FromStr for ListenAddress {
     type Err = NotAnAddress;
 
-    /// Reads an address as all exporters write it; `localhost` is the only name.
+    /// Parses an address in the common form of exporters; `localhost` is the only host name.
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
         let port = |text: &str| text.parse().map_err(|_error| NotAnAddress);
         if let Some(path) = text.strip_prefix("unix:") {
@@ -71,32 +71,32 @@ impl fmt::Display for ListenAddress {
 /// A listening socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// Of an IP address.
+    /// TCP.
     Tcp(TcpListener),
-    /// Of a path.
+    /// A Unix socket.
     Unix(UnixSocket),
 }
 
-/// A listening Unix socket; its file is removed with it.
+/// A listening Unix socket; its file is removed on drop.
 #[derive(Debug)]
 pub struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
 }
 
-/// A connection to an IP address or a path.
+/// A TCP or Unix connection.
 pub type Stream = Either<TcpStream, UnixStream>;
 
-/// Why there is no listening socket.
+/// Why no listening socket is available.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// An address that is in use, not of this machine, or not allowed.
+    /// The address is in use, does not belong to this machine, or is not allowed.
     #[error("cannot listen on {0}")]
     Bind(ListenAddress, #[source] io::Error),
     /// systemd passed no usable socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// A socket of systemd cannot be used.
+    /// A socket from systemd cannot be used.
     #[error("cannot use a socket passed by systemd")]
     HandedOver(#[source] io::Error),
 }
@@ -122,7 +122,8 @@ impl Listener {
         }
     }
 
-    /// Where it listens, with the port that the system chose; `None` where the system does not say.
+    /// The bound address, with the port that the system chose; `None` if the system does not report
+    /// it.
     pub fn address(&self) -> Option<ListenAddress> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(ListenAddress::Tcp),
@@ -133,12 +134,12 @@ impl Listener {
 
 impl Drop for UnixSocket {
     fn drop(&mut self) {
-        // What cannot be removed is replaced at the next start.
+        // A file that cannot be removed is replaced at the next start.
         drop(std::fs::remove_file(&self.path));
     }
 }
 
-/// Takes over the sockets that systemd opened. Must be called within a runtime.
+/// Takes over the sockets that systemd passes. Must be called within a runtime.
 pub fn from_systemd() -> Result<Vec<Listener>, ListenError> {
     let adopted = socket_activation::take()?
         .into_iter()
@@ -168,14 +169,14 @@ pub fn bind_to(address: &ListenAddress) -> Result<Listener, ListenError> {
     listener.map_err(|error| ListenError::Bind(address.clone(), error))
 }
 
-/// Whether an IPv6 socket leaves IPv4 alone.
+/// Whether an IPv6 socket excludes IPv4.
 #[derive(Clone, Copy)]
 enum OnlyV6 {
     AsTheSystemSays,
     No,
 }
 
-/// Both families by one socket, or IPv4 where the machine has no IPv6.
+/// Both families on one socket, or IPv4 if the machine has no IPv6.
 fn every_address(port: u16) -> io::Result<TcpListener> {
     let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
     match tcp(both, OnlyV6::No) {
@@ -204,7 +205,7 @@ fn tcp(address: SocketAddr, only_v6: OnlyV6) -> io::Result<TcpListener> {
     if let OnlyV6::No = only_v6 {
         socket.set_only_v6(false)?;
     }
-    // A restart must not wait until the kernel forgets the connections of the last process.
+    // A restart must not wait until the kernel drops the connections of the previous process.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -212,13 +213,13 @@ fn tcp(address: SocketAddr, only_v6: OnlyV6) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Listens on a path, whose file is replaced where nobody listens there any more.
+/// Listens on a path, and replaces its file if no process listens on it any more.
 fn unix(path: &Path) -> io::Result<UnixSocket> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // Nobody can connect before it listens.
+    // No client can connect before the socket listens.
     std::fs::set_permissions(path, PermissionsExt::from_mode(UNIX_SOCKET_MODE))?;
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from_std(socket.into())?;
@@ -226,20 +227,20 @@ fn unix(path: &Path) -> io::Result<UnixSocket> {
     Ok(UnixSocket { listener, path })
 }
 
-/// Removes a socket that a process left behind; anything else stays and makes binding fail.
+/// Removes a stale socket of an ended process; any other file stays and makes binding fail.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if !is_socket {
         return Ok(());
     }
-    // Not blocking, because a process that accepts nothing would make it wait.
+    // Non-blocking, because a process that does not accept would make it wait.
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     match socket.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }
-        // Somebody listens there, or it cannot be known.
+        // A process listens there, or it cannot be determined.
         _ => Ok(()),
     }
 }
@@ -312,7 +313,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("a.sock");
         let address = ListenAddress::Unix(path.clone());
-        // As a process that was killed leaves it.
+        // The state that a killed process leaves.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let listener = bind_to(&address).unwrap();
         assert_eq!(listener.address(), Some(address.clone()));

@@ -1,25 +1,25 @@
-//! Chooses format and compression from what a client accepts. Pure.
+//! Chooses format and compression according to the client's headers. Pure.
 //!
-//! RFC 9110, 12.5, as far as scrapers need it, and what Prometheus adds: `escaping=`.
+//! RFC 9110, 12.5, as far as scrapers need it, and Prometheus' addition: `escaping=`.
 
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
 
 use crate::exposition::{Encoding, Format};
 
-/// Most alternatives of a header that are looked at; Prometheus sends four or five.
+/// Maximum alternatives of a header that are considered; Prometheus sends four or five.
 const ALTERNATIVES_MAX: usize = 32;
 
-/// Ways to write names that the old syntax has no room for. All of our names fit it, so that each
-/// is kept whatever is asked for; only these words are repeated.
+/// Escaping schemes for names outside of the old syntax. All of our names fit it and stay unchanged
+/// with any scheme; only the scheme's name is repeated.
 const ESCAPINGS: [&str; 4] = ["allow-utf-8", "underscores", "dots", "values"];
 
-/// What a client gets.
+/// The negotiated response format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// The format.
     pub format: Format,
-    /// The way of escaping that it asked for, to be repeated in the content type.
+    /// The escaping scheme that the client requested, repeated in the content type.
     pub escaping: Option<&'static str>,
 }
 
@@ -35,9 +35,8 @@ impl Chosen {
     }
 }
 
-/// The format that the client likes best: by q, then what it named over what it took with `*/*`,
-/// then OpenMetrics before text. Text 0.0.4 for whoever asks for nothing, or for nothing that we
-/// have.
+/// The format that the client prefers: by q, then named formats over `*/*`, then OpenMetrics over
+/// text. Text 0.0.4 is the fallback for clients that request nothing, or nothing that we support.
 pub fn format(headers: &HeaderMap) -> Chosen {
     let mut best: Option<(Rank, Chosen)> = None;
     for alternative in alternatives(headers, &ACCEPT) {
@@ -56,7 +55,7 @@ pub fn format(headers: &HeaderMap) -> Chosen {
     )
 }
 
-/// Gzip where the client names it, or takes anything, and does not like it less than none at all.
+/// Gzip if the client accepts it by name or by wildcard, and does not prefer an unencoded response.
 pub fn encoding(headers: &HeaderMap) -> Encoding {
     let (mut gzip, mut any, mut identity) = (None, None, None);
     for Alternative { value, q, .. } in alternatives(headers, &ACCEPT_ENCODING) {
@@ -75,14 +74,14 @@ pub fn encoding(headers: &HeaderMap) -> Encoding {
     }
 }
 
-/// How much an alternative is liked: its q, whether it was named, and our own order.
+/// The preference for an alternative: its q, whether it is named, and our own order.
 type Rank = (u16, bool, bool);
 
-/// One part of an `Accept` header.
+/// One alternative of an `Accept` header.
 struct Alternative<'a> {
     value: &'a str,
     parameters: &'a str,
-    /// In thousandths; 0 means "anything but this".
+    /// In thousandths; 0 means "not acceptable".
     q: u16,
 }
 
@@ -104,11 +103,11 @@ fn offer(alternative: &Alternative<'_>) -> Option<(Rank, Chosen)> {
             .map(|(_, text)| unquoted(text))
     };
     let (is_named, format) = match value.to_ascii_lowercase().as_str() {
-        // 0.0.1 was a draft; whoever asks for it alone cannot be given 1.0.0.
+        // 0.0.1 was a draft; a client that accepts only that version cannot get 1.0.0.
         "application/openmetrics-text" if matches!(find("version"), None | Some("1.0.0")) => {
             (true, Format::OpenMetrics)
         }
-        // Text 1.0.0 differs in names that we have none of, so that 0.0.4 serves it.
+        // Text 1.0.0 differs only for names that we do not use, so 0.0.4 serves it.
         "text/plain" => (true, Format::Text),
         "text/*" | "*/*" => (false, Format::Text),
         "application/*" => (false, Format::OpenMetrics),
@@ -143,7 +142,7 @@ fn alternatives<'a>(
     })
 }
 
-/// The weight in thousandths, 1000 where none is given; what is no weight is taken for none.
+/// The weight in thousandths, 1000 if there is none; an invalid weight counts as none.
 fn q(parameters: &str) -> u16 {
     let given = parameters.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
@@ -153,7 +152,7 @@ fn q(parameters: &str) -> u16 {
     });
     let weight = given.map_or(Some(1.0), |text| text.parse::<f64>().ok());
     match weight.filter(|weight| (0.0..=1.0).contains(weight)) {
-        // The syntax has three digits after the point.
+        // The syntax allows three decimal places.
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

@@ -1,10 +1,10 @@
-//! Whether a request is well-formed, and whether a page of another site made it. Pure.
+//! Whether a request is well-formed, and whether a page of another site sent it. Pure.
 
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue, Uri, Version};
 use url::Url;
 
-/// Whether the request has the `Host` header that it must have (RFC 9112, 3.2) and a valid target.
+/// Whether the request has the required `Host` header (RFC 9112, 3.2) and a valid target.
 pub(super) fn is_valid(version: Version, uri: &Uri, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next();
@@ -19,7 +19,7 @@ fn is_valid_host(value: &HeaderValue) -> bool {
     host.is_empty() || std::str::from_utf8(host).is_ok_and(is_authority)
 }
 
-/// Proxies ask for whole URLs; `http` takes some for one that are none.
+/// Proxies request absolute URLs; `http` accepts some that are not valid.
 fn is_valid_target(uri: &Uri) -> bool {
     match (uri.scheme_str(), uri.authority()) {
         (None, None) => true,
@@ -28,13 +28,13 @@ fn is_valid_target(uri: &Uri) -> bool {
     }
 }
 
-/// A host and perhaps a port, without a user.
+/// A host with an optional port, without a user.
 fn is_authority(text: &str) -> bool {
     host_and_port("http", text).is_some()
 }
 
-/// Whether the page of another site sent the request. Programs say nothing of sites, browsers do.
-/// `external` is where people reach the exporter through a proxy.
+/// Whether a page of another site sent the request. Browsers send headers that name the site, other
+/// clients do not. `external` is the URL of the exporter behind a proxy.
 pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap, external: Option<&Url>) -> bool {
     let sites = headers.get_all("sec-fetch-site");
     let is_own_site = |site: &HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
@@ -58,8 +58,8 @@ pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap, external: Option<&Ur
     !origins.all(|origin| is_own_origin(origin) == Some(true))
 }
 
-/// The host in its one spelling, and the port or that of the scheme; `None` where it is more than
-/// a host and a port.
+/// The normalized host, and the port or the scheme's default; `None` if there is more than a host
+/// and a port.
 fn host_and_port(scheme: &str, authority: &str) -> Option<(String, Option<u16>)> {
     let is_delimiter = |c: char| matches!(c, '@' | '/' | '?' | '#' | '\\') || c.is_whitespace();
     if authority.contains(is_delimiter) {
@@ -114,7 +114,7 @@ mod tests {
             let pairs: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
             let uri: Uri = match target.parse() {
                 Ok(uri) => uri,
-                // hyper refuses it before us.
+                // hyper rejects it first.
                 Err(_) if !expected => continue,
                 Err(error) => panic!("{target}: {error}"),
             };
@@ -159,7 +159,7 @@ mod tests {
             let is_cross_site = is_cross_site(&uri, &headers, Some(&external));
             assert_eq!(is_cross_site, expected, "{pairs:?}");
         }
-        // A proxy that sends whole URLs.
+        // A proxy that sends absolute URLs.
         let uri = Uri::from_static("http://own:1/-/reload");
         let origin = headers(&[("origin", "http://own:1"), ("host", "other")]);
         assert!(!is_cross_site(&uri, &origin, None));

@@ -1,4 +1,4 @@
-//! (method, URI, what is known, now) to a response. Pure.
+//! (method, URI, state, now) to a response. Pure.
 
 use bytes::Bytes;
 use http::header::{
@@ -15,57 +15,57 @@ use crate::server::segments::Content;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Not in the standard, and understood by every browser: loads the page again. In the page itself,
-/// it could not be told from a page that moves on before it is read.
+/// Non-standard, but supported by every browser: reloads the page. In the page itself, it would be
+/// indistinguishable from a redirect.
 const REFRESH: HeaderName = HeaderName::from_static("refresh");
 
-/// What was asked.
+/// The request.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// GET and HEAD are answered.
+    /// GET and HEAD are supported.
     pub method: &'a Method,
-    /// Its query is for pages alone.
+    /// The query is used by pages only.
     pub uri: &'a Uri,
-    /// For the negotiation of the metrics' form.
+    /// For format negotiation of the metrics.
     pub headers: &'a HeaderMap,
-    /// Whether a body comes with it, which nobody reads.
+    /// Whether the request has a body, which is never read.
     pub has_body: bool,
 }
 
-/// What an answer may depend on, besides the metrics.
+/// The inputs of a response, besides the metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// Whether each account has finished a poll, good or bad, or a saved snapshot: an API that is
-    /// down must not take the exporter out of service, when it is needed most.
+    /// Whether each account has completed a poll, successful or not, or has a saved snapshot. An
+    /// API outage must not take the exporter out of service when it is needed most.
     pub is_ready: bool,
-    /// Whether the poll loops live.
+    /// Whether the poll loops are alive.
     pub is_alive: bool,
-    /// Where everything is.
+    /// The paths.
     pub paths: &'a Paths,
-    /// Whether nothing but the probes is there.
+    /// Whether only the probes are served.
     pub probes_only: bool,
 }
 
-/// Where everything is.
+/// The paths of all resources.
 #[derive(Clone, Debug)]
 pub struct Paths {
-    /// What all paths start with, without the last `/`; empty where they start with nothing more.
+    /// The prefix of all paths, without the trailing `/`; may be empty.
     pub prefix: String,
     /// The path of the metrics, after the prefix.
     pub telemetry: String,
-    /// What the prefix is to people, which a proxy may change.
+    /// The prefix as users see it, which a proxy may change.
     pub links: String,
-    /// Where people reach the exporter, where that is known.
+    /// The URL under which users reach the exporter, if known.
     pub external_url: Option<Url>,
 }
 
 impl Paths {
-    /// Whether the metrics are at this path.
+    /// Whether this is the path of the metrics.
     pub fn is_metrics(&self, path: &str) -> bool {
         path.strip_prefix(self.prefix.as_str()) == Some(self.telemetry.as_str())
     }
 
-    /// The probes alone, which are at the same paths whatever the prefix is.
+    /// The probes only, whose paths do not depend on the prefix.
     pub fn of_probes() -> Self {
         Self {
             prefix: String::new(),
@@ -76,19 +76,19 @@ impl Paths {
     }
 }
 
-/// Something that can be asked for.
+/// A resource that can be requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
     Metrics,
     Page(Page),
-    /// Where the status page would be without the prefix, or without the last `/`.
+    /// The status page's path without the prefix, or without the trailing `/`.
     Start,
     Healthy,
     Ready,
 }
 
-/// Answers a request: the handler's name for counting, and the response with its body in pieces.
-/// `metrics` writes the exposition, only where it is asked for, and so does `page` a page.
+/// Answers a request: returns the handler's name for metrics, and the response with its body in
+/// chunks. `metrics` renders the exposition and `page` a page, each only if it is requested.
 pub fn respond(
     asked: Asked<'_>,
     view: View<'_>,
@@ -108,7 +108,8 @@ pub fn respond(
         return (route.handler(), method_not_allowed());
     }
     if has_body {
-        // It means nothing here, and reading it, or over it, is work that anybody could cause.
+        // A body has no meaning here, and reading or skipping it is work that any client could
+        // cause.
         let words = "A request has no body here\n".into();
         return (
             route.handler(),
@@ -133,7 +134,7 @@ pub fn respond(
     (route.handler(), response)
 }
 
-/// The page that a request is answered with, where it is answered with one.
+/// The page that the response contains, if any.
 pub fn page(asked: Asked<'_>, view: View<'_>) -> Option<Page> {
     let is_read = matches!(*asked.method, Method::GET | Method::HEAD) && !asked.has_body;
     match route(asked.uri.path(), view)? {
@@ -142,7 +143,7 @@ pub fn page(asked: Asked<'_>, view: View<'_>) -> Option<Page> {
     }
 }
 
-/// What is at a path; `None` where nothing is.
+/// The resource at a path; `None` if there is none.
 fn route(whole: &str, view: View<'_>) -> Option<Route> {
     let prefix = view.paths.prefix.as_str();
     let path = whole.strip_prefix(prefix);
@@ -158,7 +159,7 @@ fn route(whole: &str, view: View<'_>) -> Option<Route> {
 }
 
 impl Route {
-    /// The label value; a telemetry path of the user's own counts as `/metrics` too.
+    /// The label value; a custom telemetry path counts as `/metrics` too.
     fn handler(self) -> &'static str {
         match self {
             Self::Metrics => "/metrics",
@@ -170,7 +171,7 @@ impl Route {
     }
 }
 
-/// 302, as Prometheus sends it.
+/// 302, as in Prometheus.
 fn to_status_page(links: &str) -> Response<Content> {
     let mut response = text(StatusCode::FOUND, "Found\n");
     if let Ok(location) = HeaderValue::try_from(format!("{links}/")) {
@@ -226,7 +227,7 @@ fn method_not_allowed() -> Response<Content> {
     only("GET, HEAD", "Method Not Allowed\n")
 }
 
-/// 405, naming the methods that are allowed.
+/// 405, naming the allowed methods.
 pub(super) fn only(methods: &'static str, words: &'static str) -> Response<Content> {
     let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, words.into());
     response
@@ -235,7 +236,7 @@ pub(super) fn only(methods: &'static str, words: &'static str) -> Response<Conte
     response
 }
 
-/// An answer to a request that may have a body, of any length; nobody is going to read it.
+/// The response to a request that may have a body of any length, which is not read.
 pub(super) fn refusal(status: StatusCode, words: Bytes) -> Response<Content> {
     let mut response = response(status, PLAIN, Content::Whole(vec![words]));
     response

@@ -1,6 +1,5 @@
-//! Response bodies. One made of shared pieces: a slow reader pins the pieces that everybody shares,
-//! and no copy; the pieces go to the kernel many at a time. And one that is written while it is
-//! sent.
+//! Response bodies. A body of shared chunks: a slow reader keeps the shared chunks alive, without a
+//! copy, and many chunks go to the kernel at a time. And a body that is generated while it is sent.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -13,17 +12,17 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use crate::pages::Chunks;
 
-/// What a response has for a body.
+/// The content of a response body.
 #[derive(Debug)]
 pub enum Content {
-    /// All of it.
+    /// The complete content.
     Whole(Vec<Bytes>),
-    /// A piece at a time, each made when the one before is sent.
+    /// One chunk at a time, each generated when the previous one is sent.
     Written(Chunks),
 }
 
-/// A body that hyper sends. A whole one is one frame: hyper writes a frame in as few calls as the
-/// kernel allows, and each further frame in one more.
+/// A body that hyper sends. A complete one is a single frame: hyper writes a frame in as few calls
+/// as the kernel allows, and each further frame in another call.
 #[derive(Debug)]
 pub(super) struct Segments(Left);
 
@@ -33,11 +32,11 @@ enum Left {
     Written(Chunks),
 }
 
-/// Pieces still to be sent.
+/// Chunks still to be sent.
 #[derive(Debug)]
 pub(super) struct Pieces {
     pieces: VecDeque<Bytes>,
-    /// Bytes in all of them.
+    /// Total remaining bytes.
     left: usize,
 }
 
@@ -55,7 +54,7 @@ impl Segments {
 }
 
 impl Pieces {
-    /// These, one after the other. Empty pieces are left out.
+    /// These chunks in order. Empty chunks are omitted.
     fn new(pieces: impl IntoIterator<Item = Bytes>) -> Self {
         let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
         let pieces: VecDeque<Bytes> = pieces.collect();

@@ -1,6 +1,6 @@
-//! The web configuration file in force: TLS, users, headers and rate limit. The file and all that
-//! it names are read again for each connection and each request, so that a change counts at once;
-//! while they cannot be used, nobody is served.
+//! The effective web configuration file: TLS, users, headers and rate limit. The file and all files
+//! that it names are read again for each connection and each request, so that changes apply
+//! immediately; while they cannot be used, all requests are rejected.
 
 mod client_certificates;
 mod format;
@@ -30,15 +30,15 @@ use crate::server::web_config::passwords::Passwords;
 use crate::server::web_config::rate_limit::Bucket;
 use crate::server::web_config::tls::{Material, Named, bytes};
 
-/// Largest file that is read: the web file or one that it names. The certificate authorities of an
-/// operating system take some 250 KiB.
+/// Largest file that is read: the web file or a file that it names. The certificate authorities of
+/// an operating system take some 250 KiB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How long reading may take: files may be on a network that hangs.
+/// Read timeout: files may be on a network that hangs.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a file without users must stay the same before nobody needs to authenticate any more:
-/// one that is being written is empty for a moment.
+/// How long a file without users must stay unchanged before authentication is turned off: a file
+/// that is being written is empty for a moment.
 const SETTLING: Duration = Duration::from_secs(1);
 
 /// A web configuration file.
@@ -46,9 +46,9 @@ const SETTLING: Duration = Duration::from_secs(1);
 pub struct WebFile {
     path: PathBuf,
     now: fn() -> DateTime<Utc>,
-    /// Locked while the file is read, so that one read is pending at most.
+    /// Locked while the file is read, so that at most one read is pending.
     state: Arc<AsyncMutex<State>>,
-    /// Whether the last usable file asked for TLS.
+    /// Whether the last usable file requires TLS.
     is_encrypted: AtomicBool,
     passwords: Passwords,
     bucket: Mutex<Option<Bucket>>,
@@ -56,19 +56,20 @@ pub struct WebFile {
     log: Mutex<WebFileLog>,
 }
 
-/// What is known of the file.
+/// The known state of the file.
 #[derive(Debug)]
 struct State {
     in_force: Arc<InForce>,
-    /// Content without users that is not yet believed, and since when it is there.
+    /// Digest of content without users that is not accepted yet, and when it was first seen.
     settling: Option<(Vec<u8>, Instant)>,
 }
 
-/// What the file and the files that it names said when they were last read.
+/// The settings of the file and of the files that it names, as last read.
 pub(super) struct InForce {
     config: WebConfig,
     tls: Option<Arc<ServerConfig>>,
-    /// Of all that was read, which holds secrets and is not kept for comparing.
+    /// A digest of everything that was read: the content holds secrets and is not kept for
+    /// comparison.
     digest: Vec<u8>,
 }
 
@@ -78,16 +79,16 @@ impl fmt::Debug for InForce {
     }
 }
 
-/// How a connection or a request is refused.
+/// Why a connection or a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The file cannot be used.
     Unusable,
-    /// The file asks for TLS, and the connection has none.
+    /// The file requires TLS, and the connection has none.
     Unencrypted,
-    /// Over the rate limit.
+    /// The rate limit is exceeded.
     TooMany,
-    /// No user, or not the right password.
+    /// The user is missing or unknown, or the password is wrong.
     Unauthorized,
 }
 
@@ -101,7 +102,7 @@ impl Refusal {
         }
     }
 
-    /// The body; those of the reference.
+    /// The response body; identical to the reference.
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::Unusable => "Internal Server Error\n",
@@ -113,29 +114,29 @@ impl Refusal {
 }
 
 impl InForce {
-    /// What responses carry.
+    /// Headers of responses.
     pub(super) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.config.headers
     }
 }
 
-/// Whether the TLS that was negotiated is to be followed by HTTP/2.
+/// Whether HTTP/2 may follow the TLS handshake.
 pub(super) fn is_http2(alpn: Option<&[u8]>) -> bool {
     alpn == Some(tls::H2)
 }
 
-/// Checks the file and all that it names; the error names every problem.
+/// Checks the file and all files that it names; the error lists every problem.
 pub fn check(path: &Path, now: fn() -> DateTime<Utc>) -> Result<(), Vec<String>> {
     load(path, now, read_waiting, None).map(|_usable| ())
 }
 
 impl WebFile {
-    /// Whether connections are encrypted, as of the last usable file.
+    /// Whether connections are encrypted, according to the last usable file.
     pub fn is_encrypted(&self) -> bool {
         self.is_encrypted.load(Ordering::Relaxed)
     }
 
-    /// Reads the file at start; the error names every problem.
+    /// Reads the file at start; the error lists every problem.
     pub fn open(path: &Path, now: fn() -> DateTime<Utc>) -> Result<Self, Vec<String>> {
         let in_force = load(path, now, read_waiting, None)?;
         let no_random = || vec!["the system has no source of random numbers".to_owned()];
@@ -154,8 +155,8 @@ impl WebFile {
         })
     }
 
-    /// The TLS for a new connection; `None` is plain HTTP, where a file that cannot be used is for
-    /// each request to be refused with. Where there was TLS, there is no answer without it.
+    /// The TLS settings for a new connection; `None` means plain HTTP, where each request is
+    /// rejected while the file cannot be used. If TLS was in force, there is no answer without it.
     pub(super) async fn tls(&self) -> Result<Option<Arc<ServerConfig>>, Refusal> {
         match self.current().await {
             Ok(in_force) => Ok(in_force.tls.clone()),
@@ -164,7 +165,7 @@ impl WebFile {
         }
     }
 
-    /// What is in force now: reads the file again. The error has been logged.
+    /// Reads the file again and returns the effective settings. Errors are already logged.
     async fn current(&self) -> Result<Arc<InForce>, Refusal> {
         let read = self.read();
         let outcome = match timeout(READ_TIMEOUT, read).await {
@@ -190,7 +191,7 @@ impl WebFile {
     async fn read(&self) -> Result<(Arc<InForce>, bool), String> {
         let mut state = self.state.clone().lock_owned().await;
         let (path, now) = (self.path.clone(), self.now);
-        // The lock is held to the end of the read, even where nobody waits for it any more.
+        // The lock is held to the end of the read, even if the caller has stopped waiting.
         let reading = tokio::task::spawn_blocking(move || {
             let new = load(&path, now, read_here, Some(&state.in_force));
             let new = new.map_err(|problems| problems.join("; "))?;
@@ -201,8 +202,8 @@ impl WebFile {
             .map_err(|_panicked| "reading failed".to_owned())?
     }
 
-    /// Whether a request may be answered; with what the response then carries. The rate limit comes
-    /// before the passwords.
+    /// Whether a request is allowed; returns the headers for the response. The rate limit is
+    /// checked before the passwords.
     pub(super) async fn admit(
         &self,
         headers: &HeaderMap,
@@ -242,8 +243,8 @@ impl WebFile {
 }
 
 impl State {
-    /// Puts `new` in force, where that leaves the exporter as protected as it is; else says why
-    /// not. Returns what is in force then, and whether that has changed.
+    /// Applies `new` if it does not weaken the exporter's protection; otherwise returns the reason.
+    /// Returns the effective settings, and whether they changed.
     fn take_over(&mut self, new: Arc<InForce>) -> Result<(Arc<InForce>, bool), String> {
         let known = &self.in_force;
         if Arc::ptr_eq(known, &new) {
@@ -269,7 +270,7 @@ impl State {
     }
 }
 
-/// Reads everything; returns `known` where nothing has changed. Blocks on the file system.
+/// Reads everything; returns `known` if nothing changed. Blocks on the file system.
 fn load(
     path: &Path,
     now: fn() -> DateTime<Utc>,
@@ -305,7 +306,7 @@ fn load(
     }))
 }
 
-/// The content of what `tls_server_config` names.
+/// The content of the files in `tls_server_config`.
 fn read_named(tls: &TlsServer, read: Read, problems: &mut Vec<String>) -> Named {
     let mut read_one = |pem: Option<&Pem>, name: &str| match pem? {
         Pem::Inline(text) => Some(Material::Inline(text.clone())),
@@ -327,12 +328,12 @@ fn read_named(tls: &TlsServer, read: Read, problems: &mut Vec<String>) -> Named 
 /// How a file is read.
 type Read = fn(&Path) -> Result<Arc<Content>, FileError>;
 
-/// For whoever has nothing else to do: waits for some seconds at most.
+/// For callers without other work: waits for some seconds at most.
 fn read_waiting(path: &Path) -> Result<Arc<Content>, FileError> {
     files::read(path, FILE_BYTES_MAX)
 }
 
-/// For a thread that nobody waits for longer than they like.
+/// For a thread whose callers have their own timeouts.
 fn read_here(path: &Path) -> Result<Arc<Content>, FileError> {
     files::read_here(path, FILE_BYTES_MAX, Links::Follow).map(Arc::new)
 }

@@ -1,4 +1,4 @@
-//! Inventories, thresholds and policies, good and bad, word for word.
+//! Valid and invalid inventories, thresholds and policies, with exact messages.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ fn refused(text: &str) -> Vec<String> {
     problems(&format!("{ACCOUNT}{text}"), &[])
 }
 
-/// A file of its own in a folder of its own; removed with it.
+/// A file in its own directory, removed on drop.
 struct File(std::path::PathBuf);
 
 impl File {
@@ -265,7 +265,7 @@ fn what_nobody_says_is_as_the_domain_has_it() {
     };
     let config = Config::parse("", &sources).unwrap();
     let mut expected = crate::domain::assessment::AssessmentRules::default();
-    // But for what each provider has of its own.
+    // Except for the settings that are specific to each provider.
     let privileged = &config.accounts[0].provider.profile().privileged_scopes;
     let globs: Box<[Glob]> = privileged
         .iter()

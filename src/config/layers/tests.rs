@@ -1,4 +1,4 @@
-//! Places, syntax errors, other formats, absurd names.
+//! Locations, syntax errors, other formats, malformed names.
 
 use super::*;
 use crate::config::Config;

@@ -1,9 +1,9 @@
-//! Definitions good and bad, each option by itself.
+//! Valid and invalid definitions, each option by itself.
 
 use super::*;
 use crate::config::tests::{load, problems};
 
-/// A definition with nothing but what it needs.
+/// A definition with only the required options.
 const LEAST: &str = "path = \"/keys\"\nitems = \"/data\"\nid = \"/id\"\n";
 
 fn read(options: &str) -> Definition {
@@ -11,7 +11,7 @@ fn read(options: &str) -> Definition {
         .unwrap_or_else(|problems| panic!("{options}: {problems:?}"))
 }
 
-/// What is wrong with a definition that has these options besides [`LEAST`].
+/// The problems of a definition with these options in addition to [`LEAST`].
 fn wrong(options: &str) -> Vec<String> {
     let text = format!("{LEAST}{options}");
     let problems = definition_of("acme", &text).expect_err(options);
@@ -566,7 +566,7 @@ fn what_a_definition_needs_is_asked_for() {
     }
 }
 
-/// One account of the provider with these options, and its definition.
+/// An account of the provider with these options, and its definition.
 fn with_account(account: &str, definition: &str) -> String {
     format!(
         "[[accounts]]\nname = \"a\"\ntoken_env = \"TOKEN\"\nprovider = \"acme\"\n{account}\n\

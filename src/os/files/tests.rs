@@ -1,4 +1,4 @@
-//! Which files are read, and who waits for one that hangs.
+//! Which files are read, and how callers share a read that hangs.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::*;
 
-/// A folder of its own, removed at the end.
+/// A temporary directory, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -61,7 +61,7 @@ fn only_regular_files_of_limited_size_are_read() {
     for (path, expected) in [
         (&small, large),
         (&sparse, large),
-        // It has no size until it is read.
+        // The file has no size until it is read.
         (&PathBuf::from("/proc/self/maps"), large),
         (&pipe, "is not a regular file but a pipe"),
         (&folder.0, "is not a regular file but a directory"),
@@ -121,7 +121,7 @@ async fn all_who_want_a_file_share_one_pending_read_of_it() {
     let short = timeout(Duration::from_millis(20), read_async(&path, 10)).await;
     assert!(short.is_err());
     assert!(pending.wait(Duration::from_millis(20)).is_none());
-    // It reads what is there when it comes to it.
+    // The read returns the content at the time when it runs.
     folder.file("file", b"2");
     job.run();
     for one in waiting {
@@ -136,7 +136,7 @@ async fn all_who_want_a_file_share_one_pending_read_of_it() {
 async fn a_hundred_reads_that_hang_keep_no_other_one_waiting() {
     let folder = Folder::new("others");
     let healthy = folder.file("healthy", b"1");
-    // As many as hang leave no permit.
+    // Reads that hang use up all permits.
     let hanging = POOLED
         .acquire_many(u32::try_from(POOLED_MAX).unwrap())
         .await;

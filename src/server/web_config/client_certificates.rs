@@ -1,4 +1,4 @@
-//! Which client certificates are accepted: Go's five policies, and names that are allowed.
+//! Which client certificates are accepted: Go's five policies, and allowed names.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::server::web_config::format::ClientAuth;
 
-/// Asks for certificates and judges them.
+/// Requests and verifies certificates.
 #[derive(Debug)]
 struct Verifier {
     is_mandatory: bool,
-    /// `None` accepts any certificate whose key the client has.
+    /// `None` accepts any certificate if the client has its key.
     trusted: Option<Trusted>,
     allowed_names: Option<Vec<String>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// What a certificate is checked against.
+/// The rules for verifying a certificate.
 #[derive(Debug)]
 struct Trusted {
     certificates: Vec<CertificateDer<'static>>,
-    /// `None` where there is no authority, so that no certificate can be checked.
+    /// `None` if there is no authority, so that certificates cannot be verified.
     chain: Option<Arc<dyn ClientCertVerifier>>,
 }
 
-/// What judges client certificates; `None` where none is asked for.
+/// The verifier for client certificates; `None` if no certificate is requested.
 pub(super) fn verifier(
     policy: ClientAuth,
     authorities: Vec<CertificateDer<'static>>,
@@ -84,7 +84,7 @@ impl Trusted {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        // A certificate that is itself in the file is trusted, as in Go. webpki would refuse most
+        // A certificate that is itself in the file is trusted, as in Go. webpki would reject most
         // self-signed ones, because they are marked as authorities.
         if self.certificates.iter().any(|known| known == end_entity) {
             return is_usable(&parsed(end_entity)?, now);
@@ -160,7 +160,7 @@ fn parsed<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>
     }
 }
 
-/// Whether a trusted certificate is within its time and may identify a client.
+/// Whether a trusted certificate is within its validity period and may identify a client.
 fn is_usable(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), Error> {
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let validity = certificate.validity();
@@ -302,7 +302,7 @@ mod tests {
                     expected,
                     "{year}"
                 );
-                // Another one of the same kind is not in the file.
+                // Another one of the same kind, which is not in the file.
                 let other = self::certificate(|_| {});
                 assert!(!is_accepted(&*verifier, &other, year));
             }

@@ -1,4 +1,4 @@
-//! The web configuration file: YAML to checked values, without any other file. Pure.
+//! The web configuration file: parses YAML to checked values, without reading other files. Pure.
 //!
 //! The format is that of Prometheus' exporter-toolkit; docs/web-configuration.md lists each field.
 
@@ -15,7 +15,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::domain::text::{Line, REDACTED};
 
-/// The headers that may be set, and their values where only a few make sense.
+/// The headers that may be set, and their allowed values if these are limited.
 const HEADERS: [(&str, &[&str]); 5] = [
     ("Content-Security-Policy", &[]),
     ("Strict-Transport-Security", &[]),
@@ -24,20 +24,20 @@ const HEADERS: [(&str, &[&str]); 5] = [
     ("X-XSS-Protection", &[]),
 ];
 
-/// Most costly hash. Each step doubles the time; 20 takes about a minute, longer than a connection
-/// lives, and only one hash is computed at a time.
+/// Highest bcrypt cost. Each step doubles the time; 20 takes about a minute, longer than a
+/// connection lives, and only one hash is computed at a time.
 const BCRYPT_COST_MAX: u32 = 20;
 
-/// The least that bcrypt allows.
+/// The minimum that bcrypt allows.
 const BCRYPT_COST_MIN: u32 = 4;
 
-/// A bcrypt hash is as long as this.
+/// The length of a bcrypt hash.
 const BCRYPT_LEN: usize = 60;
 
-/// Most users; the format is meant for a few.
+/// Maximum users; the format is meant for a few.
 const USERS_MAX: usize = 1_000;
 
-/// The suites of TLS 1.2 and 1.3 that rustls has, by the names of the file.
+/// The cipher suites of TLS 1.2 and 1.3 that rustls supports, by their names in the file.
 const CIPHER_SUITES: [&str; 9] = [
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
@@ -50,18 +50,18 @@ const CIPHER_SUITES: [&str; 9] = [
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 ];
 
-/// What HTTP/2 requires over TLS 1.2 (RFC 9113, 9.2.2): one of these.
+/// HTTP/2 requires one of these over TLS 1.2 (RFC 9113, 9.2.2).
 const HTTP2_SUITES: [&str; 2] = [
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
 ];
 
-/// The whole file but for TLS, checked.
+/// The whole file except for TLS, checked.
 #[derive(Debug)]
 pub(super) struct WebConfig {
     pub(super) http2: bool,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// Each user's bcrypt hash; nobody needs to authenticate if it is empty.
+    /// Each user's bcrypt hash; if empty, authentication is off.
     pub(super) users: BTreeMap<String, SecretString>,
     pub(super) rate_limit: Option<RateLimit>,
 }
@@ -69,23 +69,23 @@ pub(super) struct WebConfig {
 /// `tls_server_config`.
 #[derive(Debug)]
 pub(super) struct TlsServer {
-    /// `None` is a problem.
+    /// `None` indicates a problem.
     pub(super) cert: Option<Pem>,
-    /// `None` is a problem.
+    /// `None` indicates a problem.
     pub(super) key: Option<Pem>,
     pub(super) client_ca: Option<Pem>,
     pub(super) client_auth: ClientAuth,
     /// `None` allows every name.
     pub(super) client_allowed_sans: Option<Vec<String>>,
     pub(super) versions: Versions,
-    /// Empty for all.
+    /// Empty means all.
     pub(super) cipher_suites: Vec<String>,
     pub(super) prefer_server_cipher_suites: bool,
-    /// In order of preference; empty for all.
+    /// In order of preference; empty means all.
     pub(super) curves: Vec<Curve>,
 }
 
-/// Where certificates or a key are.
+/// Location of certificates or a key.
 #[derive(Debug)]
 pub(super) enum Pem {
     File(PathBuf),
@@ -102,7 +102,7 @@ pub(super) enum ClientAuth {
     RequireAndVerify,
 }
 
-/// The versions of TLS that are spoken.
+/// The TLS versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Versions {
     Tls12,
@@ -125,8 +125,8 @@ pub(super) struct RateLimit {
     pub(super) burst: u32,
 }
 
-/// The file as it is written. Scalars are text here and are checked later, so that all problems are
-/// reported together and no message repeats a secret.
+/// The file in its raw form. Scalars are text here and are checked later, so that all problems are
+/// reported together and messages do not repeat secrets.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Raw {
@@ -168,7 +168,7 @@ struct RawRateLimit {
     burst: Option<String>,
 }
 
-/// A map in which no key may occur twice.
+/// A map that rejects duplicate keys.
 struct Unique<V>(BTreeMap<String, V>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Unique<V> {
@@ -195,7 +195,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Unique<V> {
     }
 }
 
-/// What a file says, as far as it can be used, and what is wrong with it.
+/// The usable content of a file, and its problems.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) config: WebConfig,
@@ -204,8 +204,8 @@ pub(super) struct Parsed {
     pub(super) problems: Vec<String>,
 }
 
-/// Reads the file's content; relative paths in it start at `folder`. Problems never repeat a
-/// secret; `Err` is one with the YAML.
+/// Reads the file's content; relative paths in it are relative to `folder`. Problems never repeat a
+/// secret; `Err` is a YAML error.
 pub(super) fn parse(content: &[u8], folder: &Path) -> Result<Parsed, String> {
     let raw: Option<Raw> = serde_yaml_ng::from_slice(content).map_err(|error| structure(&error))?;
     let raw = raw.unwrap_or_default();
@@ -235,8 +235,7 @@ pub(super) fn parse(content: &[u8], folder: &Path) -> Result<Parsed, String> {
     })
 }
 
-/// What is wrong with the YAML, and where. The parser's own words repeat values, which may be
-/// secrets.
+/// The YAML error and its location. The parser's own message repeats values, which may be secrets.
 fn structure(error: &serde_yaml_ng::Error) -> String {
     let place = error.location().map_or_else(String::new, |location| {
         format!(" at line {}, column {}", location.line(), location.column())
@@ -246,7 +245,7 @@ fn structure(error: &serde_yaml_ng::Error) -> String {
         .split_once("unknown field `")
         .and_then(|(_, rest)| rest.split_once('`'))
     {
-        // What is not a plain word may be a secret in the wrong place.
+        // Anything but a plain word may be a misplaced secret.
         let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         let name = Some(name.0).filter(|name| name.len() <= 40 && name.chars().all(is_word));
         let name = name.map_or_else(String::new, |name| format!(" {name:?}"));
@@ -311,7 +310,7 @@ fn tls(raw: RawTls, folder: &Path, http2: bool, problems: &mut Vec<String>) -> O
         let file = file.filter(|path| !path.is_empty());
         let inline = inline.filter(|text| !text.is_empty());
         match (inline, file) {
-            // As in the reference, the file wins.
+            // As in the reference, the file takes precedence.
             (_, Some(path)) => Some(Pem::File(folder.join(path))),
             (Some(text), None) => Some(Pem::Inline(text.into())),
             (None, None) if name == "client_ca" => None,
@@ -437,7 +436,7 @@ fn check_suites(
     }
 }
 
-/// Whether the suite exchanges keys by RSA, without forward secrecy.
+/// Whether the suite uses RSA key exchange, without forward secrecy.
 fn is_rsa(suite: &str) -> bool {
     suite.starts_with("TLS_RSA_WITH_")
 }
@@ -522,7 +521,7 @@ fn users(
     users
 }
 
-/// The cost of a bcrypt hash such as `$2y$10$` and 53 characters; `None` if it is something else.
+/// The cost of a bcrypt hash such as `$2y$10$` and 53 characters; `None` if it is not a hash.
 fn bcrypt_cost(hash: &str) -> Option<u32> {
     let (version, rest) = hash.strip_prefix('$')?.split_once('$')?;
     let (cost, rest) = rest.split_once('$')?;
@@ -552,7 +551,7 @@ fn rate_limit(raw: &RawRateLimit, problems: &mut Vec<String>) -> Option<RateLimi
     (interval > Duration::ZERO).then_some(RateLimit { interval, burst })
 }
 
-/// A duration as Go writes it (`1m30s`, `1.5h`); a bare number is in nanoseconds, as in the
+/// A duration in Go's format (`1m30s`, `1.5h`); a bare number is in nanoseconds, as in the
 /// reference.
 fn duration(text: &str) -> Option<Duration> {
     if let Ok(nanoseconds) = text.parse() {
@@ -580,7 +579,7 @@ fn duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then(|| Duration::try_from_secs_f64(total).ok())?
 }
 
-/// A flag that is on where nothing is said.
+/// A flag that defaults to on.
 fn flag(text: Option<&str>, name: &str, problems: &mut Vec<String>) -> bool {
     match boolean(text) {
         Ok(flag) => flag.unwrap_or(true),
@@ -591,7 +590,7 @@ fn flag(text: Option<&str>, name: &str, problems: &mut Vec<String>) -> bool {
     }
 }
 
-/// The words of YAML 1.1, which Go's parser knows.
+/// The boolean words of YAML 1.1, which Go's parser accepts.
 fn boolean(text: Option<&str>) -> Result<Option<bool>, String> {
     let yes = [
         "y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON",
@@ -607,8 +606,8 @@ fn boolean(text: Option<&str>) -> Result<Option<bool>, String> {
     }
 }
 
-/// Text of the file for people: cleaned, short, in quotes. What looks like a hash or a key in the
-/// wrong place is not shown.
+/// Text of the file for messages: redacted, shortened, in quotes. Text that looks like a misplaced
+/// hash or key is not shown.
 fn shown(text: &str) -> String {
     if text.contains("$2") || text.contains("-----") {
         return format!("{REDACTED:?}");

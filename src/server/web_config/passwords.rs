@@ -1,5 +1,5 @@
-//! Basic authentication: compares passwords with bcrypt hashes, one at a time and away from the
-//! threads that serve, and remembers what was right.
+//! Basic authentication: compares passwords with bcrypt hashes, one at a time and off the server's
+//! worker threads, and caches correct ones.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -14,16 +14,16 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 
-/// Most right passwords that are remembered, as in the reference. Wrong ones are not, so that
-/// nobody can push the right ones out.
+/// Maximum correct passwords in the cache, as in the reference. Wrong ones are not cached, so that
+/// they cannot evict correct ones.
 const REMEMBERED_MAX: usize = 100;
 
-/// Compares passwords.
+/// Verifies passwords.
 pub(super) struct Passwords {
-    /// Made at start: what is remembered is of no use elsewhere.
+    /// Random key, made at start: the cached values are useless elsewhere.
     key: hmac::Key,
     right: Mutex<VecDeque<[u8; 32]>>,
-    /// bcrypt is meant to be slow; more than one at a time would take all processors.
+    /// bcrypt is slow by design; more than one at a time would take all processors.
     turn: Arc<Semaphore>,
 }
 
@@ -40,7 +40,7 @@ struct Credentials {
 }
 
 impl Passwords {
-    /// Nothing remembered. `None` without a source of random numbers.
+    /// An empty cache. `None` without a source of random numbers.
     pub(super) fn new() -> Option<Self> {
         Some(Self {
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?,
@@ -74,7 +74,7 @@ impl Passwords {
         };
         let hash = hash.clone();
         let comparing = tokio::task::spawn_blocking(move || {
-            // Kept to the end, even where the client has left meanwhile.
+            // Held to the end, even if the client has disconnected.
             let _turn = turn;
             bcrypt::verify(&*password, hash.expose_secret()).unwrap_or(false)
         });
@@ -85,8 +85,8 @@ impl Passwords {
         is_right
     }
 
-    /// Stands for the three together. The hash is among them, so that a changed password counts at
-    /// once.
+    /// Identifies the three values together. The hash is included, so that a changed password takes
+    /// effect immediately.
     fn tag(&self, user: &[u8], hash: &SecretString, password: &[u8]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [user, hash.expose_secret().as_bytes(), password] {
@@ -115,7 +115,7 @@ impl Passwords {
     }
 }
 
-/// Takes `Basic` and base64 of `user:password` apart (RFC 7617).
+/// Splits `Basic` and base64 of `user:password` (RFC 7617).
 fn parse(authorization: &HeaderValue) -> Option<Credentials> {
     let (scheme, encoded) = authorization.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("Basic") {
@@ -167,7 +167,7 @@ mod tests {
                 Some(basic(&format!("{}:in wonderland", "alice".repeat(1000)))),
                 false,
             ),
-            // The password of the user that stands in for an unknown one.
+            // The password of the dummy user that is compared for an unknown one.
             (Some(basic("nobody:in wonderland")), false),
             (Some(basic(":in wonderland")), false),
             (Some(basic("alice")), false),

@@ -1,10 +1,10 @@
-//! The rate limit of the web configuration file: a token bucket. Pure: times are handed in.
+//! The rate limit of the web configuration file: a token bucket. Pure: times are parameters.
 
 use std::time::Duration;
 
 use crate::server::web_config::format::RateLimit;
 
-/// A bucket that fills with a token each interval. A request takes one.
+/// A bucket that gains a token each interval. A request takes one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bucket {
     limit: RateLimit,
@@ -41,7 +41,7 @@ impl Bucket {
     }
 }
 
-/// A bucket without room for one token would refuse every request.
+/// A bucket without room for one token would reject every request.
 fn capacity(limit: RateLimit) -> f64 {
     f64::from(limit.burst.max(1))
 }
@@ -63,7 +63,7 @@ mod tests {
             let taken = [5000, 5001, 5002, 6001, 6002]
                 .map(|millis| bucket.take(Duration::from_millis(millis)));
             assert_eq!(taken, expected, "{burst}");
-            // A long rest fills it no further than to its burst.
+            // A long idle period fills it no further than to its burst.
             let rested = Duration::from_secs(1000);
             let allowed = (0..5).filter(|_| bucket.take(rested)).count();
             assert_eq!(allowed, burst.max(1) as usize);

@@ -1,4 +1,4 @@
-//! Makes a TLS server from `tls_server_config` and the certificates and the key that it names.
+//! Builds a TLS server from `tls_server_config` and the certificates and key that it names.
 
 use std::sync::Arc;
 
@@ -18,26 +18,26 @@ use crate::os::files::Content;
 use crate::server::web_config::client_certificates;
 use crate::server::web_config::format::{Curve, TlsServer, Versions};
 
-/// Most certificates of one file; whole operating systems have some hundred authorities.
+/// Maximum certificates per file; operating systems ship a few hundred authorities.
 const CERTIFICATES_MAX: usize = 10_000;
 
-/// What ALPN offers for HTTP/2.
+/// The ALPN protocol of HTTP/2.
 pub(super) const H2: &[u8] = b"h2";
 
-/// Certificates or a key, as they are found; wiped from memory when dropped.
+/// The content of a certificate or key file; wiped from memory when dropped.
 pub(super) enum Material {
     File(Arc<Content>),
     Inline(SecretString),
 }
 
-/// What `tls_server_config` names.
+/// The files that `tls_server_config` names.
 pub(super) struct Named {
     pub(super) cert: Option<Material>,
     pub(super) key: Option<Material>,
     pub(super) client_ca: Option<Material>,
 }
 
-/// The bytes of what was found; none of what was not.
+/// The bytes of the files that were found; empty for others.
 pub(super) fn bytes(material: Option<&Material>) -> &[u8] {
     match material {
         None => &[],
@@ -46,7 +46,7 @@ pub(super) fn bytes(material: Option<&Material>) -> &[u8] {
     }
 }
 
-/// The TLS server. Certificates are judged as of `now`. The error never repeats the key.
+/// The TLS server. Certificates are checked as of `now`. The error never contains the key.
 pub(super) fn server(
     config: &TlsServer,
     named: &Named,
@@ -80,7 +80,7 @@ pub(super) fn server(
     if http2 {
         server.alpn_protocols.insert(0, H2.to_vec());
     }
-    // A resumed session would not show its certificate again, which may no longer be welcome.
+    // A resumed session would not present its certificate again, which may no longer be accepted.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
     Ok(server)
@@ -90,7 +90,7 @@ fn provider(config: &TlsServer) -> CryptoProvider {
     let mut provider = ring::default_provider();
     if !config.cipher_suites.is_empty() {
         let all = std::mem::take(&mut provider.cipher_suites);
-        // As in Go, the list is about TLS 1.2; the suites of 1.3 are all good.
+        // As in Go, the list applies to TLS 1.2; the suites of 1.3 are all secure.
         let is_13 = |suite: &&SupportedCipherSuite| suite.tls13().is_some();
         let mut suites: Vec<_> = all.iter().filter(is_13).copied().collect();
         for name in &config.cipher_suites {
@@ -137,7 +137,7 @@ fn certificates(pem: &[u8], name: &str) -> Result<Vec<CertificateDer<'static>>, 
             Err(format!("{name} contains no PEM certificate"))
         }
         Ok(certificates) => Ok(certificates),
-        // The parser's own words may repeat what it found.
+        // The parser's own message may repeat the content.
         Err(_) => Err(format!(
             "{name} contains a certificate that is not valid PEM"
         )),
