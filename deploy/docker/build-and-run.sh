@@ -26,14 +26,15 @@ buildah() { command buildah "${storage[@]}" "$@"; }
 # runc also runs on hosts with both versions of control groups, where crun does not.
 podman() { command podman "${storage[@]}" --cgroup-manager cgroupfs --runtime runc "$@"; }
 
-# The first FROM of the Dockerfile, made from Debian and rustup as the official image is.
+# The base image of the Dockerfile's first FROM, built from Debian and rustup like the official
+# one.
 base=$(sed -n 's/^FROM --platform=\$BUILDPLATFORM \(rust:[^ ]*\) AS build$/\1/p' deploy/docker/Dockerfile)
 [ -n "$base" ] || fail "the Dockerfile names no base image"
 toolchain=${base#rust:} && suite=${toolchain#*-} && toolchain=${toolchain%%-*}
 if ! buildah images --quiet "docker.io/library/$base" >/dev/null 2>&1; then
   root=$(mktemp -d)
   mmdebstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$suite" "$root"
-  # A network may have a certificate authority of its own.
+  # A network may use a private certificate authority.
   cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
   install -D "$(command -v rustup)" "$root/usr/local/cargo/bin/rustup"
   for program in cargo rustc; do
@@ -56,7 +57,7 @@ buildah bud --isolation chroot --pull-never --format docker --tag "$image" \
   --build-arg "REVISION=$(git rev-parse --short=12 HEAD)" \
   --ignorefile deploy/docker/Dockerfile.dockerignore --file deploy/docker/Dockerfile .
 
-# A token that no API accepts: polls fail, and the exporter is healthy and ready all the same.
+# An invalid token: polls fail, but the exporter is healthy and ready.
 token=$(mktemp)
 echo sk_live_test.token >"$token"
 chmod 0444 "$token"
