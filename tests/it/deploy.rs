@@ -38,14 +38,14 @@ fn port() -> u16 {
     address.port()
 }
 
-/// Every file below `folder`, sorted.
+/// Every text file below `folder`, sorted.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path));
-        } else {
+        } else if path.extension().is_none_or(|it| it != "png") {
             found.push(path);
         }
     }
