@@ -178,7 +178,7 @@ async fn fault_j13_a_state_directory_that_hangs_delays_the_start_and_no_poll() {
         assert_eq!(scrape.get(&of("up", account)), Some(1.0));
     }
     let expected =
-        format!("starting without the saved snapshots\" error=\"{state} does not answer");
+        format!("starting without the saved snapshots\" error=\"{state} does not respond");
     assert!(daemon.log().contains(&expected), "{}", daemon.log());
     daemon
         .logs_within("saving the snapshots works again", Duration::from_secs(40))
