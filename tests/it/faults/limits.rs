@@ -175,8 +175,8 @@ async fn fault_e4_two_hundred_connections_take_no_file_that_a_poll_needs() {
     let share = (cpu(&after) - cpu(&before)) / took;
     assert!(share < 0.2, "{share} of a core, unoptimised");
     let log = daemon.log();
-    let told = "level=WARN msg=\"few files may be open (ulimit -n, LimitNOFILE=); connections give way to \
-                polls\" open_files_max=64 needed=283 connections_max=37";
+    let told = "level=WARN msg=\"open-file limit too low (ulimit -n, LimitNOFILE=): reducing max \
+                connections\" open_files_max=64 needed=283 connections_max=37";
     assert_eq!(log.matches(told).count(), 1, "{log}");
     assert_eq!(log.matches(" level=WARN ").count(), 1, "{log}");
 }
