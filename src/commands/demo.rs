@@ -39,15 +39,12 @@ pub(super) fn demo(options: &Options, provider: &'static str, print: &dyn Fn(&st
     };
     let sources = sources(&app::sources(options), token);
     let of_problems = sources.clone();
+    // The shape of the API depends on everything except the address, which is not known yet.
+    let provider_of_account = match Config::parse(&config_text(provider, API_ADDRESS), &sources) {
+        Ok(config) => config.accounts.first().map(|it| it.provider.clone()),
+        Err(problems) => return app::misconfigured_daemon(&sources, &problems),
+    };
     let prepare = async || {
-        // The shape of the API depends on everything except the address, which is not known yet.
-        let config = Config::parse(&config_text(provider, API_ADDRESS), &sources);
-        let config = config.map_err(|problems| {
-            let problems = problems.iter().map(ToString::to_string);
-            let problems = problems.collect::<Vec<_>>().join("; ");
-            RunError::Demo(std::io::Error::other(problems))
-        })?;
-        let provider_of_account = config.accounts.first().map(|it| it.provider.clone());
         let api = match provider_of_account.unwrap_or_default() {
             Provider::BitGpt => start_api().await,
             Provider::Json(list) => start_shaped_api(Shape::new((*list).clone())).await,

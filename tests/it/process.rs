@@ -220,7 +220,7 @@ fn a_bad_configuration_is_told_word_for_word_and_exits_2() {
         "api-key-exporter: invalid configuration:\n\
          \x20 poll.interval = \"1s\" (file {path}:2:12): must be a duration from 5s to 24h, such as \"90s\"\n\
          \x20 poll.intervall (file {path}:3:1): unknown option; did you mean interval? known here: \
-         interval, timeout, attempts, max_body_bytes, max_keys, shrink_confirmations, \
+         interval, timeout, attempts, max_body_bytes, max_keys, max_pages, shrink_confirmations, \
          shrink_ratio, expired_retention\n\
          \x20 no account: set BITGPT_API_KEY_FILE or BITGPT_API_KEY in the environment, or write \
          [[accounts]] into the file named by --config.file\n"

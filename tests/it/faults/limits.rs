@@ -199,7 +199,9 @@ async fn fault_e4_i6_without_any_file_left_it_waits_and_recovers() {
     let address = daemon.address().await;
     // Sixteen are enough to poll and to serve one at a time.
     daemon.logs("listed keys for the first time").await;
-    daemon.logs("level=WARN msg=\"few files may be open").await;
+    daemon
+        .logs("level=WARN msg=\"open-file limit too low")
+        .await;
     let before = scrape(address).await;
     assert_eq!(before.account("up"), Some(1.0));
     let limit = |soft: &str| {
