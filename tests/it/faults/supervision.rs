@@ -81,7 +81,7 @@ fn fault_i3_a_poll_loop_that_keeps_dying_ends_the_process_with_1() {
         let end = "level=ERROR msg=\"crash-looping, giving up\" task=poller deaths=5";
         daemon.logs_within(end, Duration::from_secs(60)).await;
         daemon
-            .logs("level=ERROR msg=exiting error=\"the poller task ended\"")
+            .logs("level=ERROR msg=exiting error=\"the poller task ended unexpectedly\"")
             .await;
         let log = daemon.log();
         assert_eq!(daemon.ended().0, Some(1), "{log}");
