@@ -388,8 +388,8 @@ impl Poll {
 
 /// Enough for everything except the scopes of the 20,000 keys that the default limits allow. During
 /// an update, the old and the new text exist together, each with its compressed form, beside two
-/// listings and a response: 64 MiB keeps the total below 256 MiB, the memory limit of the unit and
-/// of the chart.
+/// listings and a response: 64 MiB keeps the total below the memory limit of the unit and of the
+/// chart; a test compares them.
 const MAX_BYTES_PER_ACCOUNT: u64 = 64 << 20;
 
 /// Providers document some 30 scopes, so a key with all of them shows all of them.
