@@ -424,7 +424,7 @@ fn read_paths(section: &mut Section<'_>) -> Paths {
     let telemetry = section.text(
         "telemetry_path",
         Web::TELEMETRY_PATH,
-        "a path of its own such as \"/metrics\"",
+        "a separate path such as \"/metrics\"",
         parse_telemetry_path,
     );
     let external = section.optional_text(

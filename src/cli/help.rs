@@ -112,7 +112,7 @@ const PARTS: [Part; 4] = [
             ),
             (
                 "Reload",
-                "SIGHUP reads the configuration again; a broken one leaves the old one in force",
+                "SIGHUP reloads the configuration; an invalid one leaves the previous one in force",
             ),
         ],
     ),
@@ -122,7 +122,7 @@ const PARTS: [Part; 4] = [
             ("0", "stopped as asked, or the command succeeded"),
             (
                 "1",
-                "failed while running: an address is in use, a task died",
+                "failed while running: an address is in use, a task ended unexpectedly",
             ),
             (
                 "2",

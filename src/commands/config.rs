@@ -49,7 +49,7 @@ pub(super) fn show(options: &Options) -> Exit {
             || (before.is_none() && !section.0.is_empty())
         {
             let gap = if out.is_empty() { "" } else { "\n" };
-            writeln!(out, "{gap}{}", section.0).expect("a string takes everything");
+            writeln!(out, "{gap}{}", section.0).expect("writing to a String cannot fail");
         }
         before = Some(section);
         let line = match (&option.value, &option.origin) {
@@ -57,7 +57,7 @@ pub(super) fn show(options: &Options) -> Exit {
             (None, Origin::Default) => format!("# {} is not set", option.name),
             (None, origin) => format!("# {} is not set  # {origin}", option.name),
         };
-        writeln!(out, "{}", redact(&line)).expect("a string takes everything");
+        writeln!(out, "{}", redact(&line)).expect("writing to a String cannot fail");
     }
     Exit::Done(out)
 }

@@ -217,7 +217,7 @@ fn welcome(provider: &str, urls: &[String], paths: &Paths) -> String {
     let pages: String = urls.iter().map(pages).collect();
     format!(
         "api-key-exporter demo: an embedded fake API of {provider}, polled every 10 s. About every\n\
-         third poll fails, each time in another way; see the log below. Nothing leaves this\n\
+         third poll fails, each time in a different way; see the log below. Nothing leaves this\n\
          machine.\n\n\
          {pages}\nStop it with Ctrl-C.\n\n"
     )

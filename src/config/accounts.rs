@@ -136,7 +136,7 @@ pub(super) fn read(
     if names.len() > ACCOUNTS_MAX {
         let count = names.len();
         root.general_problem(format!(
-            "accounts: {count} of them; at most {ACCOUNTS_MAX} are possible"
+            "accounts: {count} are configured; the maximum is {ACCOUNTS_MAX}"
         ));
     }
     let mut known = HashSet::new();

@@ -60,7 +60,7 @@ pub(super) fn check_number(entries: &[Entry], problems: &mut Vec<Problem>) {
         (globs.count(), GLOBS_MAX, "entries with * or ? in match"),
     ] {
         if count > max {
-            let words = format!("keys: {count} {what}; at most {max} are possible");
+            let words = format!("keys: {count} {what}; the maximum is {max}");
             problems.push(Problem::general(words));
         }
     }
@@ -84,7 +84,7 @@ fn entry(section: &mut Section<'_>, accounts: Option<&[Account]>) -> Option<Entr
         let words = format!("must be one of the accounts: {}", names.join(", "));
         section.problem("account", Some(name), &words);
     }
-    let label = "1 to 255 characters without control characters, and no key";
+    let label = "1 to 255 characters without control characters, not a key";
     let name = section.optional_text("name", None, label, fit);
     let team = section.optional_text("team", None, label, fit);
     let url = "an http:// or https:// URL without a user";

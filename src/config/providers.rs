@@ -287,7 +287,7 @@ fn auth(section: &mut Section<'_>) -> Auth {
     );
     let is_basic = section.flag("basic", false);
     if is_basic && (header.is_some() || prefix.is_some()) {
-        let why = "basic authentication has a header of its own; leave header and prefix out";
+        let why = "basic authentication sets its own header; remove header and prefix";
         section.problem("basic", None, why);
     }
     if is_basic {
@@ -369,7 +369,7 @@ fn time(section: &mut Section<'_>) -> Option<TimePlace> {
     };
     let never = section.values(
         "never",
-        "a list of what stands for \"never\": \"absent\", \"null\", other texts and whole numbers",
+        "a list of the values that mean \"never\": \"absent\", \"null\", other texts and whole numbers",
         |given| match value::text(given) {
             Some("absent") => Some(Never::Absent),
             Some("null") => Some(Never::Null),
@@ -428,7 +428,11 @@ fn condition(section: &mut Section<'_>) -> Option<Condition> {
         .map(Test::IsSet);
     let mut tests: Vec<Test> = [is, is_not, is_set].into_iter().flatten().collect();
     if tests.len() != 1 && section.problem_count() == before {
-        section.problem("at", None, "must stand beside one of is, is_not and is_set");
+        section.problem(
+            "at",
+            None,
+            "must be combined with one of is, is_not and is_set",
+        );
     }
     Some(Condition {
         place: place?,

@@ -332,7 +332,7 @@ impl<'a> Section<'a> {
                 .meant_by(&name)
                 .map_or_else(String::new, |meant| format!(" did you mean {meant}?"));
             let known = self.known.join(", ");
-            let wanted = format!("unknown option;{meant} known here: {known}");
+            let wanted = format!("unknown option;{meant} valid here: {known}");
             self.problems
                 .push(Problem::value(&path, None, &origin, &wanted));
         }
@@ -548,7 +548,7 @@ impl<'a> Section<'a> {
         let values = self.texts(name, default, wanted, 1, parse);
         let mut later = values.iter().enumerate();
         if later.any(|(at, value)| values.iter().take(at).any(|known| known == value)) {
-            self.problem(name, None, "an entry stands there twice");
+            self.problem(name, None, "an entry occurs twice");
         }
         values
     }

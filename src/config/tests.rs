@@ -204,9 +204,9 @@ fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
         "web.listen_addresses = \"nowhere\" (file a.toml): must be an address and a port such as \
          \"127.0.0.1:10120\", \":10120\" or \"[::1]:10120\", or a socket's path such as \
          \"unix:/run/exporter.sock\"",
-        "web.telemetry_path = \"metrics\" (file a.toml): must be a path of its own such as \"/metrics\"",
+        "web.telemetry_path = \"metrics\" (file a.toml): must be a separate path such as \"/metrics\"",
         "web.max_connections = 0 (file a.toml): must be a whole number from 1 to 100000",
-        "web.port (file a.toml): unknown option; known here: listen_addresses, \
+        "web.port (file a.toml): unknown option; valid here: listen_addresses, \
          probe_listen_address, config_file, telemetry_path, external_url, route_prefix, \
          max_connections, \
          enable_lifecycle, shutdown_grace",
@@ -220,7 +220,7 @@ fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
         "accounts[0].base_url = \"http://api.bitgpt.xyz\" (file a.toml): must be an https:// URL without user, \
          query or fragment (http:// only to a loopback address)",
         "accounts[0].token_file (file a.toml): no token: set token_file (a path) or token_env (a variable's name)",
-        "telemetry (file a.toml): unknown option; known here: inventory_file, web, poll, \
+        "telemetry (file a.toml): unknown option; valid here: inventory_file, web, poll, \
          details, thresholds, policy, metrics, state, log, providers, accounts, keys",
     ];
     assert_eq!(problems(text, &[]), expected);
@@ -276,7 +276,7 @@ fn what_stands_in_the_place_of_a_section_is_a_problem() {
 #[test]
 fn unknown_variables_of_ours_are_problems_too() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"";
-    let expected = "poll.intervall (environment API_KEY_EXPORTER__POLL__INTERVALL): unknown option; did you mean interval? known here: \
+    let expected = "poll.intervall (environment API_KEY_EXPORTER__POLL__INTERVALL): unknown option; did you mean interval? valid here: \
                     interval, timeout, attempts, max_body_bytes, max_keys, max_pages, shrink_confirmations, shrink_ratio, expired_retention";
     assert_eq!(
         problems(account, &[("API_KEY_EXPORTER__POLL__INTERVALL", "1m")]),
@@ -294,7 +294,7 @@ fn unknown_variables_of_ours_are_problems_too() {
 fn a_variable_that_makes_a_section_is_named_whole() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"";
     let meant = "did you mean poll?";
-    let known = "known here: inventory_file, web, poll, details, thresholds, policy, metrics, \
+    let known = "valid here: inventory_file, web, poll, details, thresholds, policy, metrics, \
                  state, log, providers, accounts, keys";
     for (variable, expected) in [
         (
@@ -431,8 +431,8 @@ fn a_credential_of_the_service_is_found_without_configuration() {
     let origin = shown.unwrap().origin.to_string();
     assert_eq!(origin, "environment CREDENTIALS_DIRECTORY");
     assert_eq!(before_variable.accounts[0].token.describe(), expected);
-    let ignored = "BITGPT_API_KEY in the environment is ignored: the service's credential goes \
-                   before it";
+    let ignored = "BITGPT_API_KEY in the environment is ignored: the service's credential takes \
+                   precedence";
     assert!(before_variable.warnings.iter().any(|it| it == ignored));
     assert!(after_file.accounts[0].token.describe().ends_with("other"));
     let [account] = &of_file.accounts[..] else {
@@ -471,7 +471,7 @@ fn one_wrong_token_option_is_one_problem_and_names_are_compared_all_the_same() {
 #[test]
 fn an_address_may_stand_there_once() {
     let text = "web.listen_addresses = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n[[accounts]]\ntoken_env = \"TOKEN\"";
-    let expected = "web.listen_addresses (file a.toml): an entry stands there twice";
+    let expected = "web.listen_addresses (file a.toml): an entry occurs twice";
     assert_eq!(problems(text, &[]), [expected]);
 }
 
@@ -494,7 +494,7 @@ fn fault_g8_g9_a_token_that_others_may_find_is_warned_of() {
     let shown = path.display();
     let text = format!("[[accounts]]\ntoken_file = \"{shown}\"");
     let open = format!(
-        "everybody on this machine may read the token of account \"default\": chmod o= {shown}"
+        "every user of this machine can read the token of account \"default\": chmod o= {shown}"
     );
     for (mode, expected) in [
         (0o644, &[open.as_str()][..]),
@@ -507,7 +507,7 @@ fn fault_g8_g9_a_token_that_others_may_find_is_warned_of() {
     }
     std::fs::remove_file(&path).unwrap();
     let config = load("[[accounts]]\ntoken_env = \"TOKEN\"", &[]).unwrap();
-    let expected = "the token of account \"default\" stands in the environment (TOKEN), where crash reports \
+    let expected = "the token of account \"default\" is in the environment (TOKEN), where crash reports \
                     and child processes find it, and changes only with a restart; put it into a file";
     assert_eq!(config.warnings, [expected]);
 }

@@ -36,7 +36,7 @@ pub(super) fn of(
     let has_last_use = |account: &Account| account.provider.lists_last_use();
     if policy.max_unused.is_some() && !details.enabled && !accounts.iter().any(has_last_use) {
         warnings.push(
-            "policy.max_unused does nothing without details.enabled: only details tell the last use"
+            "policy.max_unused does nothing without details.enabled: only details contain the last use"
                 .to_owned(),
         );
     }
@@ -159,9 +159,9 @@ fn unused_tokens(
         })
     };
     let why = if made_an_account(token_file) {
-        format!("{token_file} goes before it")
+        format!("{token_file} takes precedence")
     } else if made_an_account(CREDENTIALS) {
-        "the service's credential goes before it".to_owned()
+        "the service's credential takes precedence".to_owned()
     } else {
         "the accounts are those of the file".to_owned()
     };
@@ -206,7 +206,7 @@ fn misspelled(sources: &Sources, effective: &[Effective]) -> Option<String> {
     let misspelled: Vec<String> = misspelled.collect();
     join_truncated(misspelled.iter().map(String::as_str)).map(|variables| {
         format!(
-            "ignored in the environment, where two underscores stand for each dot of an option: \
+            "ignored in the environment, where two underscores replace each dot of an option: \
              {variables}"
         )
     })
@@ -240,7 +240,9 @@ pub(super) fn of_token(account: &Account) -> Vec<String> {
         }
         (Err(error), _) => {
             let error = text::chain(&error);
-            warnings.push(format!("polls of account {name:?} fail for now: {error}"));
+            warnings.push(format!(
+                "polls of account {name:?} will fail until this is fixed: {error}"
+            ));
             return warnings;
         }
     }
@@ -248,7 +250,7 @@ pub(super) fn of_token(account: &Account) -> Vec<String> {
         TokenSource::File(path) => {
             if account.token.is_public() {
                 warnings.push(format!(
-                    "everybody on this machine may read the token of account {name:?}: chmod o= {}",
+                    "every user of this machine can read the token of account {name:?}: chmod o= {}",
                     path.display()
                 ));
             }
@@ -256,7 +258,7 @@ pub(super) fn of_token(account: &Account) -> Vec<String> {
         // Plain HTTP is allowed to this machine only: a test, whose key needs no warning.
         TokenSource::Env { variable, .. } if account.base_url.scheme() == "https" => {
             warnings.push(format!(
-                "the token of account {name:?} stands in the environment ({variable}), where crash \
+                "the token of account {name:?} is in the environment ({variable}), where crash \
                  reports and child processes find it, and changes only with a restart; put it into \
                  a file"
             ));
@@ -305,12 +307,12 @@ mod tests {
         let path = std::env::temp_dir().join(format!("exporter-token-{}", std::process::id()));
         std::fs::write(&path, token).unwrap();
         let of_path = ("BITGPT_API_KEY_FILE", path.to_str().unwrap());
-        let told = warnings("", &[of_path, both[1]]);
+        let warned = warnings("", &[of_path, both[1]]);
         let by_account = format!("{LOOPBACK}token_file = {:?}", of_path.1);
         let same = warnings(&by_account, &[of_path]);
         std::fs::remove_file(&path).unwrap();
-        let first = ignored("BITGPT_API_KEY", "BITGPT_API_KEY_FILE goes before it");
-        assert_eq!(told.last(), Some(&first), "{told:?}");
+        let first = ignored("BITGPT_API_KEY", "BITGPT_API_KEY_FILE takes precedence");
+        assert_eq!(warned.last(), Some(&first), "{warned:?}");
         assert!(!same.iter().any(|it| it.contains("ignored")), "{same:?}");
         let alone = warnings("", &[both[1]]);
         assert!(!alone.iter().any(|it| it.contains("ignored")), "{alone:?}");
@@ -332,9 +334,9 @@ mod tests {
             ("MASKED", "sk_live_c2VjcmV0...ZXN0cw"),
             ("QUOTED", "'sk_live_c2VjcmV0IGluIHRoZSB0ZXN0cw'"),
         ];
-        let told = warnings(text, &variables);
-        let [listing, masked, quoted] = told.as_slice() else {
-            panic!("{told:?}")
+        let warned = warnings(text, &variables);
+        let [listing, masked, quoted] = warned.as_slice() else {
+            panic!("{warned:?}")
         };
         let start = "base_url of account \"shop\" ends with /developers/api_keys, ";
         assert!(listing.starts_with(start), "{listing}");
@@ -342,7 +344,7 @@ mod tests {
         assert!(masked.starts_with(start), "{masked}");
         let start = "the token of account \"office\" is in quotes";
         assert!(quoted.starts_with(start), "{quoted}");
-        assert!(!told.join("").contains("c2Vjc"), "{told:?}");
+        assert!(!warned.join("").contains("c2Vjc"), "{warned:?}");
     }
 
     #[test]
@@ -388,18 +390,18 @@ mod tests {
             ("ALL_PROXY", "socks5://user:hunter2@proxy"),
             ("HTTP_PROXY", ""),
         ];
-        let told = warnings(&text.concat(), &variables);
+        let warned = warnings(&text.concat(), &variables);
         let expected = "https_proxy, ALL_PROXY in the environment: proxies of the environment are \
             not used; set proxy_url if these accounts need one: direct";
-        assert!(told.iter().any(|it| it == expected), "{told:#?}");
-        assert!(!told.join("").contains("hunter2"), "{told:#?}");
+        assert!(warned.iter().any(|it| it == expected), "{warned:#?}");
+        assert!(!warned.join("").contains("hunter2"), "{warned:#?}");
         let only_through = account(
             "a",
             "https://api.example.com",
             "proxy_url = \"http://p:1\"\n",
         );
-        let told = warnings(&only_through, &variables);
-        assert!(!told.join("").contains("proxies"), "{told:#?}");
+        let warned = warnings(&only_through, &variables);
+        assert!(!warned.join("").contains("proxies"), "{warned:#?}");
     }
 
     #[test]
@@ -420,7 +422,7 @@ mod tests {
             ("API_KEY_EXPORTER_POLLER", "1"),
             ("API_KEY_EXPORTER", "1"),
         ];
-        let expected = "ignored in the environment, where two underscores stand for each dot of an \
+        let expected = "ignored in the environment, where two underscores replace each dot of an \
             option: API_KEY_EXPORTER_INVENTORY_FILE (write API_KEY_EXPORTER__INVENTORY_FILE), \
             API_KEY_EXPORTER_POLL_INTERVAL (write API_KEY_EXPORTER__POLL__INTERVAL), \
             API_KEY_EXPORTER_POLL__TIMEOUT (write API_KEY_EXPORTER__POLL__TIMEOUT), \

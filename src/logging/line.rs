@@ -113,7 +113,8 @@ impl Fields {
         let mut line = format!("time={time} level={level} msg={message}");
         for (name, value, _) in self.with_target(target) {
             let name = if name == API_FIELD { API_MESSAGE } else { name };
-            write!(line, " {name}={}", logfmt_value(value)).expect("a string takes everything");
+            write!(line, " {name}={}", logfmt_value(value))
+                .expect("writing to a String cannot fail");
         }
         line.push('\n');
         line
@@ -126,7 +127,7 @@ impl Fields {
         for (name, value) in first {
             let separator = if line.is_empty() { '{' } else { ',' };
             write!(line, "{separator}\"{name}\":{}", quoted(value))
-                .expect("a string takes everything");
+                .expect("writing to a String cannot fail");
         }
         for (name, value, is_bare) in self.with_target(target) {
             let name = if name == API_FIELD { api_message } else { name };
@@ -135,7 +136,7 @@ impl Fields {
             } else {
                 quoted(value)
             };
-            write!(line, ",\"{name}\":{value}").expect("a string takes everything");
+            write!(line, ",\"{name}\":{value}").expect("writing to a String cannot fail");
         }
         line.push_str("}\n");
         line

@@ -53,7 +53,10 @@ fn raise(needed: u64) -> Option<u64> {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => Some(possible),
         Err(error) => {
-            debug!(error = error.to_string(), "cannot raise the limit of files");
+            debug!(
+                error = error.to_string(),
+                "cannot raise the open-file limit"
+            );
             Some(limit)
         }
     }

@@ -109,9 +109,9 @@ async fn run_with(
                 sleep(took).await;
                 result
             };
-            let told = result.as_ref().copied();
-            let told = told.map_err(|failure| failure.retry_after);
-            seen_ended.lock().unwrap().push((elapsed(), told));
+            let ended = result.as_ref().copied();
+            let ended = ended.map_err(|failure| failure.retry_after);
+            seen_ended.lock().unwrap().push((elapsed(), ended));
             let result = result.map(|()| Listed {
                 listing: Listing::default(),
                 support_id: None,

@@ -99,7 +99,7 @@ pub(super) async fn details(
 ) -> Result<Details, Failure> {
     // In a URL, these mean the current and the parent directory.
     if matches!(id.as_str(), "." | "..") {
-        let why = "the key's id cannot stand in a URL";
+        let why = "the key's id is not valid in a URL";
         return Err(Failure::new(Reason::Schema, why));
     }
     let path = format!("{KEYS_PATH}/{}", id.as_str());

@@ -121,7 +121,7 @@ impl Session {
     /// have the same scheme, host and port: the token is never sent anywhere else.
     pub(super) fn resolve(&self, link: &str) -> Result<Url, Failure> {
         let url = self.last_url.join(link).map_err(|_shows_the_url| {
-            Failure::new(Reason::Incomplete, "the link to the next page is no URL")
+            Failure::new(Reason::Incomplete, "the link to the next page is not a URL")
         })?;
         let has_user = !url.username().is_empty() || url.password().is_some();
         if has_user || url.origin() != self.target.base_url.origin() {

@@ -256,7 +256,7 @@ fn key(saved: SavedKey) -> Result<Key, BadSnapshot> {
     let networks = saved.networks.iter().map(|network| Some(network.as_str()));
     let invalid = (0..saved.invalid_entries.min(ENTRIES_MAX)).map(|_| None);
     Ok(Key {
-        id: KeyId::parse(&saved.id).ok_or(BadSnapshot::Damaged("a key's id is no id"))?,
+        id: KeyId::parse(&saved.id).ok_or(BadSnapshot::Damaged("a key's id is invalid"))?,
         label: saved
             .label
             .and_then(|label| Label::saved(&label, !saved.label_is_inexact)),

@@ -219,7 +219,7 @@ fn a_bad_configuration_is_told_word_for_word_and_exits_2() {
     let expected = format!(
         "api-key-exporter: invalid configuration:\n\
          \x20 poll.interval = \"1s\" (file {path}:2:12): must be a duration from 5s to 24h, such as \"90s\"\n\
-         \x20 poll.intervall (file {path}:3:1): unknown option; did you mean interval? known here: \
+         \x20 poll.intervall (file {path}:3:1): unknown option; did you mean interval? valid here: \
          interval, timeout, attempts, max_body_bytes, max_keys, max_pages, shrink_confirmations, \
          shrink_ratio, expired_retention\n\
          \x20 no account: set BITGPT_API_KEY_FILE or BITGPT_API_KEY in the environment, or write \
@@ -437,7 +437,7 @@ fn fault_g9_one_variable_is_a_whole_configuration_and_is_warned_of() {
     let output = run(&["config", "check"], &[("BITGPT_API_KEY", TOKEN)]);
     assert_eq!(
         text(&output.stdout),
-        "warning: the token of account \"default\" stands in the environment (BITGPT_API_KEY), where \
+        "warning: the token of account \"default\" is in the environment (BITGPT_API_KEY), where \
          crash reports and child processes find it, and changes only with a restart; put it into a \
          file\nconfiguration is good: 1 account(s)\n"
     );
@@ -457,7 +457,7 @@ fn what_is_ignored_in_the_environment_is_warned_of() {
     assert_eq!(
         text(&output.stdout),
         "warning: BITGPT_API_KEY in the environment is ignored: the accounts are those of the \
-         file\nwarning: ignored in the environment, where two underscores stand for each dot of an \
+         file\nwarning: ignored in the environment, where two underscores replace each dot of an \
          option: API_KEY_EXPORTER_POLL_INTERVAL (write API_KEY_EXPORTER__POLL__INTERVAL)\n\
          configuration is good: 1 account(s)\n"
     );

@@ -108,7 +108,7 @@ fn every_problem_of_an_inventory_is_named() {
         exempt = ["too_old"]
         reason = " "
         "#;
-    let label = "must be 1 to 255 characters without control characters, and no key";
+    let label = "must be 1 to 255 characters without control characters, not a key";
     let pattern = "an id or a label of 1 to 255 characters, * for any run of them, ? for any one";
     let why = "is missing: say why the key is muted or exempt";
     let expected = [
@@ -130,7 +130,7 @@ fn every_problem_of_an_inventory_is_named() {
         "keys[1].exempt = \"everything\" (file a.toml): must be policies out of never_expires, \
          no_ip_allow_list, wide_ip_allow_list, privileged_scope, too_old, lifetime_too_long, unused"
             .to_owned(),
-        "keys[1].owner (file a.toml): unknown option; known here: match, account, name, team, \
+        "keys[1].owner (file a.toml): unknown option; valid here: match, account, name, team, \
          rotate_url, runbook_url, warning, critical, muted_until, exempt, reason"
             .to_owned(),
         format!("keys[2].reason (file a.toml): {why}"),
@@ -181,7 +181,7 @@ fn a_bad_inventory_file_is_told_with_its_own_name() {
     let pattern = "an id or a label of 1 to 255 characters, * for any run of them, ? for any one";
     let expected = [
         format!("keys[0].match = 7 (file {path}): must be {pattern}"),
-        format!("poll (file {path}): unknown option; known here: keys"),
+        format!("poll (file {path}): unknown option; valid here: keys"),
     ];
     assert_eq!(problems(&given, &[]), expected);
     let given = format!("inventory_file = \"/nonexistent/inventory\"\n{ACCOUNT}");
@@ -200,11 +200,11 @@ fn an_inventory_has_a_size_that_a_poll_can_bear() {
     };
     assert_eq!(
         refused(&many(1_001, "*")),
-        ["keys: 1001 entries with * or ? in match; at most 1000 are possible"]
+        ["keys: 1001 entries with * or ? in match; the maximum is 1000"]
     );
     assert_eq!(
         refused(&many(10_001, "")),
-        ["keys: 10001 entries; at most 10000 are possible"]
+        ["keys: 10001 entries; the maximum is 10000"]
     );
     config(&many(1_000, "?"));
 }
@@ -251,7 +251,7 @@ fn policies_can_be_turned_off_and_on() {
     assert_eq!(limits.privileged_scopes, Some([].into()));
     assert_eq!(limits.max_age, Some(TimeDelta::days(365)));
     assert!((config.assessment_rules.thresholds.lifetime_fraction - 1.0).abs() < 1e-9);
-    let expected = "policy.max_unused does nothing without details.enabled: only details tell the \
+    let expected = "policy.max_unused does nothing without details.enabled: only details contain the \
                     last use";
     assert_eq!(config.warnings.first().map(String::as_str), Some(expected));
 }

@@ -53,11 +53,11 @@ fn a_misspelled_option_is_recognized() {
     );
     let given = problems(&text).join("\n");
     for meant in [
-        "web.listen_address (file a.toml:3:1): unknown option; did you mean listen_addresses? known here: ",
+        "web.listen_address (file a.toml:3:1): unknown option; did you mean listen_addresses? valid here: ",
         "poll.max_connections (file a.toml:5:1): unknown option; did you mean web.max_connections?",
         "poll.inventory_file (file a.toml:6:1): unknown option; did you mean inventory_file?",
         "accounts \"shop\": tokenfile (file a.toml:10:1): unknown option; did you mean token_file?",
-        "intervall (file a.toml:1:1): unknown option; known here: ",
+        "intervall (file a.toml:1:1): unknown option; valid here: ",
     ] {
         assert!(given.contains(meant), "{meant}\n{given}");
     }

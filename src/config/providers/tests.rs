@@ -229,7 +229,7 @@ fn each_bad_option_is_named_with_its_path_its_value_and_what_would_be_right() {
         (
             "colour = 1",
             "colour (file acme:4:1)",
-            "unknown option; known here: base_url, path",
+            "unknown option; valid here: base_url, path",
         ),
         (
             "base_url = \"ftp://x\"",
@@ -331,7 +331,7 @@ fn each_bad_option_is_named_with_its_path_its_value_and_what_would_be_right() {
         (
             "auth = { basic = true, prefix = \"\" }",
             "auth.basic",
-            "basic authentication has",
+            "basic authentication sets",
         ),
         ("auth = { token = \"x\" }", "auth.token", "unknown option"),
         (
@@ -367,12 +367,12 @@ fn each_bad_option_is_named_with_its_path_its_value_and_what_would_be_right() {
         (
             "expires_at = { at = \"/x\", format = \"date\", never = \"null\" }",
             "expires_at.never = \"null\"",
-            "must be a list of what",
+            "must be a list of the values",
         ),
         (
             "expires_at = { at = \"/x\", format = \"date\", never = [1.5] }",
             "expires_at.never",
-            "must be a list of what",
+            "must be a list of the values",
         ),
         (
             "expires_at = { at = \"/x\", format = \"date\", zone = 1 }",
@@ -401,12 +401,12 @@ fn each_bad_option_is_named_with_its_path_its_value_and_what_would_be_right() {
         (
             "disabled = [{ at = \"/x\" }]",
             "disabled[0].at",
-            "must stand beside one of is",
+            "must be combined with one of is",
         ),
         (
             "disabled = [{ at = \"/x\", is = 1, is_not = 2 }]",
             "disabled[0].at",
-            "must stand",
+            "must be combined",
         ),
         (
             "disabled = [{ at = \"/x\", is = [] }]",

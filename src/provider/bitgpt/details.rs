@@ -42,12 +42,12 @@ pub fn answer(
     let mut secrets = parse::secrets(body, rules.token);
     secrets.add(page.secret.as_str().unwrap_or_default());
     let cleaner = Cleaner::new(secrets);
-    let told = parse::told(http_status, &envelope, &cleaner);
+    let failure = parse::as_failure(http_status, &envelope, &cleaner);
     if !is_http_success {
-        return Err(parse::of_http_status(&envelope, told));
+        return Err(parse::of_http_status(&envelope, failure));
     }
     let is_page = || match envelope.data {
-        Data::Object if page.is_misshapen => Err("a field of `data` stands there twice"),
+        Data::Object if page.is_misshapen => Err("a field of `data` occurs twice"),
         Data::Object if page.id.as_str() != Some(id.as_str()) => Err("`data` is about another key"),
         Data::Object => Ok(()),
         Data::Absent => Err("the envelope has no `data`"),
@@ -58,11 +58,11 @@ pub fn answer(
         .and_then(|()| is_page().map_err(|why| (Reason::Schema, why.to_owned())))
         .and_then(|()| parse::expected_env(&envelope, rules, &cleaner));
     judged.map_err(|(reason, why)| {
-        let error = told.error.clone().or_else(|| Some(Line::own(&why)));
+        let error = failure.error.clone().or_else(|| Some(Line::own(&why)));
         Failure {
             reason,
             error,
-            ..told
+            ..failure
         }
     })?;
     Ok(Details {

@@ -90,17 +90,17 @@ fn read_with(
             });
         }
     };
-    let told = told(http_status, &envelope, cleaner);
+    let as_failure = as_failure(http_status, &envelope, cleaner);
     if !is_http_success {
-        return Err(of_http_status(&envelope, told));
+        return Err(of_http_status(&envelope, as_failure));
     }
     let entries = keys.len() + rejects.total() as usize;
     if let Err((reason, why)) = verdict(&envelope, entries, rules, cleaner) {
-        let error = told.error.clone().or_else(|| Some(Line::own(&why)));
+        let error = as_failure.error.clone().or_else(|| Some(Line::own(&why)));
         return Err(Failure {
             reason,
             error,
-            ..told
+            ..as_failure
         });
     }
     let api_env = envelope
@@ -110,7 +110,7 @@ fn read_with(
     let listing = Listing::new(keys, rejects, api_env).with_rejected_ids(rejected_ids);
     Ok(Listed {
         listing,
-        support_id: told.support_id,
+        support_id: as_failure.support_id,
     })
 }
 
@@ -146,7 +146,7 @@ pub(super) fn success(envelope: &Envelope<'_>) -> Result<(), (Reason, String)> {
     if envelope.has_duplicate {
         return Err((
             Reason::NotJson,
-            "a field of the envelope stands there twice".to_owned(),
+            "a field of the envelope occurs twice".to_owned(),
         ));
     }
     let Some(status) = envelope.status.and_then(integer) else {
@@ -186,7 +186,7 @@ pub(super) fn expected_env(
 }
 
 /// The messages of the envelope for users, in successes and failures.
-pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, cleaner: &Cleaner) -> Failure {
+pub(super) fn as_failure(http_status: u16, envelope: &Envelope<'_>, cleaner: &Cleaner) -> Failure {
     let line = |field: Option<&RawValue>| {
         let field = field.filter(|field| !is_null(field))?;
         Some(cleaner.line(&words(field)))
@@ -220,23 +220,23 @@ pub(super) fn told(http_status: u16, envelope: &Envelope<'_>, cleaner: &Cleaner)
 
 /// The failure for the HTTP status, with the messages of the envelope. An answer without `status`,
 /// or with none of the other fields of the envelope, did not come from the API.
-pub(super) fn of_http_status(envelope: &Envelope<'_>, told: Failure) -> Failure {
-    let http_status = told.http_status.unwrap_or_default();
+pub(super) fn of_http_status(envelope: &Envelope<'_>, failure: Failure) -> Failure {
+    let http_status = failure.http_status.unwrap_or_default();
     let is_envelope = envelope.status.is_some()
         && (envelope.error.is_some()
             || envelope.support_id.is_some()
             || envelope.data != Data::Absent);
     if !is_envelope {
-        return foreign(http_status, "JSON of another form", told);
+        return foreign(http_status, "JSON without the API's envelope", failure);
     }
-    let error = told
+    let error = failure
         .error
         .clone()
         .or_else(|| Some(Line::own(&format!("HTTP status {http_status}"))));
     Failure {
         reason: Reason::of_status(http_status),
         error,
-        ..told
+        ..failure
     }
 }
 
@@ -783,8 +783,8 @@ mod tests {
                     failure.support_id.as_ref().map(Line::as_str),
                     Some("support_1")
                 );
-                let told = failure.line("api_log").map_or(0, |log| log.chars().count());
-                assert!(told <= crate::domain::text::LINE_CHARS_MAX, "{told}");
+                let chars = failure.line("api_log").map_or(0, |log| log.chars().count());
+                assert!(chars <= crate::domain::text::LINE_CHARS_MAX, "{chars}");
             }
         }
     }

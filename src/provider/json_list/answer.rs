@@ -296,7 +296,7 @@ impl<'d, 'a> Reading<'d, 'a> {
         if self.has_duplicate {
             return Err(failure(
                 Reason::NotJson,
-                "a field beside the list stands there twice",
+                "a field beside the list occurs twice",
             ));
         }
         let at = &definition.items;
@@ -376,7 +376,7 @@ fn words(found: &RawValue) -> Option<String> {
         return Some(text);
     }
     if json.len() > ERROR_BYTES_MAX {
-        return Some("an error that is no text and too long to be shown".to_owned());
+        return Some("an error that is not text and is too long to show".to_owned());
     }
     let mut value: Value = serde_json::from_str(json).ok()?;
     drop_secrets(&mut value);

@@ -84,7 +84,7 @@ impl<'d> Pages<'d> {
         }
         let is_new = page.ids_hash.is_none_or(|ids| self.seen_ids.insert(ids));
         if !is_new {
-            return Err(incomplete("the API gave the same page twice"));
+            return Err(incomplete("the API returned the same page twice"));
         }
         let (step, is_certain) = self.step(page, headers)?;
         let may_read = self.max + usize::from(!is_certain);
@@ -115,7 +115,7 @@ impl<'d> Pages<'d> {
                 Said::Nothing | Said::Bool(false) => Ok((Step::Done, true)),
                 Said::Text(link) => Ok((Step::Follow(short(link.clone(), "link")?), true)),
                 Said::Bool(true) | Said::Other => Err(incomplete(
-                    "what should be the link to the next page is no text",
+                    "the value at the next URL's pointer is not text",
                 )),
             },
             Pagination::Cursor {
@@ -168,7 +168,7 @@ impl<'d> Pages<'d> {
             (Said::Text(cursor), _) => {
                 let cursor = short(cursor.clone(), "cursor")?;
                 if !self.seen_cursors.insert(cursor.clone()) {
-                    return Err(incomplete("the API gave the same cursor twice"));
+                    return Err(incomplete("the API returned the same cursor twice"));
                 }
                 let query = format!("{param}={}", percent_encoded(&cursor));
                 Ok((Step::Get(query), true))
@@ -177,7 +177,7 @@ impl<'d> Pages<'d> {
                 "the answer says that there is more, and has no cursor for it",
             )),
             (Said::Bool(true) | Said::Other, _) => {
-                Err(incomplete("what should be the cursor is no text"))
+                Err(incomplete("the value at the cursor's pointer is not text"))
             }
         }
     }

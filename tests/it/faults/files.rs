@@ -119,7 +119,7 @@ async fn fault_j13_tokens_that_hang_harm_no_other_account_and_heal() {
     assert!(
         daemon
             .log()
-            .contains("polls of account \\\"dead-7\\\" fail for now: token file")
+            .contains("polls of account \\\"dead-7\\\" will fail until this is fixed: token file")
     );
     daemon
         .logs_within("listing keys works again", Duration::from_secs(40))

@@ -278,7 +278,7 @@ async fn fault_i7_five_tasks_are_enough_and_fewer_are_told() {
     let panics = "api_key_exporter_task_panics_total{task=\"poller\"}";
     assert_eq!(scrape.get(panics), Some(0.0));
     // G8: its token file is everybody's, which is told once and not at each poll.
-    let told = "everybody on this machine may read the token of account";
+    let told = "every user of this machine can read the token of account";
     assert_eq!(daemon.log().matches(told).count(), 1, "{}", daemon.log());
     daemon.signal("-TERM");
     assert_eq!(daemon.ended().0, Some(0));

@@ -168,7 +168,7 @@ fn cursors_go_on_until_there_is_none_or_no_more() {
         ),
         (
             &["{}", "true"],
-            "incomplete: what should be the cursor is no text",
+            "incomplete: the value at the cursor's pointer is not text",
         ),
         (
             &["c", "maybe"],
@@ -180,7 +180,10 @@ fn cursors_go_on_until_there_is_none_or_no_more() {
     }
     let pages = [page(1, 1, &["c"]), page(1, 2, &["c"])];
     let found = steps(&by_cursor(None), 9, &pages);
-    assert_eq!(found[2], "incomplete: the API gave the same cursor twice");
+    assert_eq!(
+        found[2],
+        "incomplete: the API returned the same cursor twice"
+    );
 }
 
 #[test]
@@ -202,7 +205,7 @@ fn links_are_followed_as_they_are() {
 fn pages_that_repeat_or_never_end_are_refused() {
     let pages = [page(2, 1, &[]), page(2, 1, &[])];
     let found = steps(&by_page(PageEnd::EmptyPage), 9, &pages);
-    assert_eq!(found[2], "incomplete: the API gave the same page twice");
+    assert_eq!(found[2], "incomplete: the API returned the same page twice");
     let endless: Vec<Page> = (1..5).map(|ids| page(2, ids, &["/next"])).collect();
     let too_many = "incomplete: there are more pages than poll.max_pages (2)";
     let link = Pagination::NextUrl { at: at("/next") };
