@@ -16,6 +16,7 @@ pub mod inventory_usage;
 pub mod key;
 pub mod listing;
 pub mod policy;
+pub mod poll_durations;
 pub mod span;
 pub mod state_counts;
 pub mod successors;

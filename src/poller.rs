@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use prometheus::Histogram;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -45,8 +44,6 @@ pub struct Poller<A> {
     pub carryover: Arc<Mutex<PollerCarryover>>,
     /// Reports that this loop is alive.
     pub heartbeat: Heartbeat,
-    /// Records the duration of polls.
-    pub poll_duration: Histogram,
     /// The wall clock.
     pub now: fn() -> DateTime<Utc>,
     /// Returns random numbers from 0 to 1.
@@ -98,7 +95,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 return;
             };
             let ended = Instant::now();
-            self.poll_duration.observe((ended - started).as_secs_f64());
+            self.state.poll_durations.observe(ended - started);
             due = started + retry::next_wait(interval, (self.random)());
             // Keeps a gap after a poll that used all of its time.
             due = due.max(ended + retry::least_gap(interval));

@@ -188,7 +188,6 @@ impl Pollers {
         for (name, running) in before {
             running.end().await;
             if !names.contains(name.as_str()) {
-                self.telemetry.forget_account(&name);
                 removed.push(name);
             }
         }
@@ -248,7 +247,6 @@ impl Pollers {
         let (token, tls, now) = (account.token.clone(), self.tls.clone(), self.now);
         let (store, remembered, stopping) = (self.store.clone(), carryover.clone(), stop.clone());
         let heartbeat = self.liveness.heartbeat();
-        let poll_duration = self.telemetry.poll_duration(&account.name);
         let panics = self.telemetry.panics(Task::Poller);
         let attempts_max = self.config.poll.attempts;
         let has_details = details_of(&account, &self.config);
@@ -286,7 +284,6 @@ impl Pollers {
                     first_wait_max,
                     carryover: remembered.clone(),
                     heartbeat: heartbeat.clone(),
-                    poll_duration: poll_duration.clone(),
                     now,
                     random: fastrand::f64,
                 };

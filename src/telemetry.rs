@@ -5,18 +5,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use chrono::{DateTime, Utc};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry,
-};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::logging::DroppedLines;
 
 use crate::os::process_metrics;
-
-/// Seconds. From a fast response to the longest poll, 60 s.
-const POLL_DURATION_BUCKETS: &[f64] =
-    &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0];
 
 /// The registry and the handles into it.
 #[derive(Clone, Debug)]
@@ -24,7 +17,6 @@ pub struct Telemetry {
     registry: Registry,
     /// The last sample of the process metrics.
     process: Arc<Mutex<ProcessReading>>,
-    poll_duration: HistogramVec,
     http_requests: IntCounterVec,
     /// Connections open now.
     pub http_connections: IntGauge,
@@ -111,15 +103,6 @@ impl Telemetry {
         let build_info = IntGauge::with_opts(build_info)?;
         build_info.set(1);
         registry.register(Box::new(build_info))?;
-        let poll_duration = HistogramOpts::new(
-            "api_key_exporter_poll_duration_seconds",
-            "Duration of a whole poll of an account's API, retries included.",
-        );
-        let poll_duration = HistogramVec::new(
-            poll_duration.buckets(POLL_DURATION_BUCKETS.to_vec()),
-            &["account"],
-        )?;
-        registry.register(Box::new(poll_duration.clone()))?;
         let http_requests = IntCounterVec::new(
             Opts::new(
                 "api_key_exporter_http_requests_total",
@@ -178,7 +161,6 @@ impl Telemetry {
         Ok(Self {
             registry,
             process,
-            poll_duration,
             http_requests,
             http_connections,
             http_rejected,
@@ -221,17 +203,6 @@ impl Telemetry {
     /// A configuration could not be loaded.
     pub fn config_refused(&self) {
         self.config_reload_successful.set(0);
-    }
-
-    /// Removes an account that is no longer polled.
-    pub fn forget_account(&self, account: &str) {
-        // It may never have been polled.
-        drop(self.poll_duration.remove_label_values(&[account]));
-    }
-
-    /// The histogram of poll durations of `account`.
-    pub fn poll_duration(&self, account: &str) -> Histogram {
-        self.poll_duration.with_label_values(&[account])
     }
 
     /// Counts a response. `handler` is one of a few fixed words, never the requested path.

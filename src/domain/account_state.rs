@@ -14,6 +14,7 @@ use crate::domain::event::{
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Key, KeyId, Scopes};
 use crate::domain::listing::{Listing, Rejects};
+use crate::domain::poll_durations::PollDurations;
 use crate::domain::text::{Line, join_truncated};
 use crate::domain::token_mark::TokenMark;
 use crate::domain::unlisted;
@@ -118,6 +119,8 @@ pub struct AccountState {
     pub next_poll_at: Option<DateTime<Utc>>,
     /// Finished polls since the start.
     pub polls: u64,
+    /// How long they took.
+    pub poll_durations: PollDurations,
     /// Failed polls since the start, by reason, in the order of [`Reason::ALL`].
     failures: [FailureCount; Reason::COUNT],
     /// Failures in a row; 0 after a success.
@@ -184,6 +187,7 @@ impl AccountState {
             last_success_at: None,
             next_poll_at: None,
             polls: 0,
+            poll_durations: PollDurations::default(),
             failures: Default::default(),
             consecutive_failures: 0,
             last_failure: None,

@@ -447,6 +447,19 @@ pub(super) const FAMILIES: &[Family] = &[
             }
         },
     ),
+    Family {
+        name: "api_key_exporter_poll_duration_seconds",
+        kind: Kind::Histogram,
+        help: "Duration of a whole poll of an account's API, retries included.",
+        source: Source::Account(|state, samples| {
+            let durations = &state.poll_durations;
+            for (bound, count) in durations.buckets() {
+                samples.suffixed("_bucket", &[("le", bound)], Value::Count(count));
+            }
+            samples.suffixed("_sum", &[], Value::Seconds(durations.sum()));
+            samples.suffixed("_count", &[], Value::Count(durations.count()));
+        }),
+    },
 ];
 
 /// Writes the number of the account's keys in each state.

@@ -3,78 +3,35 @@
 //! The crate's own encoder supports only text 0.0.4; a single path for both formats keeps them
 //! consistent.
 
-use prometheus::proto::{Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use crate::exposition::format::{Format, Kind};
 use crate::exposition::samples::push_label;
 
-/// The families as text, in the given order.
+/// The families as text, in the given order. None of the exporter's own is a histogram, a summary
+/// or untyped.
 pub(super) fn text(families: &[MetricFamily], format: Format) -> String {
     let mut out = String::new();
     for family in families {
-        let Some(kind) = kind(family.get_field_type()) else {
-            continue;
+        let (kind, value): (Kind, fn(&Metric) -> f64) = match family.get_field_type() {
+            MetricType::COUNTER => (Kind::Counter, |metric| metric.get_counter().get_value()),
+            MetricType::GAUGE => (Kind::Gauge, |metric| metric.get_gauge().get_value()),
+            MetricType::HISTOGRAM | MetricType::SUMMARY | MetricType::UNTYPED => continue,
         };
         out.push_str(&format.header(family.name(), kind, family.help()));
         for metric in family.get_metric() {
-            match kind {
-                Kind::Histogram => histogram(&mut out, family.name(), metric),
-                Kind::Counter => {
-                    let value = metric.get_counter().get_value();
-                    sample(&mut out, family.name(), metric.get_label(), None, value);
-                }
-                Kind::Gauge | Kind::Info => {
-                    let value = metric.get_gauge().get_value();
-                    sample(&mut out, family.name(), metric.get_label(), None, value);
-                }
-            }
+            sample(&mut out, family.name(), metric, value(metric));
         }
     }
     out
 }
 
-/// None of the exporter's metrics is a summary or untyped.
-fn kind(of: MetricType) -> Option<Kind> {
-    match of {
-        MetricType::COUNTER => Some(Kind::Counter),
-        MetricType::GAUGE => Some(Kind::Gauge),
-        MetricType::HISTOGRAM => Some(Kind::Histogram),
-        MetricType::SUMMARY | MetricType::UNTYPED => None,
-    }
-}
-
-fn histogram(out: &mut String, name: &str, metric: &Metric) {
-    let (labels, histogram): (&[LabelPair], &Histogram) =
-        (metric.get_label(), metric.get_histogram());
-    for bucket in histogram
-        .get_bucket()
-        .iter()
-        .filter(|bucket| bucket.upper_bound().is_finite())
-    {
-        // Debug writes 1 as 1.0, which OpenMetrics requires here and all other parsers accept.
-        let bound = format!("{:?}", bucket.upper_bound());
-        let count = bucket.cumulative_count() as f64;
-        sample(out, &format!("{name}_bucket"), labels, Some(&bound), count);
-    }
-    let count = histogram.get_sample_count() as f64;
-    sample(out, &format!("{name}_bucket"), labels, Some("+Inf"), count);
-    sample(
-        out,
-        &format!("{name}_sum"),
-        labels,
-        None,
-        histogram.get_sample_sum(),
-    );
-    sample(out, &format!("{name}_count"), labels, None, count);
-}
-
-fn sample(out: &mut String, name: &str, labels: &[LabelPair], bound: Option<&str>, value: f64) {
+fn sample(out: &mut String, name: &str, metric: &Metric, value: f64) {
     out.push_str(name);
-    let labels = labels.iter().map(|label| (label.name(), label.value()));
     let mut separator = '{';
-    for (label, text) in labels.chain(bound.map(|bound| ("le", bound))) {
+    for label in metric.get_label() {
         out.push(separator);
-        push_label(out, label, text);
+        push_label(out, label.name(), label.value());
         separator = ',';
     }
     if separator == ',' {
@@ -88,7 +45,7 @@ fn sample(out: &mut String, name: &str, labels: &[LabelPair], bound: Option<&str
 
 #[cfg(test)]
 mod tests {
-    use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+    use prometheus::{Gauge, IntCounterVec, Opts, Registry};
 
     use super::*;
 
@@ -98,26 +55,23 @@ mod tests {
         let counter = IntCounterVec::new(Opts::new("c_total", "Counts."), &["l"]).unwrap();
         counter.with_label_values(&["a\"b"]).inc_by(3);
         registry.register(Box::new(counter)).unwrap();
-        let histogram = HistogramOpts::new("h_seconds", "Takes.").buckets(vec![0.5, 1.0]);
-        let histogram = HistogramVec::new(histogram, &["l"]).unwrap();
-        histogram.with_label_values(&["x"]).observe(0.75);
-        registry.register(Box::new(histogram)).unwrap();
+        let gauge = Gauge::new("g_seconds", "Takes.").unwrap();
+        gauge.set(0.75);
+        registry.register(Box::new(gauge)).unwrap();
         let samples = "c_total{l=\"a\\\"b\"} 3\n";
-        let buckets = "h_seconds_bucket{l=\"x\",le=\"0.5\"} 0\nh_seconds_bucket{l=\"x\",le=\"1.0\"} 1\n\
-                       h_seconds_bucket{l=\"x\",le=\"+Inf\"} 1\nh_seconds_sum{l=\"x\"} 0.75\n\
-                       h_seconds_count{l=\"x\"} 1\n";
         assert_eq!(
             text(&registry.gather(), Format::Text),
             format!(
                 "# HELP c_total Counts.\n# TYPE c_total counter\n{samples}\
-                 # HELP h_seconds Takes.\n# TYPE h_seconds histogram\n{buckets}"
+                 # HELP g_seconds Takes.\n# TYPE g_seconds gauge\ng_seconds 0.75\n"
             )
         );
         assert_eq!(
             text(&registry.gather(), Format::OpenMetrics),
             format!(
                 "# TYPE c counter\n# HELP c Counts.\n{samples}\
-                 # TYPE h_seconds histogram\n# UNIT h_seconds seconds\n# HELP h_seconds Takes.\n{buckets}"
+                 # TYPE g_seconds gauge\n# UNIT g_seconds seconds\n# HELP g_seconds Takes.\n\
+                 g_seconds 0.75\n"
             )
         );
     }

@@ -46,7 +46,12 @@ impl Samples<'_> {
 
     /// Writes a sample with further labels. Names are fixed, values may be any text.
     pub(super) fn labelled(&mut self, labels: &[(&str, &str)], value: Value) {
-        self.write(labels, value);
+        self.suffixed("", labels, value);
+    }
+
+    /// Writes a sample whose name is the family's with `suffix`.
+    pub(super) fn suffixed(&mut self, suffix: &str, labels: &[(&str, &str)], value: Value) {
+        self.write(suffix, labels, value);
         self.out.push('\n');
     }
 
@@ -58,7 +63,7 @@ impl Samples<'_> {
         count: u64,
         exemplar: Option<(&str, &str, DateTime<Utc>)>,
     ) {
-        self.write(labels, Value::Count(count));
+        self.write("", labels, Value::Count(count));
         if let (Format::OpenMetrics, Some((name, text, at))) = (self.format, exemplar) {
             self.out.push_str(" # {");
             push_label(self.out, name, text);
@@ -68,8 +73,9 @@ impl Samples<'_> {
         self.out.push('\n');
     }
 
-    fn write(&mut self, labels: &[(&str, &str)], value: Value) {
+    fn write(&mut self, suffix: &str, labels: &[(&str, &str)], value: Value) {
         self.out.push_str(self.name);
+        self.out.push_str(suffix);
         self.out.push_str(self.labels);
         for (name, text) in labels {
             self.out.push(',');

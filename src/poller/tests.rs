@@ -12,7 +12,6 @@ use crate::domain::view::{Metrics, ViewSettings};
 use crate::liveness::Liveness;
 use crate::provider::Listed;
 use crate::state_store::AccountUpdate;
-use crate::telemetry::Telemetry;
 
 const METRICS: Metrics = Metrics {
     relative: true,
@@ -131,7 +130,6 @@ async fn run_with(
         first_wait_max: retry::first_wait_max(Duration::from_secs(interval), 1),
         carryover: Arc::default(),
         heartbeat: Liveness::new().heartbeat(),
-        poll_duration: Telemetry::new().unwrap().poll_duration("a"),
         now,
         random,
     };

@@ -135,7 +135,6 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
         details: None,
         carryover: Arc::default(),
         heartbeat: liveness.heartbeat(),
-        poll_duration: telemetry.poll_duration("default"),
         now: clock::now,
         random: || 0.5,
     };
