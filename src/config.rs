@@ -40,6 +40,7 @@ use url::Url;
 use crate::domain::assessment::AssessmentRules;
 use crate::domain::changes::ShrinkGuard;
 use crate::domain::inventory::Inventory;
+use crate::domain::text::redact;
 use crate::exposition::Metrics;
 use crate::os::clock;
 use crate::os::files::{self, FileError};
@@ -263,6 +264,8 @@ impl Config {
         }
         warnings.extend(warnings::of_inventory(&entries, clock::now()));
         warnings.extend(warnings::of_environment(sources, &accounts, &effective));
+        // They quote names and values, and a key can be pasted into any of them.
+        let warnings = warnings.iter().map(|it| redact(it).into_owned()).collect();
         let assessment_rules = Arc::new(AssessmentRules {
             inventory: Inventory::new(entries),
             thresholds,

@@ -72,7 +72,7 @@ fn listing_in_base_url(account: &Account) -> Option<String> {
 
 /// Inventory settings that no longer have an effect at `now`.
 pub(super) fn of_inventory(entries: &[Entry], now: DateTime<Utc>) -> Vec<String> {
-    let name = |entry: &Entry| format!("{:?}", entry.pattern.as_str());
+    let name = |entry: &Entry| format!("{:?}", text::label(entry.pattern.as_str()));
     let ended = entries.iter().filter_map(|entry| {
         let until = entry.muted_until.filter(|_| !entry.is_muted(now))?;
         Some(format!("{} ({})", name(entry), until.format("%Y-%m-%d")))
@@ -345,6 +345,17 @@ mod tests {
         let start = "the token of account \"office\" is in quotes";
         assert!(quoted.starts_with(start), "{quoted}");
         assert!(!warned.join("").contains("c2Vjc"), "{warned:?}");
+    }
+
+    #[test]
+    fn a_key_that_is_pasted_into_the_inventory_is_not_repeated() {
+        let text = format!(
+            "{LOOPBACK}token_env = \"TOKEN\"\n[[keys]]\nmatch = \"*\"\n[[keys]]\n\
+             match = \"sk_live_hunter2hunter2\u{202e}\"\n[[keys]]\nmatch = \"my sk_test_HUNTER2*\"\n"
+        );
+        let warned = warnings(&text, &[("TOKEN", "sk_live_a")]).join("");
+        assert!(warned.contains("put it last: \"[redacted]"), "{warned}");
+        assert!(!warned.to_lowercase().contains("hunter2"), "{warned}");
     }
 
     #[test]
