@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::domain::account_state::{AccountState, SavedState};
+use crate::domain::fnv;
 use crate::domain::text::chain;
 use crate::os::files::{self, FileError, Links};
 use crate::snapshot::format::{BadSnapshot, Identity};
@@ -264,7 +265,7 @@ impl Store {
     fn path(&self, account: &str) -> PathBuf {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         let shown: String = account.chars().take(NAME_CHARS_MAX).map(plain).collect();
-        let sum = format::checksum(account.as_bytes());
+        let sum = fnv::hash(account.as_bytes());
         self.directory.join(format!("{shown}-{sum:016x}.snapshot"))
     }
 }

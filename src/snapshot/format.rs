@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::account_state::SavedState;
 use crate::domain::allow_list::AllowList;
+use crate::domain::fnv;
 use crate::domain::key::{Expiry, Fields, Key, KeyId, Mode, Scopes};
 use crate::domain::listing::{Listing, Rejects};
 use crate::domain::text::{self, Label, Name};
@@ -152,7 +153,7 @@ pub fn encode(identity: &Identity, state: &SavedState) -> Vec<u8> {
         keys: listing.keys().iter().map(saved).collect(),
     };
     let body = serde_json::to_vec(&saved).expect("text and numbers are always JSON");
-    let (checksum, length) = (checksum(&body), body.len());
+    let (checksum, length) = (fnv::hash(&body), body.len());
     let mut bytes = format!("{MAGIC} {VERSION} {length} {checksum:016x}\n").into_bytes();
     bytes.extend(body);
     bytes
@@ -180,7 +181,7 @@ pub fn decode(bytes: &[u8], identity: &Identity) -> Result<SavedState, BadSnapsh
     let sum = words
         .next()
         .and_then(|word| u64::from_str_radix(word, 16).ok());
-    if sum != Some(checksum(body)) {
+    if sum != Some(fnv::hash(body)) {
         return Err(BadSnapshot::Damaged("its checksum is wrong"));
     }
     let saved: SavedListing = serde_json::from_slice(body)
@@ -293,14 +294,6 @@ fn clean(text: impl AsRef<str>) -> Option<Label> {
     Label::saved(text.as_ref(), true)
 }
 
-/// FNV-1a, 64 bits (<https://www.rfc-editor.org/rfc/rfc9923>): detects every change of a single
-/// byte.
-pub fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -403,7 +396,7 @@ mod tests {
     #[test]
     fn a_snapshot_from_before_there_were_providers_is_of_the_first_one() {
         let body = br#"{"account":"shop","base_url":"https://a.example/","listed_at_ms":1234000,"keys":[]}"#;
-        let (checksum, length) = (checksum(body), body.len());
+        let (checksum, length) = (fnv::hash(body), body.len());
         let mut bytes = format!("{MAGIC} 1 {length} {checksum:016x}\n").into_bytes();
         bytes.extend(body);
         let identity = |provider: &str| Identity {
