@@ -181,7 +181,7 @@ fn open_web_file(config: &Config) -> Result<Option<Arc<WebFile>>, RunError> {
 
 /// The configuration sources for these options.
 pub fn sources(options: &Options) -> Sources {
-    Sources::of_process(options.file.config_file.clone(), options.settings.flags())
+    Sources::of_process(options.file.config_file.clone(), options.flags())
 }
 
 /// Exit for a start with an invalid configuration: reports every problem.
@@ -433,6 +433,10 @@ fn announce(config: &Config, urls: &[String]) {
         revision = env!("API_KEY_EXPORTER_REVISION"),
         metrics = urls.join(" "),
         accounts = config.accounts.len(),
+        shard = config
+            .shard
+            .is_one_of_several()
+            .then(|| config.shard.to_string()),
         "started"
     );
     for account in &config.accounts {

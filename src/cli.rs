@@ -139,6 +139,9 @@ pub struct Options {
     /// Who opens the sockets.
     #[command(flatten)]
     pub socket: SocketOption,
+    /// Which accounts to poll.
+    #[command(flatten)]
+    pub shard: ShardOptions,
 }
 
 /// `--config.file`
@@ -155,6 +158,17 @@ pub struct SocketOption {
     /// Listen on the sockets that systemd passes instead of opening any
     #[arg(long = "web.systemd-socket")]
     pub systemd_socket: bool,
+}
+
+/// `--shard` and `--total-shards`
+#[derive(Args, Clone, Debug, Default)]
+pub struct ShardOptions {
+    /// Index of this exporter among --total-shards, from 0 [default: 0]
+    #[arg(long = "shard", value_name = "INDEX")]
+    pub shard: Option<String>,
+    /// Number of exporters that share the accounts; each polls those that it takes [default: 1]
+    #[arg(long = "total-shards", value_name = "NUMBER")]
+    pub total_shards: Option<String>,
 }
 
 /// Options that override a value of the configuration.
@@ -182,6 +196,9 @@ pub struct Settings {
     /// Path of the metrics [default: /metrics]
     #[arg(long = "web.telemetry-path", value_name = "PATH")]
     pub telemetry_path: Option<String>,
+    /// Enable reloading by POST or PUT to /-/reload
+    #[arg(long = "web.enable-lifecycle")]
+    pub enable_lifecycle: bool,
     /// Least severe level to log: error, warn, info, debug or trace [default: info]
     #[arg(long = "log.level", value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -197,6 +214,8 @@ struct ConfigOptions {
     file: FileOption,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    shard: ShardOptions,
 }
 
 impl Invocation {
@@ -316,11 +335,16 @@ impl Options {
                 external_url: own.external_url.or(outer_settings.external_url),
                 route_prefix: own.route_prefix.or(outer_settings.route_prefix),
                 telemetry_path: own.telemetry_path.or(outer_settings.telemetry_path),
+                enable_lifecycle: own.enable_lifecycle || outer_settings.enable_lifecycle,
                 log_level: own.log_level.or(outer_settings.log_level),
                 log_format: own.log_format.or(outer_settings.log_format),
             },
             socket: SocketOption {
                 systemd_socket: self.socket.systemd_socket || outer.socket.systemd_socket,
+            },
+            shard: ShardOptions {
+                shard: self.shard.shard.or(outer.shard.shard),
+                total_shards: self.shard.total_shards.or(outer.shard.total_shards),
             },
         }
     }
@@ -336,66 +360,74 @@ impl From<Settings> for Options {
 }
 
 impl From<ConfigOptions> for Options {
-    fn from(ConfigOptions { file, settings }: ConfigOptions) -> Self {
+    fn from(options: ConfigOptions) -> Self {
+        let ConfigOptions {
+            file,
+            settings,
+            shard,
+        } = options;
         Self {
             file,
             settings,
+            shard,
             ..Self::default()
         }
     }
 }
 
-impl Settings {
-    /// The options as configuration values.
+impl Options {
+    /// The options that are configuration values.
     pub fn flags(&self) -> Flags {
-        let one = |value: &Option<String>| value.iter().cloned().collect();
-        let addresses = self.listen_addresses.clone();
-        let all = [
-            (
-                "web.listen_addresses",
-                "--web.listen-address",
-                addresses,
-                true,
-            ),
-            (
-                "web.config_file",
-                "--web.config.file",
-                one(&self.web_config_file),
-                false,
-            ),
-            (
-                "web.probe_listen_address",
-                "--web.probe-listen-address",
-                one(&self.probe_listen_address),
-                false,
-            ),
-            (
-                "web.external_url",
-                "--web.external-url",
-                one(&self.external_url),
-                false,
-            ),
-            (
-                "web.route_prefix",
-                "--web.route-prefix",
-                one(&self.route_prefix),
-                false,
-            ),
-            (
-                "web.telemetry_path",
-                "--web.telemetry-path",
-                one(&self.telemetry_path),
-                false,
-            ),
-            ("log.level", "--log.level", one(&self.log_level), false),
-            ("log.format", "--log.format", one(&self.log_format), false),
-        ];
-        let flags = all.map(|(path, spelling, values, is_list)| Flag {
+        let Settings {
+            listen_addresses,
+            web_config_file,
+            probe_listen_address,
+            external_url,
+            route_prefix,
+            telemetry_path,
+            enable_lifecycle,
+            log_level,
+            log_format,
+        } = &self.settings;
+        let list = |path, spelling, values: &[String], is_list| Flag {
             path,
             spelling,
-            values,
+            values: values.to_vec(),
             is_list,
-        });
+        };
+        let one =
+            |path, spelling, value: &Option<String>| list(path, spelling, value.as_slice(), false);
+        let enable_lifecycle = enable_lifecycle.then(|| "true".to_owned());
+        let ShardOptions {
+            shard,
+            total_shards,
+        } = &self.shard;
+        let flags = [
+            list(
+                "web.listen_addresses",
+                "--web.listen-address",
+                listen_addresses,
+                true,
+            ),
+            one("web.config_file", "--web.config.file", web_config_file),
+            one(
+                "web.probe_listen_address",
+                "--web.probe-listen-address",
+                probe_listen_address,
+            ),
+            one("web.external_url", "--web.external-url", external_url),
+            one("web.route_prefix", "--web.route-prefix", route_prefix),
+            one("web.telemetry_path", "--web.telemetry-path", telemetry_path),
+            one(
+                "web.enable_lifecycle",
+                "--web.enable-lifecycle",
+                &enable_lifecycle,
+            ),
+            one("shard.index", "--shard", shard),
+            one("shard.total", "--total-shards", total_shards),
+            one("log.level", "--log.level", log_level),
+            one("log.format", "--log.format", log_format),
+        ];
         Flags(
             flags
                 .into_iter()

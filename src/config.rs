@@ -12,6 +12,7 @@ mod log;
 mod problem;
 mod providers;
 mod reader;
+mod shard;
 mod suggestion;
 mod value;
 mod warnings;
@@ -40,6 +41,7 @@ use url::Url;
 use crate::domain::assessment::AssessmentRules;
 use crate::domain::changes::ShrinkGuard;
 use crate::domain::inventory::Inventory;
+use crate::domain::shard::{Shard, shard_of};
 use crate::domain::text::redact;
 use crate::exposition::Metrics;
 use crate::os::clock;
@@ -72,8 +74,12 @@ pub struct Config {
     pub state: StateDirectory,
     /// `[log]`
     pub log: Log,
-    /// `[[accounts]]`: at least one, with unique names.
+    /// `[shard]`
+    pub shard: Shard,
+    /// `[[accounts]]`: those that this shard takes, with unique names; without shards at least one.
     pub accounts: Vec<Account>,
+    /// The index of the shard that takes each account of the configuration, in file order.
+    pub shards: Vec<u16>,
     /// Valid but probably unintended settings; for the log.
     pub warnings: Vec<String>,
     /// The effective value and origin of every option, in file order.
@@ -236,12 +242,13 @@ impl Config {
         let state = root
             .section("state", |section| StateDirectory::read(section, sources))
             .unwrap_or_default();
+        let shard = root.section("shard", shard::read).unwrap_or_default();
         let log = root
             .section("log", |section| Log::read(section, sources))
             .unwrap_or_default();
         let without_accounts = root.problem_count();
         let providers = providers::read(&mut root);
-        let accounts = accounts::read(&mut root, &providers, &poll, sources);
+        let mut accounts = accounts::read(&mut root, &providers, &poll, sources, shard);
         let are_accounts_good = !tried_environment && root.problem_count() == without_accounts;
         let known = are_accounts_good.then_some(accounts.as_slice());
         let mut entries = keys::read(&mut root, known);
@@ -257,17 +264,24 @@ impl Config {
             return Err(problems);
         }
         let (thresholds, policy) = (thresholds.unwrap_or_default(), policy.unwrap_or_default());
+        let of_environment = warnings::of_environment(sources, &accounts, &effective);
+        let shards: Vec<u16> = accounts
+            .iter()
+            .map(|account| shard_of(&account.name, shard.total()))
+            .collect();
+        accounts.retain(|account| shard.takes(&account.name));
         let mut warnings: Vec<String> = empty_file.into_iter().collect();
+        warnings.extend(warnings::of_shard(shard, &accounts, &shards, &effective));
         warnings.extend(warnings::of(&poll, &accounts, &details, &policy));
         if !sources.skip_tokens {
             warnings.extend(accounts.iter().flat_map(warnings::of_token));
         }
         warnings.extend(warnings::of_inventory(&entries, clock::now()));
-        warnings.extend(warnings::of_environment(sources, &accounts, &effective));
+        warnings.extend(of_environment);
         // They quote names and values, and a key can be pasted into any of them.
         let warnings = warnings.iter().map(|it| redact(it).into_owned()).collect();
         let assessment_rules = Arc::new(AssessmentRules {
-            inventory: Inventory::new(entries),
+            inventory: Inventory::new(entries).for_shard(shard),
             thresholds,
             policy,
             privileged_scopes: accounts.iter().map(Account::privileged_scopes).collect(),
@@ -280,7 +294,9 @@ impl Config {
             metrics,
             state,
             log,
+            shard,
             accounts,
+            shards,
             warnings,
             effective,
         })

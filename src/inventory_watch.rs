@@ -1,5 +1,7 @@
 //! Logs which entries of the inventory match no key of any account, when that changes. Considers
 //! all accounts together, because an entry may be meant for any of them.
+//!
+//! A shard has only some of the accounts, so it considers only the entries for one of these.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -12,6 +14,7 @@ use crate::domain::account_state::AccountState;
 use crate::domain::assessment::AssessmentRules;
 use crate::domain::inventory_usage::{InventoryUsage, matched_entries};
 use crate::domain::listing::Listing;
+use crate::domain::shard::Shard;
 use crate::domain::text::join_truncated;
 use crate::state_store::{AccountId, Changes, Replaced, StateStore, Subscription};
 
@@ -67,12 +70,12 @@ pub async fn run(store: Arc<StateStore>, stop: CancellationToken) {
             }
         }
         if let Some(unused) = watch.news() {
-            log(&unused);
+            log(&unused, watch.rules.inventory.shard());
         }
     }
 }
 
-fn log(unused: &[Box<str>]) {
+fn log(unused: &[Box<str>], shard: Shard) {
     let entries = join_truncated(unused.iter().map(|pattern| &**pattern));
     let count = unused.len();
     if count > 0 {
@@ -80,6 +83,8 @@ fn log(unused: &[Box<str>]) {
             count,
             entries, "inventory entries match no key, or are shadowed by an earlier entry"
         );
+    } else if shard.is_one_of_several() {
+        info!("every inventory entry for an account of this shard matches a key");
     } else {
         info!("every inventory entry matches a key");
     }
@@ -126,15 +131,19 @@ impl Watch {
         }
     }
 
-    /// The patterns that match no key, if they differ from before; also `None` while an account has
-    /// no listing.
+    /// The patterns that certainly match no key, if they differ from before; also `None` while an
+    /// account has no listing.
     fn news(&mut self) -> Option<Vec<Box<str>>> {
         if self.accounts.is_empty() || self.usage.accounts() < self.accounts.len() {
             return None;
         }
-        let entries = self.rules.inventory.entries();
-        let unused = self.usage.unused().filter_map(|index| entries.get(index));
-        let unused: Vec<Box<str>> = unused.map(|entry| entry.pattern.as_str().into()).collect();
+        let inventory = &self.rules.inventory;
+        let unused = self.usage.unused();
+        let unused = unused.filter_map(|index| inventory.entries().get(index));
+        let unused: Vec<Box<str>> = unused
+            .filter(|entry| inventory.is_decidable(entry))
+            .map(|entry| entry.pattern.as_str().into())
+            .collect();
         let is_news = unused != self.logged;
         self.logged.clone_from(&unused);
         is_news.then_some(unused)
@@ -147,17 +156,21 @@ mod tests {
 
     use super::*;
     use crate::domain::account_state::tests::{listed, polled_every};
-    use crate::domain::inventory::Inventory;
     use crate::domain::inventory::tests::entry;
+    use crate::domain::inventory::{Entry, Inventory};
     use crate::domain::key::tests::{at, key};
     use crate::domain::view::{Metrics, ViewSettings};
     use crate::state_store::AccountUpdate;
 
     fn settings(patterns: &[&str]) -> ViewSettings {
         let entries = patterns.iter().map(|pattern| entry(pattern)).collect();
+        settings_of(Inventory::new(entries))
+    }
+
+    fn settings_of(inventory: Inventory) -> ViewSettings {
         ViewSettings {
             rules: Arc::new(AssessmentRules {
-                inventory: Inventory::new(entries),
+                inventory,
                 ..AssessmentRules::default()
             }),
             metrics: Metrics {
@@ -211,5 +224,39 @@ mod tests {
         assert_eq!(news().unwrap(), Vec::<String>::new());
         store.replace_accounts(vec![keep(a)], settings(&["x", "w"]));
         assert_eq!(news().unwrap(), ["w"]);
+    }
+
+    #[test]
+    fn a_shard_judges_the_entries_for_its_own_accounts_only() {
+        let of = |account: &str, pattern: &str| Entry {
+            account: Some(account.into()),
+            ..entry(pattern)
+        };
+        // With two shards, "account-1" belongs to the first one and "account-2" to the second.
+        let entries = vec![
+            of("account-1", "x"),
+            of("account-1", "y"),
+            of("account-2", "z"),
+            entry("w"),
+        ];
+        for (shard, expected) in [
+            (Shard::default(), &["y", "z", "w"][..]),
+            (Shard::new(0, 2).unwrap(), &["y"]),
+        ] {
+            let inventory = Inventory::new(entries.clone()).for_shard(shard);
+            let settings = settings_of(inventory);
+            let store = Arc::new(StateStore::new(settings.clone()));
+            let mut subscription = store.subscribe();
+            let update = AccountUpdate::Set(store.new_id(), state("account-1", Some(&["x"])));
+            store.replace_accounts(vec![update], settings);
+            let mut watch = Watch::default();
+            let listed = watch.new_listings(subscription.take(), &subscription);
+            watch.compare(&listed);
+            let unused = watch.news().unwrap();
+            assert!(
+                unused.iter().map(|it| &**it).eq(expected.iter().copied()),
+                "{unused:?}"
+            );
+        }
     }
 }

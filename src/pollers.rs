@@ -96,6 +96,7 @@ impl Pollers {
         }
         pollers.store.replace_accounts(plan, view_settings(config));
         pollers.spawn_all(new);
+        pollers.telemetry.set_shard(config.shard);
         pollers.telemetry.config_loaded(now());
         pollers
     }
@@ -193,6 +194,9 @@ impl Pollers {
         }
         let need_restart = what_needs_a_restart(&self.config.effective, &config.effective);
         self.store.replace_accounts(plan, view_settings(&config));
+        if config.shard != self.config.shard {
+            self.telemetry.set_shard(config.shard);
+        }
         self.config = config;
         self.handles = kept;
         self.spawn_all(new);

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use chrono::{DateTime, Utc};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use crate::domain::shard::Shard;
 use crate::logging::DroppedLines;
-
 use crate::os::process_metrics;
 
 /// The registry and the handles into it.
@@ -26,6 +26,7 @@ pub struct Telemetry {
     task_panics: IntCounterVec,
     config_reload_successful: IntGauge,
     config_reload_success_at: Gauge,
+    shard_info: IntGaugeVec,
     log: Arc<OnceLock<DroppedLines>>,
 }
 
@@ -156,6 +157,15 @@ impl Telemetry {
             "When the configuration in force was loaded.",
         )?;
         registry.register(Box::new(config_reload_success_at.clone()))?;
+        let shard_info = IntGaugeVec::new(
+            Opts::new(
+                "api_key_exporter_shard_info",
+                "Index of this exporter among those that share the accounts, and their number; \
+                 always 1.",
+            ),
+            &["index", "total"],
+        )?;
+        registry.register(Box::new(shard_info.clone()))?;
         let log = Arc::new(OnceLock::new());
         registry.register(Box::new(LogCollector::new(log.clone())?))?;
         Ok(Self {
@@ -168,6 +178,7 @@ impl Telemetry {
             task_panics,
             config_reload_successful,
             config_reload_success_at,
+            shard_info,
             log,
         })
     }
@@ -193,6 +204,15 @@ impl Telemetry {
         // Exact to the millisecond for 285,000 years.
         self.config_reload_success_at
             .set(now.timestamp_millis() as f64 / 1000.0);
+    }
+
+    /// Exposes which shard this exporter is, if it is one of several.
+    pub fn set_shard(&self, shard: Shard) {
+        self.shard_info.reset();
+        if shard.is_one_of_several() {
+            let [index, total] = [shard.index(), shard.total()].map(|number| number.to_string());
+            self.shard_info.with_label_values(&[index, total]).set(1);
+        }
     }
 
     /// Whether the last reload of the configuration succeeded.

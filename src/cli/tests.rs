@@ -26,17 +26,35 @@ fn options_may_precede_or_follow_the_command() {
             "{line}"
         );
     }
-    let both = "--web.listen-address :1 run --web.listen-address :2 --web.systemd-socket";
+    let both = "--web.listen-address :1 --shard 1 --total-shards 2 --web.enable-lifecycle run \
+                --web.listen-address :2 --web.systemd-socket --shard 0";
     let Invocation { task, options } = parse(both).unwrap();
     assert_eq!(task, Task::Run);
     assert_eq!(options.settings.listen_addresses, [":1", ":2"]);
     assert!(options.socket.systemd_socket);
+    let flags = options.flags().0;
+    let flag = |spelling| flags.iter().find(|flag| flag.spelling == spelling);
+    for (path, spelling, value) in [
+        ("shard.index", "--shard", "0"),
+        ("shard.total", "--total-shards", "2"),
+        ("web.enable_lifecycle", "--web.enable-lifecycle", "true"),
+    ] {
+        let flag = flag(spelling).unwrap();
+        assert_eq!(
+            (flag.path, flag.values.as_slice()),
+            (path, &[value.to_owned()][..])
+        );
+    }
+    let flags = parse("config check").unwrap().options.flags();
+    assert!(flags.0.is_empty(), "{flags:?}");
 }
 
 #[test]
 fn a_command_refuses_the_options_that_it_does_not_take() {
     for (option, command) in [
         ("--config.file=a.toml", "demo"),
+        ("--shard=0", "demo"),
+        ("--total-shards=2", "demo"),
         ("--web.systemd-socket", "demo"),
         ("--web.systemd-socket", "config show"),
         ("--web.systemd-socket", "config check"),

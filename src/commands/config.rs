@@ -21,18 +21,35 @@ pub(super) fn check(options: &Options, skip_tokens: bool) -> Exit {
                 .fold(String::new(), |words, warning| {
                     words + "warning: " + warning + "\n"
                 });
-            let accounts = config.accounts.len();
+            let accounts = accounts_of(&config);
             let unchecked = if skip_tokens {
                 ", tokens not checked"
             } else {
                 ""
             };
             Exit::Done(format!(
-                "{warnings}configuration is good: {accounts} account(s){unchecked}\n"
+                "{warnings}configuration is good: {accounts}{unchecked}\n"
             ))
         }
         Err(problems) => misconfigured(&problems),
     }
+}
+
+/// How many accounts are polled; of a shard, also which ones.
+fn accounts_of(config: &Config) -> String {
+    let count = config.accounts.len();
+    if !config.shard.is_one_of_several() {
+        return format!("{count} account(s)");
+    }
+    let (all, shard) = (config.shards.len(), config.shard);
+    let names: Vec<String> = config
+        .accounts
+        .iter()
+        .map(|account| format!("{:?}", account.name))
+        .collect();
+    let colon = if names.is_empty() { "" } else { ": " };
+    let names = names.join(", ");
+    format!("{count} of {all} account(s) in shard {shard}{colon}{names}")
 }
 
 /// `config show`: prints the effective configuration as TOML, each value with its origin.
@@ -49,7 +66,8 @@ pub(super) fn show(options: &Options) -> Exit {
             || (before.is_none() && !section.0.is_empty())
         {
             let gap = if out.is_empty() { "" } else { "\n" };
-            writeln!(out, "{gap}{}", section.0).expect("writing to a String cannot fail");
+            let taken_by = taken_by(&config, section);
+            writeln!(out, "{gap}{}{taken_by}", section.0).expect("writing to a String cannot fail");
         }
         before = Some(section);
         let line = match (&option.value, &option.origin) {
@@ -60,4 +78,14 @@ pub(super) fn show(options: &Options) -> Exit {
         writeln!(out, "{}", redact(&line)).expect("writing to a String cannot fail");
     }
     Exit::Done(out)
+}
+
+/// With shards, a comment with the shard that takes the account of this section.
+fn taken_by(config: &Config, (section, index): (&str, usize)) -> String {
+    let shard = config.shards.get(index);
+    match shard.filter(|_| section == "[[accounts]]" && config.shard.is_one_of_several()) {
+        None => String::new(),
+        Some(shard) if *shard == config.shard.index() => format!("  # shard {shard}, this one"),
+        Some(shard) => format!("  # shard {shard}"),
+    }
 }

@@ -13,13 +13,14 @@ use crate::config::providers::{self, Candidate, Candidates};
 use crate::config::reader::{Effective, Section};
 use crate::config::{ENV_PREFIX, Poll, Sources};
 use crate::domain::glob::Glob;
+use crate::domain::shard::Shard;
 use crate::domain::text;
 use crate::provider::Provider;
 use crate::provider::json_list::JsonList;
 use crate::provider::profile::{EnvironmentAccount, Profile};
 use crate::secret::{Token, TokenError, TokenForm, TokenSource};
 
-/// Maximum number of accounts. Each has a task, some KiB of memory, at most two open files while it
+/// Maximum number of accounts of this shard. Each has a task, some KiB of memory, at most two open files while it
 /// is polled, and some 70 lines in each scrape: 40 MiB in total.
 const ACCOUNTS_MAX: usize = 10_000;
 
@@ -117,15 +118,17 @@ fn is_about_accounts(variable: &str) -> bool {
         .starts_with(&format!("{ENV_PREFIX}__ACCOUNTS"))
 }
 
-/// Reads all accounts; if there are none, creates one named `default` from the environment.
+/// Reads all accounts; if there are none, creates one named `default` from the environment. Files
+/// of accounts that another shard takes are not read: this exporter needs no access to them.
 pub(super) fn read(
     root: &mut Section<'_>,
     candidates: &Candidates,
     poll: &Poll,
     sources: &Sources,
+    shard: Shard,
 ) -> Vec<Account> {
     let read = root.sections("accounts", |section| {
-        let (name, account) = account(section, candidates, poll, sources);
+        let (name, account) = account(section, candidates, poll, sources, shard);
         ((name, section.origin_in_force("name")), account)
     });
     let (names, accounts): (Vec<(String, Origin)>, Vec<Option<Account>>) = read.into_iter().unzip();
@@ -133,10 +136,10 @@ pub(super) fn read(
     if names.is_empty() {
         accounts.extend(from_environment(root, poll, sources));
     }
-    if names.len() > ACCOUNTS_MAX {
-        let count = names.len();
+    let count = names.iter().filter(|(name, _)| shard.takes(name)).count();
+    if count > ACCOUNTS_MAX {
         root.general_problem(format!(
-            "accounts: {count} are configured; the maximum is {ACCOUNTS_MAX}"
+            "accounts: {count} are configured; the maximum is {ACCOUNTS_MAX} in each shard"
         ));
     }
     let mut known = HashSet::new();
@@ -155,6 +158,7 @@ fn account(
     candidates: &Candidates,
     poll: &Poll,
     sources: &Sources,
+    shard: Shard,
 ) -> (String, Option<Account>) {
     let name = section.text(
         "name",
@@ -162,6 +166,12 @@ fn account(
         "a name of 1 to 64 characters, without control characters, that does not look like a key",
         parse_name,
     );
+    let is_ours = shard.takes(&name);
+    let elsewhere = Sources {
+        skip_tokens: true,
+        ..Sources::default()
+    };
+    let sources = if is_ours { sources } else { &elsewhere };
     let provider = provider(section, candidates);
     let profile = provider.as_ref().map(Provider::profile);
     let before = section.problem_count();
@@ -193,6 +203,7 @@ fn account(
     let ca_file = section.path("ca_file");
     if let Some(Err(error)) = ca_file
         .as_deref()
+        .filter(|_| is_ours)
         .map(crate::provider::tls::check_ca_file)
         // The other accounts do not wait for a network mount; this account's polls report the
         // problem.

@@ -221,7 +221,7 @@ fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
          query or fragment (http:// only to a loopback address)",
         "accounts[0].token_file (file a.toml): no token: set token_file (a path) or token_env (a variable's name)",
         "telemetry (file a.toml): unknown option; valid here: inventory_file, web, poll, \
-         details, thresholds, policy, metrics, state, log, providers, accounts, keys",
+         details, thresholds, policy, metrics, state, shard, log, providers, accounts, keys",
     ];
     assert_eq!(problems(text, &[]), expected);
 }
@@ -295,7 +295,7 @@ fn a_variable_that_makes_a_section_is_named_whole() {
     let account = "[[accounts]]\ntoken_env = \"TOKEN\"";
     let meant = "did you mean poll?";
     let known = "valid here: inventory_file, web, poll, details, thresholds, policy, metrics, \
-                 state, log, providers, accounts, keys";
+                 state, shard, log, providers, accounts, keys";
     for (variable, expected) in [
         (
             "API_KEY_EXPORTER__KEYS__0__MATCH",

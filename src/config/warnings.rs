@@ -9,6 +9,7 @@ use crate::config::accounts::CREDENTIALS;
 use crate::config::{Account, Details, ENV_PREFIX, Effective, Origin, Poll, Sources};
 use crate::domain::inventory::Entry;
 use crate::domain::policy::Limits;
+use crate::domain::shard::Shard;
 use crate::domain::text;
 use crate::domain::text::join_truncated;
 use crate::provider::Provider;
@@ -55,6 +56,34 @@ pub(super) fn of(
     }
     warnings.extend(accounts.iter().filter_map(listing_in_base_url));
     warnings
+}
+
+/// Shards that are probably unintended. `accounts` are those of this shard, `shards` the shards of
+/// all accounts.
+pub(super) fn of_shard(
+    shard: Shard,
+    accounts: &[Account],
+    shards: &[u16],
+    effective: &[Effective],
+) -> Vec<String> {
+    if !shard.is_one_of_several() {
+        return Vec::new();
+    }
+    let is_default = effective.iter().any(|option| {
+        (option.section.as_str(), option.name.as_str()) == ("[shard]", "index")
+            && option.origin == Origin::Default
+    });
+    let unset = is_default.then(|| {
+        format!(
+            "shard.total is {}, but shard.index is not set: this exporter is shard 0",
+            shard.total()
+        )
+    });
+    let empty = accounts.is_empty().then(|| {
+        let count = shards.len();
+        format!("shard {shard} has no account: the others have all {count} of them")
+    });
+    unset.into_iter().chain(empty).collect()
 }
 
 /// The exporter appends the path of the listing itself.

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::domain::glob::Glob;
 use crate::domain::key::Key;
 use crate::domain::policy::Policies;
+use crate::domain::shard::Shard;
 
 /// One entry: the operator's information about the keys that it matches.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +77,8 @@ pub struct Inventory {
     exact: HashMap<Box<str>, Vec<usize>>,
     /// The entries with wildcards.
     globs: GlobIndex,
+    /// The shard of the exporter that uses this inventory.
+    shard: Shard,
 }
 
 /// Finds the patterns with wildcards that may match a text by their literals: one pass over the
@@ -93,7 +96,7 @@ struct GlobIndex {
 impl PartialEq for Inventory {
     /// The other fields are derived from the entries.
     fn eq(&self, other: &Self) -> bool {
-        self.entries == other.entries
+        (&self.entries, self.shard) == (&other.entries, other.shard)
     }
 }
 
@@ -114,6 +117,26 @@ impl Inventory {
             globs: GlobIndex::new(&globs),
             entries: entries.into(),
             exact,
+            shard: Shard::default(),
+        }
+    }
+
+    /// The inventory as `shard` uses it.
+    pub fn for_shard(self, shard: Shard) -> Self {
+        Self { shard, ..self }
+    }
+
+    /// The shard that uses the inventory.
+    pub fn shard(&self) -> Shard {
+        self.shard
+    }
+
+    /// Whether this shard has every account that `entry` may be for, so that it can tell whether
+    /// the entry is unused.
+    pub fn is_decidable(&self, entry: &Entry) -> bool {
+        match &entry.account {
+            Some(account) => self.shard.takes(account),
+            None => !self.shard.is_one_of_several(),
         }
     }
 

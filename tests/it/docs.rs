@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use api_key_exporter::cli::Cli;
 use api_key_exporter::config::{Config, Effective, Origin, Sources};
+use api_key_exporter::domain::shard::Shard;
 use api_key_exporter::exposition::Metrics;
 use api_key_exporter::telemetry::Telemetry;
 use clap::CommandFactory;
@@ -58,6 +59,7 @@ pub(crate) fn first_column(text: &str, prefix: &str) -> BTreeSet<String> {
 fn the_documentation_lists_exactly_the_metrics_that_exist_with_their_types() {
     let telemetry = Telemetry::new().unwrap();
     telemetry.count_request("/metrics", 200);
+    telemetry.set_shard(Shard::new(1, 2).unwrap());
     // One is there only where others are left out.
     let golden = read("tests/golden/metrics.prom")
         + &exposition(Metrics {

@@ -31,6 +31,7 @@ mod promtool;
 mod providers;
 mod rules;
 mod secrets;
+mod shards;
 mod supply_chain;
 mod support;
 mod swaps;

@@ -22,23 +22,25 @@ const CHART: &str = "deploy/helm/api-key-exporter";
 const RULES: &str = "deploy/prometheus/rules.yml";
 
 /// Every overlay that people start from.
-const KUSTOMIZATIONS: [&str; 6] = [
+const KUSTOMIZATIONS: [&str; 7] = [
     "base",
     "overlays/openshift",
     "overlays/prometheus-operator",
     "overlays/several-accounts",
+    "overlays/shards",
     "overlays/victoria-metrics",
     "overlays/web-config",
 ];
 
 /// The chart's sets of values, besides its defaults.
-const VALUES: [&str; 6] = [
+const VALUES: [&str; 7] = [
     "everything",
     "rules",
     "openshift",
     "connections",
     "web",
     "reload",
+    "shards",
 ];
 
 fn documents(yaml: &str) -> Vec<Value> {
@@ -95,6 +97,24 @@ fn one(documents: &[Value], kind: &str) -> Value {
     let object = found.next().unwrap_or_else(|| panic!("no {kind}"));
     assert!(found.next().is_none(), "two of {kind}");
     object.clone()
+}
+
+/// The Deployment, or the `StatefulSet`s of shards.
+fn workloads(documents: &[Value]) -> Vec<Value> {
+    let is_workload =
+        |object: &&Value| ["Deployment", "StatefulSet"].contains(&object["kind"].as_str().unwrap());
+    let workloads: Vec<Value> = documents.iter().filter(is_workload).cloned().collect();
+    assert!(!workloads.is_empty());
+    workloads
+}
+
+/// The specification of the pods, which is the same in every workload.
+fn pod(documents: &[Value]) -> Value {
+    let pod = |workload: &Value| workload["spec"]["template"]["spec"].clone();
+    let mut pods: Vec<Value> = workloads(documents).iter().map(pod).collect();
+    pods.dedup();
+    assert_eq!(pods.len(), 1);
+    pods.remove(0)
 }
 
 fn is_operators(object: &Value) -> bool {
@@ -241,6 +261,9 @@ fn bad_values_fail_with_a_clear_message() {
             "podDisruptionBudget.enabled=true",
             "requires replicas of at least 2",
         ),
+        ("shards=0", "minimum"),
+        ("shards=1001", "maximum"),
+        ("shards=two", "want integer"),
     ] {
         let set = [
             "--set",
@@ -274,7 +297,7 @@ fn ports_probes_paths_and_limits_are_the_programs() {
     let config = defaults();
     for (what, yaml) in all() {
         let objects = documents(&yaml);
-        let pod = &one(&objects, "Deployment")["spec"]["template"]["spec"];
+        let pod = pod(&objects);
         let container = &pod["containers"][0];
         let ports = container["ports"].as_array().unwrap();
         let port_named = |name| ports.iter().find(|port| port["name"] == name);
@@ -361,7 +384,7 @@ fn a_web_configuration_file_is_mounted_and_probed_at_its_own_port() {
     let mut found = 0;
     for (what, yaml) in all() {
         let objects = documents(&yaml);
-        let pod = &one(&objects, "Deployment")["spec"]["template"]["spec"];
+        let pod = pod(&objects);
         let container = &pod["containers"][0];
         let Some(file) = arguments_start(container, "--web.config.file=") else {
             continue;
@@ -403,7 +426,7 @@ fn a_web_configuration_file_is_mounted_and_probed_at_its_own_port() {
 #[test]
 fn pods_are_restricted() {
     for (what, yaml) in all() {
-        let pod = &one(&documents(&yaml), "Deployment")["spec"]["template"]["spec"];
+        let pod = pod(&documents(&yaml));
         let context = &pod["securityContext"];
         assert_eq!(context["runAsNonRoot"], true, "{what}");
         // OpenShift assigns the user and the groups.

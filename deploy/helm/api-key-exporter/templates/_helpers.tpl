@@ -12,6 +12,20 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* The name of the first StatefulSet; short enough for the labels that Kubernetes derives from it. */ -}}
+{{- define "exporter.shardsName" -}}
+{{- include "exporter.fullname" . | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* Shards have a headless Service, under another name because clusterIP cannot be changed. */ -}}
+{{- define "exporter.serviceName" -}}
+{{- if gt (int .Values.shards) 1 -}}
+{{- include "exporter.fullname" . | trunc 54 | trimSuffix "-" }}-headless
+{{- else -}}
+{{- include "exporter.fullname" . -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "exporter.selector" -}}
 app.kubernetes.io/name: {{ include "exporter.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

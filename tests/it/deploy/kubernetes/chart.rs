@@ -260,3 +260,92 @@ fn an_account_has_every_option_of_the_program() {
     }
     assert!(count >= 9, "{count}");
 }
+
+#[test]
+fn shards_are_a_pod_each_and_replicas_a_stateful_set_each() {
+    let objects = documents(&rendered(Some("shards"), &[]));
+    let kinds = |kind: &str| {
+        objects
+            .iter()
+            .filter(|object| object["kind"] == kind)
+            .count()
+    };
+    assert_eq!((kinds("Deployment"), kinds("StatefulSet")), (0, 2));
+    let sets = super::workloads(&objects);
+    let service = one(&objects, "Service");
+    assert_eq!(service["spec"]["clusterIP"], "None");
+    let mut selectors = BTreeSet::new();
+    for set in &sets {
+        let spec = &set["spec"];
+        assert_eq!(spec["replicas"], 3);
+        assert_eq!(spec["serviceName"], service["metadata"]["name"]);
+        let container = &spec["template"]["spec"]["containers"][0];
+        let arguments = container["args"].as_array().unwrap();
+        assert!(
+            arguments.contains(&"--total-shards=3".into()),
+            "{arguments:?}"
+        );
+        // Each selects its own pods; Service, PodMonitor, NetworkPolicy and budget select all.
+        let labels = spec["template"]["metadata"]["labels"].as_object().unwrap();
+        let selects = |selector: &Value| {
+            let mut selector = selector.as_object().unwrap().iter();
+            selector.all(|(name, value)| labels.get(name) == Some(value))
+        };
+        for other in &sets {
+            let is_itself = other["metadata"]["name"] == set["metadata"]["name"];
+            assert_eq!(
+                selects(&other["spec"]["selector"]["matchLabels"]),
+                is_itself
+            );
+        }
+        assert!(selects(&service["spec"]["selector"]));
+        for kind in ["PodMonitor", "PodDisruptionBudget"] {
+            assert!(
+                selects(&one(&objects, kind)["spec"]["selector"]["matchLabels"]),
+                "{kind}"
+            );
+        }
+        let policy = one(&objects, "NetworkPolicy");
+        assert!(selects(&policy["spec"]["podSelector"]["matchLabels"]));
+        selectors.insert(set["metadata"]["name"].to_string());
+    }
+    assert_eq!(selectors.len(), 2);
+    // A name of any length leaves room for what Kubernetes appends to it.
+    let name = format!("--set=fullnameOverride={}", "n".repeat(70));
+    let objects = documents(&rendered(Some("shards"), &[&name]));
+    let length = |object: &Value| object["metadata"]["name"].as_str().unwrap().len();
+    assert!(length(&one(&objects, "Service")) <= 63);
+    assert!(
+        super::workloads(&objects)
+            .iter()
+            .all(|set| length(set) <= 52)
+    );
+}
+
+#[test]
+fn shards_need_pod_indices_and_a_headless_service() {
+    for (arguments, words) in [
+        (
+            ["--set=shards=2", "--kube-version=1.27.16"],
+            "requires Kubernetes 1.28",
+        ),
+        (
+            ["--set=shards=2", "--set=service.type=NodePort"],
+            "requires service.type ClusterIP",
+        ),
+    ] {
+        let said = template(None, &arguments);
+        assert!(
+            !said.is_content && said.words.contains(words),
+            "{}",
+            said.words
+        );
+    }
+    let one_replica = ["--set=shards=2", "--set=podDisruptionBudget.enabled=true"];
+    one(
+        &documents(&rendered(None, &one_replica)),
+        "PodDisruptionBudget",
+    );
+    let old = ["--kube-version=1.27.16"];
+    assert_eq!(deployment(None, &old)["kind"], "Deployment");
+}

@@ -1,12 +1,12 @@
 //! What deploy/ renders is a configuration that the program accepts: file, flags and variables,
-//! with every volume in place.
+//! with every volume in place, for each shard.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::{all, documents, one};
+use super::{all, documents, pod, workloads};
 use crate::process::binary;
 use crate::support::{Folder, TOKEN};
 use crate::tools::ask;
@@ -19,17 +19,31 @@ fn authority() -> String {
         .pem()
 }
 
-/// Fills `folder` as the kubelet fills the mount of `volume`.
-fn fill(folder: &Path, volume: &Value, objects: &[Value]) {
+/// Fills `folder` as the kubelet fills the mount of `volume`; returns how many tokens it has.
+fn fill(folder: &Path, volume: &Value, objects: &[Value]) -> usize {
     fs::create_dir_all(folder).unwrap();
-    let write = |name: &str, content: &str| fs::write(folder.join(name), content).unwrap();
+    let write = |name: &str, content: &str| {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
     if !volume["secret"].is_null() {
+        // A token, or a valid web configuration file.
         write("token", TOKEN);
-        // A valid web configuration file.
         write("web.yml", "");
+        return usize::from(volume["name"].as_str().unwrap().starts_with("token-"));
+    }
+    if let Some(sources) = volume["projected"]["sources"].as_array() {
+        for source in sources {
+            write(
+                source["secret"]["items"][0]["path"].as_str().unwrap(),
+                TOKEN,
+            );
+        }
+        return sources.len();
     }
     let Some(name) = volume["configMap"]["name"].as_str() else {
-        return;
+        return 0;
     };
     let ours = objects
         .iter()
@@ -38,11 +52,18 @@ fn fill(folder: &Path, volume: &Value, objects: &[Value]) {
     let Some(ours) = ours else {
         write("keys.toml", "[[keys]]\nmatch = \"*\"\nteam = \"a\"\n");
         write("ca.pem", &authority());
-        return;
+        return 0;
     };
     for (key, content) in ours["data"].as_object().unwrap() {
         write(key, content.as_str().unwrap());
     }
+    0
+}
+
+/// What the program says of how many accounts are polled, as a number.
+fn polled(words: &str) -> usize {
+    let (_, count) = words.rsplit_once("configuration is good: ").unwrap();
+    count.split(' ').next().unwrap().parse().unwrap()
 }
 
 #[test]
@@ -50,7 +71,7 @@ fn the_program_accepts_the_rendered_configuration() {
     for (what, yaml) in all() {
         let folder = Folder::new("rendered-config");
         let objects = documents(&yaml);
-        let pod = &one(&objects, "Deployment")["spec"]["template"]["spec"];
+        let pod = pod(&objects);
         let container = &pod["containers"][0];
         let mut paths = Vec::new();
         let mut tokens = 0;
@@ -62,8 +83,7 @@ fn the_program_accepts_the_rendered_configuration() {
                 .iter()
                 .find(|volume| volume["name"] == mount["name"])
                 .unwrap_or_else(|| panic!("{what}: no volume for {path}"));
-            fill(&ours, volume, &objects);
-            tokens += usize::from(path.starts_with("/run/secrets/bitgpt/"));
+            tokens += fill(&ours, volume, &objects);
             paths.push((format!("{path}/"), format!("{}/", ours.display())));
         }
         // Paths of the container as paths below the folder, longest first: one may start another.
@@ -80,18 +100,36 @@ fn the_program_accepts_the_rendered_configuration() {
         let lines: Vec<String> = config.lines().map(here).collect();
         fs::write(&file, lines.join("\n")).unwrap();
 
-        let mut command = binary(&["config", "check"]);
-        for flag in container["args"].as_array().unwrap() {
-            let flag = flag.as_str().unwrap();
-            command.arg(here(flag));
+        let workload = &workloads(&objects)[0];
+        let is_sharded = workload["kind"] == "StatefulSet";
+        let shards = if is_sharded {
+            workload["spec"]["replicas"].as_u64().unwrap()
+        } else {
+            1
+        };
+        let mut accounts = 0;
+        for index in 0..shards {
+            let mut command = binary(&["config", "check"]);
+            for flag in container["args"].as_array().unwrap() {
+                command.arg(here(flag.as_str().unwrap()));
+            }
+            for variable in container["env"].as_array().unwrap() {
+                let name = variable["name"].as_str().unwrap();
+                let label = &variable["valueFrom"]["fieldRef"]["fieldPath"];
+                if label == "metadata.labels['apps.kubernetes.io/pod-index']" {
+                    command.env(name, index.to_string());
+                } else {
+                    command.env(name, here(variable["value"].as_str().unwrap()));
+                }
+            }
+            let said = ask(&mut command);
+            assert!(said.is_content, "{what}: {}\n{config}", said.words);
+            if is_sharded {
+                let words = format!(" of {tokens} account(s) in shard {index} of {shards}");
+                assert!(said.words.contains(&words), "{what}: {}", said.words);
+            }
+            accounts += polled(&said.words);
         }
-        for variable in container["env"].as_array().unwrap() {
-            let text = |name: &str| variable[name].as_str().unwrap();
-            command.env(text("name"), here(text("value")));
-        }
-        let said = ask(&mut command);
-        assert!(said.is_content, "{what}: {}\n{config}", said.words);
-        let words = format!("configuration is good: {tokens} account(s)\n");
-        assert!(said.words.ends_with(&words), "{what}: {}", said.words);
+        assert_eq!((accounts, tokens > 0), (tokens, true), "{what}");
     }
 }
