@@ -20,8 +20,8 @@ use crate::provider::json_list::JsonList;
 use crate::provider::profile::{EnvironmentAccount, Profile};
 use crate::secret::{Token, TokenError, TokenForm, TokenSource};
 
-/// Maximum number of accounts of this shard. Each has a task, some KiB of memory, at most two open files while it
-/// is polled, and some 70 lines in each scrape: 40 MiB in total.
+/// Maximum number of accounts of this shard. Each has a task, some KiB of memory, at most two open
+/// files while it is polled, and some 70 lines in each scrape: 40 MiB in total.
 const ACCOUNTS_MAX: usize = 10_000;
 
 /// Longest account name; it is a label of every series.
