@@ -152,6 +152,11 @@ selector:
     {{- include "exporter.selector" .root | nindent 4 }}
 {{- end -}}
 
+{{- /* A number as digits: Helm reads numbers as floats, and writes large ones as 1.2e+07. */ -}}
+{{- define "exporter.text" -}}
+{{- if kindIs "float64" . }}{{ printf "%.0f" . }}{{ else }}{{ . }}{{ end -}}
+{{- end -}}
+
 {{- /* Every JSON string is a valid TOML string, so toJson quotes values. */ -}}
 {{- define "exporter.config" -}}
 {{- if include "exporter.inventory" . -}}
@@ -172,7 +177,7 @@ provider = {{ . | toJson }}
 {{- end }}
 {{- with $account.params }}
 {{- range $name, $value := . }}
-params.{{ $name | toJson }} = {{ $value | toString | toJson }}
+params.{{ $name | toJson }} = {{ include "exporter.text" $value | toJson }}
 {{- end }}
 {{- end }}
 token_file = {{ printf "/run/secrets/bitgpt/%d/token" $index | toJson }}

@@ -97,6 +97,7 @@ fn the_network_policy_follows_the_configured_hosts() {
             vec![53, 3128],
         ),
         (r#"[{"proxyUrl": "http://proxy"}]"#, vec![53, 80]),
+        (r#"[{"proxyUrl": "https://proxy"}]"#, vec![53, 443]),
     ] {
         let mut list: Value = serde_json::from_str(accounts).unwrap();
         for (index, account) in list.as_array_mut().unwrap().iter_mut().enumerate() {
@@ -173,11 +174,13 @@ fn bad_values_of_accounts_and_listeners_are_refused() {
     for (set, words) in [
         ("accounts[0].baseUrl=api.example.com", "baseUrl"),
         ("accounts[0].baseUrl=ftp://api.example.com", "baseUrl"),
-        ("accounts[0].proxyUrl=https://proxy", "proxyUrl"),
+        ("accounts[0].proxyUrl=socks5://proxy", "proxyUrl"),
         ("accounts[0].caFile=ca.pem", "caFile"),
         ("accounts[0].interval=often", "interval"),
         ("accounts[0].base_url=https://a", "'base_url' not allowed"),
         ("accounts[0].params=a", "want object"),
+        ("accounts[0].params.project=1.5", "want string or integer"),
+        ("accounts[0].params.project=9007199254740992", "maximum"),
         ("listenAddress=10120", "listenAddress"),
         ("listenAddress=localhost:10120", "listenAddress"),
         ("telemetryPath=metrics", "telemetryPath"),
@@ -259,6 +262,26 @@ fn an_account_has_every_option_of_the_program() {
         count += 1;
     }
     assert!(count >= 9, "{count}");
+}
+
+#[test]
+fn params_are_texts_as_written() {
+    for (value, expected) in [
+        ("42", "\"42\""),
+        ("12345678", "\"12345678\""),
+        ("9007199254740991", "\"9007199254740991\""),
+        ("\"007\"", "\"007\""),
+        ("\"a \\\"b\\\" {c}\"", "\"a \\\"b\\\" {c}\""),
+    ] {
+        let account = format!(
+            "--set-json=accounts=[{{\"name\": \"a\", \"existingSecret\": \"s\", \
+             \"params\": {{\"project\": {value}}}}}]"
+        );
+        let config = one(&documents(&rendered(None, &[&account])), "ConfigMap");
+        let config = config["data"]["config.toml"].as_str().unwrap();
+        let line = format!("params.\"project\" = {expected}");
+        assert!(config.lines().any(|it| it == line), "{value}: {config}");
+    }
 }
 
 #[test]
