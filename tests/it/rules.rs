@@ -326,6 +326,26 @@ fn a_page_names_the_first_key_and_lists_ten() {
     }
 }
 
+/// docs/scaling.md drops metrics that no rule needs.
+#[test]
+fn no_rule_needs_a_metric_that_the_scaling_guide_drops() {
+    let page = read("docs/scaling.md");
+    let (_, regex) = page.split_once("    regex: ").unwrap();
+    let dropped: Vec<&str> = regex.lines().next().unwrap().split('|').collect();
+    assert!(dropped.len() >= 10, "{dropped:?}");
+    let golden = read("tests/golden/metrics.prom");
+    let rules = read("deploy/prometheus/rules.yml");
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || "_:".contains(letter);
+    let used: BTreeSet<&str> = rules.split(|letter| !is_name(letter)).collect();
+    for name in dropped {
+        assert!(
+            golden.contains(&format!("# TYPE {name} ")),
+            "{name} is no metric"
+        );
+        assert!(!used.contains(name), "a rule needs {name}");
+    }
+}
+
 #[test]
 fn inhibition_names_only_alerts_that_there_are() {
     let known: BTreeSet<String> = alerts().into_iter().map(|(name, _)| name).collect();
