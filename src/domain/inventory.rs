@@ -122,6 +122,7 @@ impl Inventory {
     }
 
     /// The inventory as `shard` uses it.
+    #[must_use]
     pub fn for_shard(self, shard: Shard) -> Self {
         Self { shard, ..self }
     }

@@ -20,7 +20,8 @@ fn config(folder: &Folder, url: &str, head: &str) -> String {
         let token = folder.file(&format!("token-{number}"), TOKEN);
         writeln!(
             text,
-            "[[accounts]]\nname = \"account-{number}\"\nbase_url = {url:?}\ntoken_file = {token:?}"
+            "[[accounts]]\nname = \"account-{number}\"\nbase_url = {url:?}\ntoken_file = \"{}\"",
+            token.display()
         )
         .unwrap();
     }
@@ -158,7 +159,8 @@ async fn a_shard_without_accounts_runs_and_says_so() {
     // "account-1" belongs to the first of any number of shards up to eight.
     let text = format!(
         "log.format = \"text\"\nweb.listen_addresses = [\"127.0.0.1:0\"]\n[[accounts]]\n\
-         name = \"account-1\"\ntoken_file = {token:?}\n"
+         name = \"account-1\"\ntoken_file = \"{}\"\n",
+        token.display()
     );
     let path = folder.file("config.toml", &text).display().to_string();
     let shard = ["--config.file", &path, "--shard=2", "--total-shards=4"];
