@@ -242,7 +242,7 @@ impl Config {
         let state = root
             .section("state", |section| StateDirectory::read(section, sources))
             .unwrap_or_default();
-        let shard = root.section("shard", shard::read).unwrap_or_default();
+        let shard = root.section("shard", shard::read).flatten();
         let log = root
             .section("log", |section| Log::read(section, sources))
             .unwrap_or_default();
@@ -264,6 +264,8 @@ impl Config {
             return Err(problems);
         }
         let (thresholds, policy) = (thresholds.unwrap_or_default(), policy.unwrap_or_default());
+        let shard = shard.unwrap_or_default();
+        let of_options = warnings::of(&poll, &accounts, &details, &policy);
         let of_environment = warnings::of_environment(sources, &accounts, &effective);
         let shards: Vec<u16> = accounts
             .iter()
@@ -272,7 +274,7 @@ impl Config {
         accounts.retain(|account| shard.takes(&account.name));
         let mut warnings: Vec<String> = empty_file.into_iter().collect();
         warnings.extend(warnings::of_shard(shard, &accounts, &shards, &effective));
-        warnings.extend(warnings::of(&poll, &accounts, &details, &policy));
+        warnings.extend(of_options);
         if !sources.skip_tokens {
             warnings.extend(accounts.iter().flat_map(warnings::of_token));
         }

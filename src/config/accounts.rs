@@ -118,14 +118,15 @@ fn is_about_accounts(variable: &str) -> bool {
         .starts_with(&format!("{ENV_PREFIX}__ACCOUNTS"))
 }
 
-/// Reads all accounts; if there are none, creates one named `default` from the environment. Files
-/// of accounts that another shard takes are not read: this exporter needs no access to them.
+/// Reads all accounts; if there are none, creates one named `default` from the environment. The
+/// secrets and files of accounts that another shard takes are not read: this exporter needs no
+/// access to them. Without a valid shard, no account's are.
 pub(super) fn read(
     root: &mut Section<'_>,
     candidates: &Candidates,
     poll: &Poll,
     sources: &Sources,
-    shard: Shard,
+    shard: Option<Shard>,
 ) -> Vec<Account> {
     let read = root.sections("accounts", |section| {
         let (name, account) = account(section, candidates, poll, sources, shard);
@@ -136,7 +137,8 @@ pub(super) fn read(
     if names.is_empty() {
         accounts.extend(from_environment(root, poll, sources));
     }
-    let count = names.iter().filter(|(name, _)| shard.takes(name)).count();
+    let is_ours = |name: &str| shard.is_some_and(|shard| shard.takes(name));
+    let count = names.iter().filter(|(name, _)| is_ours(name)).count();
     if count > ACCOUNTS_MAX {
         root.general_problem(format!(
             "accounts: {count} are configured; the maximum is {ACCOUNTS_MAX} in each shard"
@@ -158,7 +160,7 @@ fn account(
     candidates: &Candidates,
     poll: &Poll,
     sources: &Sources,
-    shard: Shard,
+    shard: Option<Shard>,
 ) -> (String, Option<Account>) {
     let name = section.text(
         "name",
@@ -166,7 +168,7 @@ fn account(
         "a name of 1 to 64 characters, without control characters, that does not look like a key",
         parse_name,
     );
-    let is_ours = shard.takes(&name);
+    let is_ours = shard.is_some_and(|shard| shard.takes(&name));
     let elsewhere = Sources {
         skip_tokens: true,
         ..Sources::default()

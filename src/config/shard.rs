@@ -3,20 +3,23 @@
 use crate::config::reader::Section;
 use crate::domain::shard::{Shard, TOTAL_MAX};
 
-/// The shard; the only one if an option is invalid, which is recorded.
-pub(super) fn read(section: &mut Section<'_>) -> Shard {
+/// The shard; `None` if an option is invalid, which is recorded.
+pub(super) fn read(section: &mut Section<'_>) -> Option<Shard> {
     let before = section.problem_count();
     let index: u16 = section.number("index", 0, 0..=u64::from(TOTAL_MAX) - 1);
     let total: u16 = section.number("total", 1, 1..=TOTAL_MAX.into());
+    if section.problem_count() > before {
+        return None;
+    }
     let shard = Shard::new(index, total);
-    if shard.is_none() && section.problem_count() == before {
+    if shard.is_none() {
         let words = format!(
             "must be less than shard.total, which is {total}: the shards have the indices 0 to {}",
             total - 1
         );
         section.problem("index", Some(&index.to_string()), &words);
     }
-    shard.unwrap_or_default()
+    shard
 }
 
 #[cfg(test)]
@@ -25,7 +28,7 @@ mod tests {
     use crate::config::{Config, Flag, Flags, Sources};
     use crate::domain::shard::Shard;
 
-    const SHOP_AND_OFFICE: &str = r#"
+    const ACCOUNTS: &str = r#"
         [[accounts]]
         name = "account-1"
         base_url = "http://localhost"
@@ -47,17 +50,17 @@ mod tests {
 
     #[test]
     fn a_shard_has_its_own_accounts_and_needs_no_secret_of_the_others() {
-        let config = load(&format!("shard.total = 2\n{SHOP_AND_OFFICE}"), &[]).unwrap();
+        let config = load(&format!("shard.total = 2\n{ACCOUNTS}"), &[]).unwrap();
         assert_eq!(names(&config), ["account-1"]);
         assert_eq!(config.shard, Shard::new(0, 2).unwrap());
         assert_eq!(config.shards, [0, 1]);
-        let file = format!("shard.total = 2\nshard.index = 1\n{SHOP_AND_OFFICE}");
-        let told = problems(&file, &[]);
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("variable ELSEWHERE"), "{told:?}");
-        assert!(told[1].contains("ca_file"), "{told:?}");
-        let unsharded = problems(SHOP_AND_OFFICE, &[]);
-        assert_eq!(unsharded, told);
+        let file = format!("shard.total = 2\nshard.index = 1\n{ACCOUNTS}");
+        let found = problems(&file, &[]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("variable ELSEWHERE"), "{found:?}");
+        assert!(found[1].contains("ca_file"), "{found:?}");
+        let unsharded = problems(ACCOUNTS, &[]);
+        assert_eq!(unsharded, found);
     }
 
     #[test]
@@ -110,9 +113,8 @@ mod tests {
                 vec![format!("shard.index = -1 (file a.toml): {index}")],
             ),
         ] {
-            let text = format!(
-                "[shard]\n{set}\n[[accounts]]\nbase_url = \"http://localhost\"\ntoken_env = \"TOKEN\""
-            );
+            let text = format!("[shard]\n{set}\n{ACCOUNTS}");
+            // Not also that the secrets of other shards are missing.
             assert_eq!(problems(&text, &[]), expected, "{set}");
         }
         // Kubernetes before 1.28 has no label with the index, so the variable is empty.
