@@ -81,7 +81,7 @@ pub(super) fn of_shard(
     });
     let empty = accounts.is_empty().then(|| {
         let count = shards.len();
-        format!("shard {shard} has no account: the others have all {count} of them")
+        format!("shard {shard} takes none of the {count} accounts, so it polls nothing")
     });
     unset.into_iter().chain(empty).collect()
 }
