@@ -34,6 +34,11 @@ pub(crate) fn answer(
     reply.header("Date", &http_date(now))
 }
 
+/// What answers a request for an origin in another provider's format; the number is that of the
+/// poll, counting from 1.
+pub(crate) type ShapedAnswer =
+    fn(&Shape, &Request, &str, usize, DateTime<Utc>, DateTime<Utc>) -> Reply;
+
 /// The answer to a request for `origin`, in another provider's format. `polls` is the number of
 /// this poll, counting from 1: every third fails.
 pub(crate) fn shaped_answer(
@@ -53,6 +58,32 @@ pub(crate) fn shaped_answer(
         start,
         now,
     );
+    shape
+        .answer(request, &keys, origin)
+        .header("Date", &http_date(now))
+}
+
+/// The answer for the account of another provider: three keys, one of which was revoked.
+pub(crate) fn code_answer(
+    shape: &Shape,
+    request: &Request,
+    origin: &str,
+    _polls: usize,
+    start: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Reply {
+    let rows: &[Row] = &[
+        ("ci: deploy", Some(25 * DAY), -60 * DAY, CI, &[]),
+        ("backup of the code", Some(200 * DAY), -100 * DAY, CI, &[]),
+        REVOKED,
+    ];
+    let samples = (1..).zip(rows);
+    let mut keys: Vec<_> = samples
+        .map(|(number, row)| sample_key(number, row, &[], start, now))
+        .collect();
+    if let Some(revoked) = keys.last_mut() {
+        revoked.is_disabled = true;
+    }
     shape
         .answer(request, &keys, origin)
         .header("Date", &http_date(now))
@@ -166,6 +197,7 @@ const ADMIN: &[&str] = &[
     "users.deactivate",
     "organizations.update",
 ];
+const CI: &[&str] = &["read_repository"];
 const DATA_CENTRE: &[&str] = &["10.0.0.0/8", "10.1.0.0/16", "172.16.0.0/12"];
 
 const ROWS: &[Row] = &[
@@ -271,16 +303,43 @@ const ROWS: &[Row] = &[
     (UNREADABLE, None, -40 * DAY, &["products.read"], OFFICE),
 ];
 
+/// A key that its provider reports as revoked.
+const REVOKED: Row = (
+    "revoked: lost laptop",
+    Some(3 * DAY),
+    -80 * DAY,
+    READ,
+    OFFICE,
+);
+
 /// The key that the demo's exporter uses itself.
 const OWN: &str = "api-key-exporter itself";
 
 /// A key with an expiry that cannot be parsed.
 const UNREADABLE: &str = "expiry that nobody can read";
 
+/// Time from the start to the expiry of a key that the API then hides: at least one poll lists the
+/// key before.
+const HIDDEN_AFTER: TimeDelta = TimeDelta::seconds(15);
+
 /// A varied set of keys, as of `now`.
 fn keys(start: DateTime<Utc>, now: DateTime<Utc>) -> Vec<Value> {
     let rows = (1..).zip(ROWS);
     let mut keys: Vec<Value> = rows.map(|(number, row)| key(number, row, start)).collect();
+    let hidden_at = start + HIDDEN_AFTER;
+    // The listing has whole seconds.
+    if now.timestamp() < hidden_at.timestamp() {
+        let row = (
+            "hidden once expired: partner",
+            None,
+            -30 * DAY,
+            READ,
+            OFFICE,
+        );
+        let mut hidden = key(98, &row, start);
+        set(&mut hidden, "expires_at", json!(plain(hidden_at)));
+        keys.push(hidden);
+    }
     keys.push(deploy_key(now));
     keys
 }
@@ -294,44 +353,15 @@ fn sample_keys(
     start: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Vec<SampleKey> {
-    let owned = |texts: &[&str]| texts.iter().copied().map(str::to_owned).collect();
-    let sample = |number: i64, row: &Row| {
-        let (label, expires_in, created_in, scopes, ip_allow_list) = *row;
-        let at = |hours: i64| start + TimeDelta::hours(hours);
-        SampleKey {
-            id: (1_000 + number).to_string(),
-            label: label.to_owned(),
-            expires_at: match expires_in {
-                _ if label == UNREADABLE => SampleExpiry::Unreadable,
-                Some(hours) => SampleExpiry::At(at(hours)),
-                None => SampleExpiry::Never,
-            },
-            created_at: at(created_in),
-            last_used_at: last_used_at(number, now),
-            scopes: if scopes == ADMIN && !privileged.is_empty() {
-                privileged.to_vec()
-            } else {
-                owned(scopes)
-            },
-            ip_allow_list: owned(ip_allow_list),
-            is_disabled: false,
-        }
-    };
+    let sample = |number, row| sample_key(number, row, privileged, start, now);
     let rows = ROWS.iter().filter(|(label, ..)| *label != OWN);
     let mut keys: Vec<_> = (1..)
         .zip(rows)
         .map(|(number, row)| sample(number, row))
         .collect();
-    let revoked = (
-        "revoked: lost laptop",
-        Some(3 * DAY),
-        -80 * DAY,
-        READ,
-        OFFICE,
-    );
     keys.push(SampleKey {
         is_disabled: true,
-        ..sample(99, &revoked)
+        ..sample(99, &REVOKED)
     });
     let (number, deployed_at) = deployment(now);
     // A date cannot express ten minutes.
@@ -345,6 +375,37 @@ fn sample_keys(
         ..sample(0, &("minutes left: deployment", None, 0, READ, OFFICE))
     });
     keys
+}
+
+/// A key as a fake provider lists it; see [`sample_keys`].
+fn sample_key(
+    number: i64,
+    row: &Row,
+    privileged: &[String],
+    start: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> SampleKey {
+    let owned = |texts: &[&str]| texts.iter().copied().map(str::to_owned).collect();
+    let (label, expires_in, created_in, scopes, ip_allow_list) = *row;
+    let at = |hours: i64| start + TimeDelta::hours(hours);
+    SampleKey {
+        id: (1_000 + number).to_string(),
+        label: label.to_owned(),
+        expires_at: match expires_in {
+            _ if label == UNREADABLE => SampleExpiry::Unreadable,
+            Some(hours) => SampleExpiry::At(at(hours)),
+            None => SampleExpiry::Never,
+        },
+        created_at: at(created_in),
+        last_used_at: last_used_at(number, now),
+        scopes: if scopes == ADMIN && !privileged.is_empty() {
+            privileged.to_vec()
+        } else {
+            owned(scopes)
+        },
+        ip_allow_list: owned(ip_allow_list),
+        is_disabled: false,
+    }
 }
 
 /// When a key was last used: one never, and every third one months ago.

@@ -8,13 +8,14 @@ use chrono::TimeDelta;
 use crate::app::{self, Exit, RunError};
 use crate::cli::Options;
 use crate::config::{Config, Sources, definition_of};
-use crate::demo_data::{self, SHAPED_TOKEN, TOKEN};
+use crate::demo_data::{self, SHAPED_TOKEN, ShapedAnswer, TOKEN};
 use crate::fake_api::FakeApi;
 use crate::fake_api::shapes::Shape;
 use crate::os::clock;
 use crate::os::systemd::Unit;
 use crate::provider::Provider;
 use crate::provider::definitions::BUILT_IN;
+use crate::provider::json_list::JsonList;
 use crate::reload::Load;
 use crate::secret::Token;
 use crate::server::routes::Paths;
@@ -30,6 +31,16 @@ const TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_TOKEN";
 const REVOKED_TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_REVOKED_TOKEN";
 const REVOKED_TOKEN: &str = "sk_test_ZGVtby10b2tlbi10aGF0LXdhcy1yZXZva2VkLWxvbmctYWdv";
 
+/// As above, for the account of another provider.
+const CODE_TOKEN_VARIABLE: &str = "API_KEY_EXPORTER_DEMO_CODE_TOKEN";
+
+/// The account of the demo's provider.
+const MAIN_ACCOUNT: &str = "demo";
+
+/// An account of a provider that reports revoked keys.
+const CODE_ACCOUNT: &str = "code";
+const CODE_PROVIDER: &str = "gitlab";
+
 /// Runs the demo for a provider. `print` receives the introduction.
 pub(super) fn demo(options: &Options, provider: &'static str, print: &dyn Fn(&str)) -> Exit {
     let token = if is_native(provider) {
@@ -39,20 +50,34 @@ pub(super) fn demo(options: &Options, provider: &'static str, print: &dyn Fn(&st
     };
     let sources = sources(&app::sources(options), token);
     let of_problems = sources.clone();
-    // The shape of the API depends on everything except the address, which is not known yet.
-    let provider_of_account = match Config::parse(&config_text(provider, API_ADDRESS), &sources) {
-        Ok(config) => config.accounts.first().map(|it| it.provider.clone()),
+    // The shapes of the APIs depend on everything except the addresses, which are not known yet.
+    let text = config_text(provider, API_ADDRESS, API_ADDRESS);
+    let accounts = match Config::parse(&text, &sources) {
+        Ok(config) => config.accounts,
         Err(problems) => return app::misconfigured_daemon(&sources, &problems),
     };
     let prepare = async || {
-        let api = match provider_of_account.unwrap_or_default() {
-            Provider::BitGpt => start_api().await,
-            Provider::Json(list) => start_shaped_api(Shape::new((*list).clone())).await,
+        let provider_of = |name| {
+            let account = accounts.iter().find(|account| account.name == name);
+            account.map(|account| account.provider.clone())
         };
-        let api = api.map_err(RunError::Demo)?;
-        // The API runs as long as the function that provides its address exists.
-        let load: Load =
-            Arc::new(move || Config::parse(&config_text(provider, api.address()), &sources));
+        let main = match provider_of(MAIN_ACCOUNT).unwrap_or_default() {
+            Provider::BitGpt => start_api().await,
+            Provider::Json(list) => start_shaped_api(&list, demo_data::shaped_answer).await,
+        };
+        let main = main.map_err(RunError::Demo)?;
+        let code = match provider_of(CODE_ACCOUNT) {
+            Some(Provider::Json(list)) => {
+                let api = start_shaped_api(&list, demo_data::code_answer).await;
+                Some(api.map_err(RunError::Demo)?)
+            }
+            _ => None,
+        };
+        // The APIs run as long as the function that provides their addresses exists.
+        let load: Load = Arc::new(move || {
+            let code = code.as_ref().map_or(API_ADDRESS, FakeApi::address);
+            Config::parse(&config_text(provider, main.address(), code), &sources)
+        });
         Ok(load)
     };
     app::serve(
@@ -85,7 +110,8 @@ async fn start_api() -> std::io::Result<FakeApi> {
 }
 
 /// Starts the fake API for another provider.
-async fn start_shaped_api(shape: Shape) -> std::io::Result<FakeApi> {
+async fn start_shaped_api(list: &JsonList, answer: ShapedAnswer) -> std::io::Result<FakeApi> {
+    let shape = Shape::new(list.clone());
     let mut polls = 0;
     let start = clock::now();
     let token = Token::parse(SHAPED_TOKEN.as_bytes(), TOKEN_VARIABLE);
@@ -97,7 +123,7 @@ async fn start_shaped_api(shape: Shape) -> std::io::Result<FakeApi> {
         }
         let host = request.header("host").unwrap_or_default();
         let origin = format!("http://{host}");
-        demo_data::shaped_answer(&shape, request, &origin, polls, start, clock::now())
+        answer(&shape, request, &origin, polls, start, clock::now())
     })
     .await
 }
@@ -105,16 +131,18 @@ async fn start_shaped_api(shape: Shape) -> std::io::Result<FakeApi> {
 /// The demo's configuration: defaults, except for a poll every ten seconds so that changes are
 /// visible, and with all policies, details and an inventory enabled. Polls have one attempt each:
 /// the fake API injects errors per request, and a retry would hide them.
-fn config_text(provider: &str, api: SocketAddr) -> String {
+fn config_text(provider: &str, api: SocketAddr, code_api: SocketAddr) -> String {
     let muted_until = clock::now() + TimeDelta::days(14);
     let muted_until = muted_until.format("%Y-%m-%d");
     let params = params(provider);
     let own_key = if is_native(provider) { OWN_KEY } else { "" };
-    let revoked = if is_native(provider) {
+    let more_accounts = if is_native(provider) {
         format!(
             "[[accounts]]\nname = \"warehouse\"\nprovider = \"{provider}\"\n\
              base_url = \"http://{api}\"\ntoken_env = \"{REVOKED_TOKEN_VARIABLE}\"\n\
-             interval = \"30s\"\n"
+             interval = \"30s\"\n\
+             [[accounts]]\nname = \"{CODE_ACCOUNT}\"\nprovider = \"{CODE_PROVIDER}\"\n\
+             base_url = \"http://{code_api}\"\ntoken_env = \"{CODE_TOKEN_VARIABLE}\"\n"
         )
     } else {
         String::new()
@@ -124,9 +152,9 @@ fn config_text(provider: &str, api: SocketAddr) -> String {
          details.enabled = true\ndetails.requests_per_minute = 120\ndetails.interval = \"10m\"\n\
          policy.max_allowed_addresses = 65536\npolicy.max_age = \"540d\"\n\
          policy.max_lifetime = \"365d\"\npolicy.max_unused = \"90d\"\n\
-         [[accounts]]\nname = \"demo\"\nprovider = \"{provider}\"\nbase_url = \"http://{api}\"\n\
+         [[accounts]]\nname = \"{MAIN_ACCOUNT}\"\nprovider = \"{provider}\"\nbase_url = \"http://{api}\"\n\
          token_env = \"{TOKEN_VARIABLE}\"\nparams = {{ {params} }}\n\
-         {revoked}{INVENTORY}{own_key}\
+         {more_accounts}{INVENTORY}{own_key}\
          [[keys]]\nmatch = \"expired long ago\"\nname = \"Old shop\"\nteam = \"shop\"\n\
          muted_until = {muted_until}\nreason = \"is removed with the old shop\"\n"
     )
@@ -183,6 +211,10 @@ team = "platform"
 match = "privileged: *"
 team = "security"
 [[keys]]
+match = "ci: *"
+name = "Pipelines"
+team = "platform"
+[[keys]]
 match = "months left: *"
 team = "analytics"
 "#;
@@ -192,6 +224,7 @@ fn sources(given: &Sources, token: &str) -> Sources {
     let tokens = [
         (TOKEN_VARIABLE, token),
         (REVOKED_TOKEN_VARIABLE, REVOKED_TOKEN),
+        (CODE_TOKEN_VARIABLE, SHAPED_TOKEN),
     ];
     let environment = tokens.map(|(name, token)| (name.to_owned(), token.to_owned()));
     let environment = environment.into();

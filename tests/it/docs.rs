@@ -248,7 +248,7 @@ fn pages() -> Vec<PathBuf> {
 }
 
 /// A page without its code blocks, and each block's language and code.
-fn prose_and_code(text: &str) -> (String, Vec<(String, String)>) {
+pub(crate) fn prose_and_code(text: &str) -> (String, Vec<(String, String)>) {
     let (mut prose, mut blocks) = (String::new(), Vec::<(String, String)>::new());
     let mut is_code = false;
     for line in text.split_inclusive('\n') {

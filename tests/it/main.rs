@@ -30,6 +30,7 @@ mod prometheus;
 mod promtool;
 mod providers;
 mod rules;
+mod scrapers;
 mod secrets;
 mod shards;
 mod supply_chain;

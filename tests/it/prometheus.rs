@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -85,9 +86,19 @@ pub(crate) fn start_with(
     rules: &str,
     config: &str,
 ) -> Daemon {
+    start_program(debian("prometheus"), folder, address, rules, config)
+}
+
+/// As [`start_with`], but another Prometheus than that of the host.
+pub(crate) fn start_program(
+    mut command: Command,
+    folder: &Folder,
+    address: SocketAddr,
+    rules: &str,
+    config: &str,
+) -> Daemon {
     folder.file("rules.yml", rules);
     let config = folder.file("prometheus.yml", config);
-    let mut command = debian("prometheus");
     command
         .arg(format!("--config.file={}", config.display()))
         .arg(format!("--storage.tsdb.path={}/data", folder.0.display()))
@@ -102,10 +113,15 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Option<Value> {
     serde_json::from_str(&text).ok()
 }
 
+/// The result of an instant query; none while there is no answer.
+pub(crate) async fn results(server: SocketAddr, query: &str) -> Option<Vec<Value>> {
+    let query: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();
+    let answer = get(server, &format!("/api/v1/query?query={query}")).await?;
+    answer["data"]["result"].as_array().cloned()
+}
+
 /// The first value of an instant query; none while Prometheus has none.
 pub(crate) async fn query(prometheus: SocketAddr, query: &str) -> Option<f64> {
-    let query: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();
-    let answer = get(prometheus, &format!("/api/v1/query?query={query}")).await?;
-    let value = answer["data"]["result"].get(0)?["value"][1].as_str()?;
-    value.parse().ok()
+    let results = results(prometheus, query).await?;
+    results.first()?["value"][1].as_str()?.parse().ok()
 }

@@ -71,7 +71,9 @@ async fn the_demo_starts_at_once_shows_lively_keys_fails_now_and_then_and_satisf
         binary(&["demo", "--web.listen-address", "127.0.0.1:0"]),
         &folder,
     );
-    daemon.logs("listed keys for the first time").await;
+    daemon
+        .logs("msg=\"listed keys for the first time since the start\" account=demo")
+        .await;
     let text = daemon.get("/metrics").await;
     check_metrics("the demo", &text);
     let scrape = crate::support::Scrape::parse(&text);
@@ -117,6 +119,11 @@ async fn the_demo_starts_at_once_shows_lively_keys_fails_now_and_then_and_satisf
         assert!(is_broken, "no key breaks {policy}: {broken:?}");
     }
     assert!(text.contains("name=\"Checkout\",team=\"payments\""));
+    for family in ["api_key_disabled{", "api_key_unlisted{"] {
+        daemon
+            .until(family, |scrape| !scrape.of(family).is_empty())
+            .await;
+    }
     let muted = scrape.of("api_key_muted{");
     assert!(muted.iter().any(|(_, value)| *value == 1.0), "{muted:?}");
     assert!(!scrape.of("api_key_requests_total{").is_empty());

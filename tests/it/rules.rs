@@ -1,7 +1,7 @@
 //! The Prometheus rules, the scrape and the Alertmanager configuration, judged by the programs that
 //! will read them; and a runbook for each alert.
 
-mod live;
+pub(crate) mod live;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

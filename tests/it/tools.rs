@@ -13,6 +13,12 @@ pub(crate) fn debian(program: &str) -> Command {
     Command::new(program)
 }
 
+/// The Prometheus of a Debian release.
+pub(crate) fn prometheus(suite: &str) -> Command {
+    let folder = in_repository(FOLDER).join("prometheus");
+    Command::new(folder.join(suite).join("prometheus"))
+}
+
 /// A program of a Python package, in a virtual environment of our own.
 pub(crate) fn python(program: &str) -> Command {
     Command::new(in_repository(FOLDER).join("python/bin").join(program))

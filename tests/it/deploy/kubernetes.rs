@@ -43,14 +43,14 @@ const VALUES: [&str; 7] = [
     "shards",
 ];
 
-fn documents(yaml: &str) -> Vec<Value> {
+pub(super) fn documents(yaml: &str) -> Vec<Value> {
     serde_yaml_ng::Deserializer::from_str(yaml)
         .map(|document| Value::deserialize(document).unwrap())
         .filter(|document| !document.is_null())
         .collect()
 }
 
-fn kustomize(path: &str) -> String {
+pub(super) fn kustomize(path: &str) -> String {
     let mut command = kubernetes("kubectl");
     demand(
         command
@@ -74,7 +74,7 @@ fn template(values: Option<&str>, more: &[&str]) -> Said {
     helm(&arguments)
 }
 
-fn rendered(values: Option<&str>, more: &[&str]) -> String {
+pub(super) fn rendered(values: Option<&str>, more: &[&str]) -> String {
     let said = template(values, more);
     assert!(said.is_content, "{values:?} {more:?}: {}", said.words);
     said.stdout

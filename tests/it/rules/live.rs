@@ -17,7 +17,11 @@ use crate::support::{Api, Exporter, Folder, config_of, key};
 /// Waiting for Prometheus: scrapes and evaluations are a second apart, on a shared machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn until<T>(what: &str, prometheus: &Daemon, condition: impl AsyncFn() -> Option<T>) -> T {
+pub(crate) async fn until<T>(
+    what: &str,
+    prometheus: &Daemon,
+    condition: impl AsyncFn() -> Option<T>,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition().await {
@@ -55,7 +59,7 @@ async fn alerts(address: SocketAddr, name: &str) -> Vec<(String, BTreeMap<String
 }
 
 /// Every rule with what went wrong at its last evaluation; none before all were evaluated.
-async fn broken_rules(address: SocketAddr) -> Option<Vec<String>> {
+pub(crate) async fn broken_rules(address: SocketAddr) -> Option<Vec<String>> {
     let answer = get(address, "/api/v1/rules").await?;
     let groups = answer["data"]["groups"].as_array()?;
     let rules = groups
