@@ -18,6 +18,7 @@ pub mod response;
 pub mod secret_fields;
 pub mod time_format;
 pub mod tls;
+mod tls_failure;
 
 use std::sync::Arc;
 use std::time::Duration;

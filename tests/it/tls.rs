@@ -207,7 +207,7 @@ async fn fault_a17_without_authorities_of_the_system_it_runs_and_trusts_no_stran
         .until("a failure", |scrape| scrape.failures("tls") > 0.0)
         .await;
     daemon
-        .logs("invalid peer certificate: UnknownIssuer (accounts.ca_file")
+        .logs("is not trusted (UnknownIssuer): accounts.ca_file")
         .await;
     assert_eq!(api.requests().len(), 0);
 }
