@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod generate;
+pub mod listing;
 mod run;
 
 use crate::app::Exit;

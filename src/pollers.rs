@@ -361,12 +361,12 @@ fn what_needs_a_restart(before: &[Effective], now: &[Effective]) -> Option<Strin
 }
 
 /// Whether details of the account's keys are read.
-fn details_of(account: &Account, config: &Config) -> bool {
+pub fn details_of(account: &Account, config: &Config) -> bool {
     config.details.enabled && account.provider.profile().has_details
 }
 
 /// With details enabled, their failure counts exist from the start; otherwise they are absent.
-fn with_details(mut state: AccountState, has_details: bool) -> AccountState {
+pub fn with_details(mut state: AccountState, has_details: bool) -> AccountState {
     state.details_failures = match state.details_failures {
         Some(known) if has_details => Some(known),
         _ => has_details.then(Default::default),
@@ -383,14 +383,16 @@ fn reader(lister: Arc<Lister>, details: Details, now: fn() -> DateTime<Utc>) -> 
     Reader::new(ask, details.interval, details.requests_per_minute, now)
 }
 
-fn view_settings(config: &Config) -> ViewSettings {
+/// The settings for showing states.
+pub fn view_settings(config: &Config) -> ViewSettings {
     ViewSettings {
         rules: config.assessment_rules.clone(),
         metrics: config.metrics,
     }
 }
 
-fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
+/// The properties of `account` that its state carries.
+pub fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
     let profile = account.provider.profile();
     Arc::new(account_state::Account {
         name: account.name.as_str().into(),
@@ -403,7 +405,8 @@ fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
     })
 }
 
-fn settings(account: &Account, config: &Config) -> ListerSettings {
+/// What the lister of `account` needs.
+pub fn settings(account: &Account, config: &Config) -> ListerSettings {
     ListerSettings {
         provider: account.provider.clone(),
         target: Arc::new(Target {
