@@ -4,6 +4,7 @@
 //! overlap.
 
 pub mod details;
+pub mod origin_limit;
 pub mod retry;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,7 @@ use crate::domain::text::Line;
 use crate::event_log::{self, AccountLog, PollFacts};
 use crate::liveness::Heartbeat;
 use crate::os::clock::delta;
+use crate::poller::origin_limit::{OriginLimit, jitter_max};
 use crate::poller::retry::{Budget, Situation};
 use crate::provider::Answer;
 use crate::state_store::{AccountId, StateStore};
@@ -42,6 +44,8 @@ pub struct Poller<A> {
     pub first_wait_max: Duration,
     /// Reads the pages of single keys, where details are enabled.
     pub details: Option<details::Reader>,
+    /// The rate limit that the accounts of the same origin share.
+    pub origin: Arc<OriginLimit>,
     /// What the account's next poller takes over from this one.
     pub carryover: Arc<Mutex<PollerCarryover>>,
     /// Reports that this loop is alive.
@@ -151,6 +155,7 @@ impl Poll {
             clock_skew,
             age,
             token,
+            traffic: _,
         } = self.answer;
         let mut support_id = None;
         let result = result.map(|listed| {
@@ -174,12 +179,13 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         let interval = self.state.account.interval;
         let first = Instant::now() + retry::first_wait(self.first_wait_max, (self.random)());
         let mut due = first.max(self.carryover().not_before);
+        let mut is_first = true;
         loop {
-            self.publish_next_poll(due);
-            self.heartbeat.promise(due + retry::poll_limit(interval));
-            if stop.run_until_cancelled(self.wait(due)).await.is_none() {
+            let turn = self.turn(due, is_first);
+            if stop.run_until_cancelled(turn).await.is_none() {
                 return;
             }
+            is_first = false;
             let started = Instant::now();
             let Some(poll) = stop.run_until_cancelled(self.poll()).await else {
                 return;
@@ -197,12 +203,32 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 self.carryover().not_before = not_before;
                 due = due.max(not_before);
             }
+            due = due.max(self.origin.not_before());
             self.finish(poll, due.saturating_duration_since(ended));
         }
     }
 
-    /// Waits for the next poll, and reads details in the meantime.
+    /// Waits until `due`, and then for a turn at the origin: a poll never starts before the time
+    /// that the API asks any of the origin's accounts to wait for.
+    async fn turn(&mut self, due: Instant, is_first: bool) {
+        self.wait(due).await;
+        let jitter = retry::first_wait(jitter_max(self.state.account.interval), (self.random)());
+        loop {
+            let start = self.origin.take(is_first, jitter);
+            if start > Instant::now() {
+                self.wait(start).await;
+            }
+            if self.origin.not_before() <= Instant::now() {
+                return;
+            }
+        }
+    }
+
+    /// Publishes that the next poll is at `due` and waits for it, reading details in the meantime.
     async fn wait(&mut self, due: Instant) {
+        self.publish_next_poll(due);
+        let limit = retry::poll_limit(self.state.account.interval);
+        self.heartbeat.promise(due + limit);
         if let Some(reader) = &mut self.details {
             let account = self.state.account.clone();
             let log = |event: Event| {

@@ -13,6 +13,7 @@ pub mod lister;
 pub mod paging_hints;
 mod pending;
 pub mod profile;
+pub mod quota;
 mod resolver;
 pub mod response;
 pub mod secret_fields;
@@ -32,7 +33,7 @@ use crate::domain::key::{Details, KeyId};
 use crate::domain::listing::Listing;
 use crate::domain::text::Line;
 use crate::domain::token_mark::TokenMark;
-use crate::provider::http::Session;
+use crate::provider::http::{Session, Traffic};
 use crate::provider::json_list::JsonList;
 use crate::provider::profile::Profile;
 use crate::secret::Token;
@@ -86,6 +87,8 @@ pub struct Answer<T = Listed> {
     pub age: Option<Duration>,
     /// The mark of the token that the request used.
     pub token: Option<TokenMark>,
+    /// The requests that were made.
+    pub traffic: Traffic,
 }
 
 impl<T> Answer<T> {
@@ -96,6 +99,7 @@ impl<T> Answer<T> {
             clock_skew: None,
             age: None,
             token: None,
+            traffic: Traffic::default(),
         }
     }
 }

@@ -94,7 +94,7 @@ impl Lister {
         };
         let result = self.settings.provider.list(&mut session, &rules).await;
         let token = self.mark_key.map(|key| token.mark(key));
-        self.close(&session, token, result)
+        self.close(session, token, result)
     }
 
     /// Reads the details of one key, once, within `deadline`, which includes reading files.
@@ -126,7 +126,7 @@ impl Lister {
 
     fn close<T>(
         &self,
-        session: &Session,
+        session: Session,
         token: Option<TokenMark>,
         result: Result<T, Failure>,
     ) -> Answer<T> {
@@ -138,6 +138,7 @@ impl Lister {
             clock_skew: session.clock_skew,
             age: session.age,
             token,
+            traffic: session.traffic,
         }
     }
 

@@ -29,6 +29,7 @@ mod process;
 mod prometheus;
 mod promtool;
 mod providers;
+mod rate_limits;
 mod rules;
 mod secrets;
 mod shards;
