@@ -6,6 +6,7 @@
 pub mod bitgpt;
 mod connection;
 pub mod definitions;
+pub mod findings;
 pub mod http;
 mod json_body;
 pub mod json_list;

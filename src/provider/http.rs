@@ -17,6 +17,7 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::{Cleaner, Line};
 use crate::provider::Provider;
 use crate::provider::connection::{CONNECT_TIMEOUT, cause, client};
+use crate::provider::findings::SharedFindings;
 use crate::provider::quota::{Quota, quota};
 use crate::provider::resolver::Resolver;
 use crate::provider::response::{
@@ -49,8 +50,6 @@ pub struct Traffic {
     pub bytes: usize,
     /// The HTTP status of the last answer.
     pub status: Option<u16>,
-    /// The URL of the first request.
-    pub first_url: Option<Url>,
     /// What the last answer says is left of the API's rate limit.
     pub quota: Option<Quota>,
 }
@@ -77,6 +76,8 @@ pub struct Session {
     pub age: Option<Duration>,
     /// The requests so far.
     pub traffic: Traffic,
+    /// Collects what is found in the answers, for `config check --live`.
+    pub(super) findings: Option<SharedFindings>,
 }
 
 impl Session {
@@ -119,6 +120,7 @@ impl Session {
             clock_skew: None,
             age: None,
             traffic: Traffic::default(),
+            findings: None,
         })
     }
 
@@ -178,7 +180,9 @@ impl Session {
         read: impl FnOnce(&Response) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         self.traffic.requests += 1;
-        self.traffic.first_url.get_or_insert_with(|| url.clone());
+        if let Some(findings) = &self.findings {
+            findings.requested(&url, &self.cleaner);
+        }
         self.last_url = url;
         let limit = self.target.timeout.min(self.time_left());
         // The information in an error status must survive a body that never ends.

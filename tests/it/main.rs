@@ -22,6 +22,7 @@ mod golden;
 mod http;
 mod inventory;
 mod json_list;
+mod live;
 mod metrics;
 mod openmetrics;
 mod pages;

@@ -48,7 +48,7 @@ fn dying_daemon(file: &Path) -> i32 {
         &|_, _| {},
     ) {
         Exit::Failed(_) => 1,
-        other @ (Exit::Done(_) | Exit::Misconfigured(_)) => panic!("{other:?}"),
+        other @ (Exit::Done(_) | Exit::Unknown(_) | Exit::Misconfigured(_)) => panic!("{other:?}"),
     }
 }
 
