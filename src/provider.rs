@@ -36,6 +36,7 @@ use crate::domain::text::Line;
 use crate::domain::token_mark::TokenMark;
 use crate::provider::http::{Session, Traffic};
 use crate::provider::json_list::JsonList;
+use crate::provider::json_list::definition::Pagination;
 use crate::provider::profile::Profile;
 use crate::secret::Token;
 
@@ -164,6 +165,14 @@ impl Provider {
         match self {
             Self::BitGpt => false,
             Self::Json(json_list) => json_list.definition().facts.last_used_at.is_some(),
+        }
+    }
+
+    /// How it distributes a listing over several answers.
+    pub fn pagination(&self) -> &Pagination {
+        match self {
+            Self::BitGpt => &Pagination::None,
+            Self::Json(json_list) => &json_list.definition().pagination,
         }
     }
 

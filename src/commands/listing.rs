@@ -112,8 +112,8 @@ async fn list(account: Account, config: &Config, tls: Arc<TlsConfigs>) -> Listed
     finished(account, config, &state, outcome, attempts)
 }
 
-/// Reads the details of keys, the soonest expiry first: as many as the daemon reads in a minute, and
-/// within the time of a poll.
+/// Reads the details of keys, the soonest expiry first: as many as the daemon reads in a minute,
+/// and within the time of a poll.
 async fn read_details(
     account: &Account,
     config: &Config,

@@ -49,9 +49,9 @@ impl Turns {
         Self { gap, ..self }
     }
 
-    /// After an answer at `now`: to `failure`, or to a listing of `requests` requests. A 429 or 503
-    /// with a wait pauses the origin, and so does a quota that is too small for another listing like
-    /// this one. No pause exceeds the limit of [`obeyed`].
+    /// After an answer at `now`: a `failure`, or the last one of a listing of `requests` requests.
+    /// A 429 or 503 with a wait pauses the origin, and so does a quota that is too small for
+    /// another listing like this one. No pause exceeds the limit of [`obeyed`].
     #[must_use]
     pub fn after(
         self,
@@ -73,9 +73,9 @@ impl Turns {
         }
     }
 
-    /// Takes the next turn at `now` or later and returns its start. After a pause, turns are delayed
-    /// by `jitter`, so that several exporters do not return at the same moment. A first listing does
-    /// not keep the gap: its account has nothing to serve yet.
+    /// Takes the next turn at `now` or later and returns its start. After a pause, turns are
+    /// delayed by `jitter`, so that several exporters do not return at the same moment. A first
+    /// listing does not keep the gap: its account has nothing to serve yet.
     #[must_use]
     pub fn take(self, is_first: bool, jitter: Duration, now: Instant) -> (Self, Instant) {
         let allowed = if self.not_before > now {
@@ -133,7 +133,7 @@ impl OriginLimit {
             });
         }
         sleep(wait).await;
-        let answer = attempt(deadline - wait).await;
+        let answer = attempt(deadline.saturating_sub(wait)).await;
         let (failure, traffic) = (answer.result.as_ref().err(), &answer.traffic);
         self.learn(failure, traffic.quota, traffic.requests);
         answer

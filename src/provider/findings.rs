@@ -77,7 +77,7 @@ pub struct FieldFindings {
     pub read: usize,
     /// Entries in which it has the meaning that matters most: a key never expires, or is disabled.
     pub special: usize,
-    /// The latest time that was read, if it is a time: one far from the present shows a wrong format.
+    /// The latest time that was read: one far from the present shows a wrong format.
     pub latest: Option<DateTime<Utc>>,
     /// The shape of the first value that could not be read.
     pub unreadable: Option<String>,
@@ -85,9 +85,8 @@ pub struct FieldFindings {
     pub fitting_formats: Vec<&'static str>,
 }
 
-/// One field of one entry.
-#[derive(Debug)]
-pub enum Seen<'a> {
+/// One field of one entry. Not printable: the value may be a secret.
+pub(super) enum Seen<'a> {
     /// Missing.
     Absent,
     /// Null.
@@ -121,8 +120,8 @@ impl Findings {
         self.fields.iter().find(|field| field.name == name)
     }
 
-    /// Searches the entries of the list at `items`, and the fields beside it, for names that none of
-    /// `read` and `read_beside` points at. Without a list there, names the lists that exist.
+    /// Searches the entries of the list, and the fields beside it, for names that none of `places`
+    /// points at. Without a list, names the lists that exist.
     pub fn add_structure(&mut self, body: &str, places: &Places<'_>, cleaner: &Cleaner) {
         let Ok(root) = serde_json::from_str::<&RawValue>(body) else {
             return;
@@ -204,7 +203,7 @@ pub struct Places<'p> {
 
 impl FieldFindings {
     /// Counts the field of one more entry.
-    pub fn count(&mut self, seen: Seen<'_>) {
+    pub(super) fn count(&mut self, seen: Seen<'_>) {
         let shape = match seen {
             Seen::Absent => return,
             Seen::Null => {
@@ -269,8 +268,8 @@ const FORMATS: [(&str, TimeFormat); 5] = [
     ("unix", TimeFormat::Unix),
 ];
 
-/// A text without its content: `0` for each digit, `a` for each letter, so that the format of a time
-/// is visible. Of a text that may be a secret, only the length.
+/// A text without its content: `0` for each digit, `a` for each letter, so that the format of a
+/// time is visible. Of a text that may be a secret, only the length.
 fn shape(text: &str) -> String {
     let chars = text.chars().count();
     let longest = text

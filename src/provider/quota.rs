@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn every_usual_spelling_is_read() {
-        let cases: [(&[(&str, &str)], Option<(u64, u64)>); 13] = [
+        type Case = (&'static [(&'static str, &'static str)], Option<(u64, u64)>);
+        let cases: [Case; 13] = [
             (&[], None),
             (&[("ratelimit-remaining", "3")], None),
             (&[("ratelimit-reset", "3")], None),

@@ -230,6 +230,10 @@ fn authorities(pem: &[u8]) -> Result<RootCertStore, (usize, &'static str)> {
 }
 
 /// The error's own text would repeat content of the file, which may be a private key.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "others cannot occur here, or are of later versions"
+)]
 fn problem(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::MissingSectionEnd { .. } => "its END line is missing",

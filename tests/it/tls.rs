@@ -266,6 +266,10 @@ impl Drop for OpensslServer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table of servers, and one run with all of them"
+)]
 async fn each_failed_handshake_is_logged_with_cause_and_remedy() {
     let folder = Folder::new("tls-words");
     let san = "subjectAltName=DNS:localhost";
@@ -366,12 +370,9 @@ async fn each_failed_handshake_is_logged_with_cause_and_remedy() {
         assert!(line.contains(expected), "{name}: {line}");
     }
     assert!(log.contains("it is for a.example, "), "{log}");
-    for part in TOKEN.as_bytes().windows(12) {
-        let part = std::str::from_utf8(part).unwrap();
-        assert!(
-            !log.to_lowercase().contains(&part.to_lowercase()),
-            "{part}: {log}"
-        );
+    for shown in TOKEN.to_lowercase().as_bytes().windows(12) {
+        let shown = std::str::from_utf8(shown).unwrap();
+        assert!(!log.to_lowercase().contains(shown), "{shown}: {log}");
     }
 }
 

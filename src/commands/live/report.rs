@@ -128,11 +128,7 @@ fn add_support_id(mut words: String, support_id: Option<&Line>) -> String {
 
 /// How the end of the listing was found.
 fn pages(provider: &Provider, findings: &Findings) -> String {
-    let kind = match provider {
-        Provider::BitGpt => &Pagination::None,
-        Provider::Json(json_list) => &json_list.definition().pagination,
-    };
-    let by = match kind {
+    let by = match provider.pagination() {
         Pagination::None => return "one; nothing in the answer indicates more".to_owned(),
         Pagination::Link => "link: a Link header with rel=\"next\"".to_owned(),
         Pagination::NextUrl { at } => format!("next_url: a link at {at}"),
@@ -314,7 +310,24 @@ fn of_failure(failure: &Failure, of: &Inspected) -> Vec<String> {
              answer's headers"
                 .to_owned(),
         ],
-        _ => Vec::new(),
+        Reason::Dns
+        | Reason::Connect
+        | Reason::Tls
+        | Reason::Timeout
+        | Reason::Redirect
+        | Reason::RateLimited
+        | Reason::Gateway
+        | Reason::ClientError
+        | Reason::ServerError
+        | Reason::BodyTooLarge
+        | Reason::BodyTruncated
+        | Reason::NotJson
+        | Reason::Schema
+        | Reason::ApiError
+        | Reason::TooManyKeys
+        | Reason::EnvironmentMismatch
+        | Reason::Credential
+        | Reason::Internal => Vec::new(),
     }
 }
 

@@ -114,7 +114,12 @@ impl Captured<'_> {
             None => Seen::OtherType(match self {
                 Captured::Bool(_) => "true or false",
                 Captured::Texts(_) => UNUSABLE_ENTRY,
-                _ => "a list or an object",
+                Captured::Absent
+                | Captured::Null
+                | Captured::Integer(_)
+                | Captured::Float(_)
+                | Captured::Text(_)
+                | Captured::Other => "a list or an object",
             }),
         }
     }

@@ -97,6 +97,7 @@ async fn holds(pager: &Pager, what: &str, alerts: &[[&str; 3]]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one story in its order")]
 async fn one_set_of_rules_serves_a_gitlab_account_beside_a_bitgpt_one() {
     let folders = ["exporter", "prometheus", "alertmanager"]
         .map(|name| Folder::new(&format!("two-providers-{name}")));
