@@ -44,6 +44,8 @@ const PROBE_CONNECTIONS_MAX: usize = 8;
 pub enum Exit {
     /// Requested stop: exit code 0.
     Done(String),
+    /// The question could not be answered, and this message on stdout says why: exit code 3.
+    Unknown(String),
     /// Runtime failure: exit code 1. The log holds the reason, or this message does if there is no
     /// log yet.
     Failed(String),

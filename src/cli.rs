@@ -46,6 +46,8 @@ pub enum Task {
     ConfigCheck {
         /// Whether to check it without reading any token.
         skip_tokens: bool,
+        /// Whether to list each account once.
+        live: bool,
     },
     /// Print the effective configuration.
     ConfigShow,
@@ -113,7 +115,7 @@ enum Command {
 
 #[derive(Clone, Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check the configuration without network access; exit 0, or 2 with every problem named
+    /// Check the configuration; exit 0, or 2 with every problem named
     #[command(after_long_help = help::CONFIG_CHECK)]
     Check {
         #[command(flatten)]
@@ -121,6 +123,9 @@ enum ConfigCommand {
         /// Do not read tokens: for CI, which has the configuration but not the secrets
         #[arg(long)]
         skip_tokens: bool,
+        /// List each account once, and say what was asked, what came back and what was understood
+        #[arg(long, conflicts_with = "skip_tokens")]
+        live: bool,
     },
     /// Print the effective configuration, each value with its origin, secrets redacted
     #[command(after_long_help = help::CONFIG_SHOW)]
@@ -238,7 +243,8 @@ impl Invocation {
                     ConfigCommand::Check {
                         options,
                         skip_tokens,
-                    } => (Task::ConfigCheck { skip_tokens }, options),
+                        live,
+                    } => (Task::ConfigCheck { skip_tokens, live }, options),
                     ConfigCommand::Show(options) => (Task::ConfigShow, options),
                 };
                 (task, Options::from(inner).or(options.into()))

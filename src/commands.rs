@@ -3,6 +3,8 @@
 mod config;
 mod demo;
 mod generate;
+pub mod listing;
+mod live;
 mod run;
 
 use crate::app::Exit;
@@ -13,7 +15,7 @@ pub fn execute(Invocation { task, options }: &Invocation, print: &dyn Fn(&str)) 
     match *task {
         Task::Run => run::run(options),
         Task::Demo { provider } => demo::demo(options, provider, print),
-        Task::ConfigCheck { skip_tokens } => config::check(options, skip_tokens),
+        Task::ConfigCheck { skip_tokens, live } => config::check(options, skip_tokens, live),
         Task::ConfigShow => config::show(options),
         Task::Completions(shell) => generate::completions(shell),
         Task::Man => generate::man(),

@@ -26,6 +26,10 @@ fn main() -> ExitCode {
             print(false, &words);
             ExitCode::SUCCESS
         }
+        Exit::Unknown(words) => {
+            print(false, &words);
+            ExitCode::from(3)
+        }
         Exit::Failed(words) => {
             print(true, &words);
             ExitCode::from(1)

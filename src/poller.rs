@@ -4,6 +4,7 @@
 //! overlap.
 
 pub mod details;
+pub mod origin_limit;
 pub mod retry;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,9 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::account_state::{AccountState, Outcome};
 use crate::domain::event::Event;
+use crate::domain::listing::Listing;
+use crate::domain::text::Line;
 use crate::event_log::{self, AccountLog, PollFacts};
 use crate::liveness::Heartbeat;
 use crate::os::clock::delta;
+use crate::poller::origin_limit::{OriginLimit, jitter_max};
 use crate::poller::retry::{Budget, Situation};
 use crate::provider::Answer;
 use crate::state_store::{AccountId, StateStore};
@@ -40,6 +44,8 @@ pub struct Poller<A> {
     pub first_wait_max: Duration,
     /// Reads the pages of single keys, where details are enabled.
     pub details: Option<details::Reader>,
+    /// The rate limit that the accounts of the same origin share.
+    pub origin: Arc<OriginLimit>,
     /// What the account's next poller takes over from this one.
     pub carryover: Arc<Mutex<PollerCarryover>>,
     /// Reports that this loop is alive.
@@ -71,11 +77,100 @@ impl Default for PollerCarryover {
 }
 
 /// A whole poll: the last attempt's answer, and the number of attempts.
-struct Poll {
-    answer: Answer,
-    attempts: u32,
+#[derive(Debug)]
+pub struct Poll {
+    /// The last attempt's answer.
+    pub answer: Answer,
+    /// How many attempts there were.
+    pub attempts: u32,
     /// When the last attempt began.
-    asked_at: DateTime<Utc>,
+    pub asked_at: DateTime<Utc>,
+}
+
+/// How the attempts of a poll are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempts<'a> {
+    /// The account, for the log.
+    pub account: &'a str,
+    /// The most attempts.
+    pub max: u32,
+    /// The time limit of the poll.
+    pub limit: Duration,
+    /// The wall clock.
+    pub now: fn() -> DateTime<Utc>,
+    /// Returns random numbers from 0 to 1.
+    pub random: fn() -> f64,
+}
+
+impl Attempts<'_> {
+    /// Makes attempts until one succeeds or another would be pointless.
+    pub async fn poll(
+        self,
+        attempt: &impl AsyncFn(Duration) -> Answer,
+        carryover: &Mutex<PollerCarryover>,
+    ) -> Poll {
+        let ends = Instant::now() + self.limit;
+        let mut attempts = 1;
+        loop {
+            let time_left = ends.saturating_duration_since(Instant::now());
+            let asked_at = (self.now)();
+            let answer = attempt(time_left).await;
+            let wait = match &answer.result {
+                Ok(_) => {
+                    lock(carryover).budget.earn();
+                    None
+                }
+                Err(failure) => {
+                    let situation = Situation {
+                        attempts,
+                        attempts_max: self.max,
+                        time_left: ends.saturating_duration_since(Instant::now()),
+                        random: (self.random)(),
+                    };
+                    let wait = situation.next_attempt(failure, &mut lock(carryover).budget);
+                    if let Some(wait) = wait {
+                        event_log::attempt_failed(self.account, failure, wait);
+                    }
+                    wait
+                }
+            };
+            let Some(wait) = wait else {
+                return Poll {
+                    answer,
+                    attempts,
+                    asked_at,
+                };
+            };
+            sleep(wait).await;
+            attempts += 1;
+        }
+    }
+}
+
+impl Poll {
+    /// The outcome, with `complete` applied to a listing; and the support id of a success.
+    pub fn outcome(self, complete: impl FnOnce(Listing) -> Listing) -> (Outcome, Option<Line>) {
+        let Answer {
+            result,
+            clock_skew,
+            age,
+            token,
+            traffic: _,
+        } = self.answer;
+        let mut support_id = None;
+        let result = result.map(|listed| {
+            support_id = listed.support_id;
+            complete(listed.listing)
+        });
+        let outcome = Outcome {
+            result,
+            clock_skew,
+            age,
+            token,
+            asked_at: Some(self.asked_at),
+        };
+        (outcome, support_id)
+    }
 }
 
 impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
@@ -84,12 +179,13 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         let interval = self.state.account.interval;
         let first = Instant::now() + retry::first_wait(self.first_wait_max, (self.random)());
         let mut due = first.max(self.carryover().not_before);
+        let mut is_first = true;
         loop {
-            self.publish_next_poll(due);
-            self.heartbeat.promise(due + retry::poll_limit(interval));
-            if stop.run_until_cancelled(self.wait(due)).await.is_none() {
+            let turn = self.turn(due, is_first);
+            if stop.run_until_cancelled(turn).await.is_none() {
                 return;
             }
+            is_first = false;
             let started = Instant::now();
             let Some(poll) = stop.run_until_cancelled(self.poll()).await else {
                 return;
@@ -107,16 +203,36 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
                 self.carryover().not_before = not_before;
                 due = due.max(not_before);
             }
+            due = due.max(self.origin.not_before());
             self.finish(poll, due.saturating_duration_since(ended));
         }
     }
 
-    /// Waits for the next poll, and reads details in the meantime.
+    /// Waits until `due`, and then for a turn at the origin: a poll never starts before the time
+    /// that the API asks any of the origin's accounts to wait for.
+    async fn turn(&mut self, due: Instant, is_first: bool) {
+        self.wait(due).await;
+        let jitter = retry::first_wait(jitter_max(self.state.account.interval), (self.random)());
+        loop {
+            let start = self.origin.take(is_first, jitter);
+            if start > Instant::now() {
+                self.wait(start).await;
+            }
+            if self.origin.not_before() <= Instant::now() {
+                return;
+            }
+        }
+    }
+
+    /// Publishes that the next poll is at `due` and waits for it, reading details in the meantime.
     async fn wait(&mut self, due: Instant) {
+        self.publish_next_poll(due);
+        let limit = retry::poll_limit(self.state.account.interval);
+        self.heartbeat.promise(due + limit);
         if let Some(reader) = &mut self.details {
             let account = self.state.account.clone();
             let log = |event: Event| {
-                let mut carryover = carryover(&self.carryover);
+                let mut carryover = lock(&self.carryover);
                 carryover.log.details(&account.name, &event);
             };
             reader.read_until(due, &mut self.state, log).await;
@@ -124,75 +240,29 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         sleep_until(due).await;
     }
 
-    /// Makes attempts until one succeeds or another would be pointless.
     async fn poll(&self) -> Poll {
-        let ends = Instant::now() + retry::poll_limit(self.state.account.interval);
-        let mut attempts = 1;
-        loop {
-            let time_left = ends.saturating_duration_since(Instant::now());
-            let asked_at = (self.now)();
-            let answer = (self.attempt)(time_left).await;
-            let Err(failure) = &answer.result else {
-                self.carryover().budget.earn();
-                return Poll {
-                    answer,
-                    attempts,
-                    asked_at,
-                };
-            };
-            let situation = Situation {
-                attempts,
-                attempts_max: self.attempts_max,
-                time_left: ends.saturating_duration_since(Instant::now()),
-                random: (self.random)(),
-            };
-            let wait = situation.next_attempt(failure, &mut self.carryover().budget);
-            let Some(wait) = wait else {
-                return Poll {
-                    answer,
-                    attempts,
-                    asked_at,
-                };
-            };
-            let account = &*self.state.account.name;
-            event_log::attempt_failed(account, failure, wait);
-            sleep(wait).await;
-            attempts += 1;
-        }
+        let attempts = Attempts {
+            account: &self.state.account.name,
+            max: self.attempts_max,
+            limit: retry::poll_limit(self.state.account.interval),
+            now: self.now,
+            random: self.random,
+        };
+        attempts.poll(&self.attempt, &self.carryover).await
     }
 
     /// Applies the poll's outcome to the state and logs the resulting events.
     fn finish(&mut self, poll: Poll, retry_in: Duration) {
-        let Poll {
-            answer:
-                Answer {
-                    result,
-                    clock_skew,
-                    age,
-                    token,
-                },
-            attempts,
-            asked_at,
-        } = poll;
-        let mut facts = PollFacts {
+        let attempts = poll.attempts;
+        let held = self.state.held.as_deref();
+        let (outcome, support_id) = poll.outcome(|listing| match &mut self.details {
+            Some(reader) => reader.enrich(listing, held),
+            None => listing,
+        });
+        let facts = PollFacts {
             attempts,
             retry_in,
-            support_id: None,
-        };
-        let held = self.state.held.as_deref();
-        let result = result.map(|parsed| {
-            facts.support_id = parsed.support_id;
-            match &mut self.details {
-                Some(reader) => reader.enrich(parsed.listing, held),
-                None => parsed.listing,
-            }
-        });
-        let outcome = Outcome {
-            result,
-            clock_skew,
-            age,
-            token,
-            asked_at: Some(asked_at),
+            support_id,
         };
         let rules = self.store.rules();
         let (next, events) = self.state.after(outcome, &rules, (self.now)());
@@ -202,7 +272,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     }
 
     fn carryover(&self) -> MutexGuard<'_, PollerCarryover> {
-        carryover(&self.carryover)
+        lock(&self.carryover)
     }
 
     fn publish_next_poll(&mut self, due: Instant) {
@@ -216,7 +286,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
 }
 
 /// Never locked across an await. A panic while it is locked leaves every value intact.
-fn carryover(carryover: &Mutex<PollerCarryover>) -> MutexGuard<'_, PollerCarryover> {
+fn lock(carryover: &Mutex<PollerCarryover>) -> MutexGuard<'_, PollerCarryover> {
     carryover.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -19,6 +19,7 @@ use crate::liveness::Liveness;
 use crate::os::clock::delta;
 use crate::os::systemd::Notifier;
 use crate::poller::details::{Ask, Reader};
+use crate::poller::origin_limit::{OriginLimit, OriginLimits};
 use crate::poller::{Poller, PollerCarryover, retry};
 use crate::provider::http::Target;
 use crate::provider::lister::{Lister, ListerSettings};
@@ -45,6 +46,8 @@ pub struct Pollers {
     telemetry: Telemetry,
     /// Shared by all accounts.
     tls: Arc<TlsConfigs>,
+    /// Shared by the accounts of each origin.
+    origins: OriginLimits,
     log: ReloadLog,
     /// The active configuration.
     config: Config,
@@ -79,6 +82,7 @@ impl Pollers {
             directory: open_store(config).await,
             telemetry,
             tls: Arc::new(TlsConfigs::new(now)),
+            origins: OriginLimits::default(),
             log: ReloadLog::default(),
             config: config.clone(),
             handles: Vec::new(),
@@ -86,6 +90,7 @@ impl Pollers {
             stop: stop.clone(),
             now,
         };
+        pollers.origins.arrange(&config.accounts);
         let mut new = Vec::new();
         let mut plan = Vec::new();
         for account in &config.accounts {
@@ -137,6 +142,7 @@ impl Pollers {
     /// Activates a checked configuration. An account with the same name and `base_url` keeps its
     /// state; it also keeps its poller if nothing about polling has changed.
     async fn apply(&mut self, config: Config) {
+        self.origins.arrange(&config.accounts);
         let before = std::mem::take(&mut self.handles).into_iter();
         let mut before: BTreeMap<String, PollerHandle> = before
             .map(|handle| (handle.account.name.clone(), handle))
@@ -250,6 +256,7 @@ impl Pollers {
         let settings = settings(&account, &self.config);
         let (token, tls, now) = (account.token.clone(), self.tls.clone(), self.now);
         let (store, remembered, stopping) = (self.store.clone(), carryover.clone(), stop.clone());
+        let origin = self.origins.of(&account);
         let heartbeat = self.liveness.heartbeat();
         let panics = self.telemetry.panics(Task::Poller);
         let attempts_max = self.config.poll.attempts;
@@ -274,13 +281,17 @@ impl Pollers {
                     mark_key.or_else(secret::random_mark_key),
                     now,
                 ));
-                let known = store.clone();
+                let (known, limit) = (store.clone(), origin.clone());
                 let poller = Poller {
-                    details: has_details.then(|| reader(lister.clone(), details, now)),
+                    details: has_details.then(|| reader(&lister, &origin, details, now)),
                     attempt: async move |deadline| {
-                        let held = known.state(id).and_then(|state| state.held.clone());
-                        lister.attempt(deadline, held.as_deref()).await
+                        let attempt = async |deadline| {
+                            let held = known.state(id).and_then(|state| state.held.clone());
+                            lister.attempt(deadline, held.as_deref()).await
+                        };
+                        limit.attempt(deadline, attempt).await
                     },
+                    origin: origin.clone(),
                     state,
                     attempts_max,
                     store: store.clone(),
@@ -361,12 +372,12 @@ fn what_needs_a_restart(before: &[Effective], now: &[Effective]) -> Option<Strin
 }
 
 /// Whether details of the account's keys are read.
-fn details_of(account: &Account, config: &Config) -> bool {
+pub fn details_of(account: &Account, config: &Config) -> bool {
     config.details.enabled && account.provider.profile().has_details
 }
 
 /// With details enabled, their failure counts exist from the start; otherwise they are absent.
-fn with_details(mut state: AccountState, has_details: bool) -> AccountState {
+pub fn with_details(mut state: AccountState, has_details: bool) -> AccountState {
     state.details_failures = match state.details_failures {
         Some(known) if has_details => Some(known),
         _ => has_details.then(Default::default),
@@ -375,22 +386,33 @@ fn with_details(mut state: AccountState, has_details: bool) -> AccountState {
 }
 
 /// Requests single keys in the same way as the listing.
-fn reader(lister: Arc<Lister>, details: Details, now: fn() -> DateTime<Utc>) -> Reader {
+fn reader(
+    lister: &Arc<Lister>,
+    origin: &Arc<OriginLimit>,
+    details: Details,
+    now: fn() -> DateTime<Utc>,
+) -> Reader {
+    let (lister, origin) = (lister.clone(), origin.clone());
     let ask: Ask = Box::new(move |id, time_left| {
-        let lister = lister.clone();
-        Box::pin(async move { lister.details(&id, time_left).await })
+        let (lister, origin) = (lister.clone(), origin.clone());
+        Box::pin(async move {
+            let ask = async |time_left| lister.details(&id, time_left).await;
+            origin.ask(time_left, ask).await
+        })
     });
     Reader::new(ask, details.interval, details.requests_per_minute, now)
 }
 
-fn view_settings(config: &Config) -> ViewSettings {
+/// The settings for showing states.
+pub fn view_settings(config: &Config) -> ViewSettings {
     ViewSettings {
         rules: config.assessment_rules.clone(),
         metrics: config.metrics,
     }
 }
 
-fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
+/// The properties of `account` that its state carries.
+pub fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
     let profile = account.provider.profile();
     Arc::new(account_state::Account {
         name: account.name.as_str().into(),
@@ -403,7 +425,8 @@ fn facts(account: &Account, config: &Config) -> Arc<account_state::Account> {
     })
 }
 
-fn settings(account: &Account, config: &Config) -> ListerSettings {
+/// What the lister of `account` needs.
+pub fn settings(account: &Account, config: &Config) -> ListerSettings {
     ListerSettings {
         provider: account.provider.clone(),
         target: Arc::new(Target {

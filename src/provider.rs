@@ -6,6 +6,7 @@
 pub mod bitgpt;
 mod connection;
 pub mod definitions;
+pub mod findings;
 pub mod http;
 mod json_body;
 pub mod json_list;
@@ -13,11 +14,13 @@ pub mod lister;
 pub mod paging_hints;
 mod pending;
 pub mod profile;
+pub mod quota;
 mod resolver;
 pub mod response;
 pub mod secret_fields;
 pub mod time_format;
 pub mod tls;
+mod tls_failure;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +34,9 @@ use crate::domain::key::{Details, KeyId};
 use crate::domain::listing::Listing;
 use crate::domain::text::Line;
 use crate::domain::token_mark::TokenMark;
-use crate::provider::http::Session;
+use crate::provider::http::{Session, Traffic};
 use crate::provider::json_list::JsonList;
+use crate::provider::json_list::definition::Pagination;
 use crate::provider::profile::Profile;
 use crate::secret::Token;
 
@@ -85,6 +89,8 @@ pub struct Answer<T = Listed> {
     pub age: Option<Duration>,
     /// The mark of the token that the request used.
     pub token: Option<TokenMark>,
+    /// The requests that were made.
+    pub traffic: Traffic,
 }
 
 impl<T> Answer<T> {
@@ -95,6 +101,7 @@ impl<T> Answer<T> {
             clock_skew: None,
             age: None,
             token: None,
+            traffic: Traffic::default(),
         }
     }
 }
@@ -158,6 +165,14 @@ impl Provider {
         match self {
             Self::BitGpt => false,
             Self::Json(json_list) => json_list.definition().facts.last_used_at.is_some(),
+        }
+    }
+
+    /// How it distributes a listing over several answers.
+    pub fn pagination(&self) -> &Pagination {
+        match self {
+            Self::BitGpt => &Pagination::None,
+            Self::Json(json_list) => &json_list.definition().pagination,
         }
     }
 

@@ -43,15 +43,19 @@ Examples:
 
 /// After the options of `config check --help`.
 pub(super) const CONFIG_CHECK: &str = "\
-Problems go to standard error, with file, line and column; warnings go to standard output.
+Problems go to standard error, with file, line and column; warnings go to standard output. Only
+--live uses the network. It makes one attempt for each account, reads and writes no saved listing,
+and prints no value of any key.
 
 Exit codes:
-  0  the configuration can be used, perhaps with warnings
-  2  it cannot; every problem is listed
+  0  the configuration can be used, perhaps with warnings; with --live, each account could be listed
+  2  it cannot be used; every problem is listed
+  3  with --live: it can be used, but an account could not be listed
 
 Examples:
   api-key-exporter config check --config.file /etc/api-key-exporter/config.toml
-  api-key-exporter config check --config.file config.toml --skip-tokens    (in CI)";
+  api-key-exporter config check --config.file config.toml --skip-tokens    (in CI)
+  api-key-exporter config check --config.file config.toml --live    (tests tokens and definitions)";
 
 /// After the options of `config show --help`.
 pub(super) const CONFIG_SHOW: &str = "\

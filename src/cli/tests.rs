@@ -17,7 +17,14 @@ fn options_may_precede_or_follow_the_command() {
          --config.file=a.toml",
     ] {
         let Invocation { task, options } = parse(line).unwrap();
-        assert_eq!(task, Task::ConfigCheck { skip_tokens: true }, "{line}");
+        assert_eq!(
+            task,
+            Task::ConfigCheck {
+                skip_tokens: true,
+                live: false
+            },
+            "{line}"
+        );
         let file = options.file.config_file;
         assert_eq!(file, Some(PathBuf::from("a.toml")), "{line}");
         assert_eq!(

@@ -1,14 +1,16 @@
-//! `config check` and `config show`: inspect the configuration without network access.
+//! `config check` and `config show`: inspect the configuration. Only `config check --live` uses
+//! the network.
 
 use std::fmt::Write as _;
 
 use crate::app::{Exit, misconfigured, sources};
 use crate::cli::Options;
+use crate::commands::live;
 use crate::config::{Config, Origin, Sources};
-use crate::domain::text::redact;
+use crate::domain::text::{chain, redact};
 
-/// `config check`: reports every problem, without network access.
-pub(super) fn check(options: &Options, skip_tokens: bool) -> Exit {
+/// `config check`: reports every problem; with `live`, also lists each account once.
+pub(super) fn check(options: &Options, skip_tokens: bool, live: bool) -> Exit {
     let sources = Sources {
         skip_tokens,
         ..sources(options)
@@ -27,9 +29,15 @@ pub(super) fn check(options: &Options, skip_tokens: bool) -> Exit {
             } else {
                 ""
             };
-            Exit::Done(format!(
-                "{warnings}configuration is good: {accounts}{unchecked}\n"
-            ))
+            let words = format!("{warnings}configuration is good: {accounts}{unchecked}\n");
+            if !live {
+                return Exit::Done(words);
+            }
+            match live::check(&config) {
+                Ok((report, true)) => Exit::Done(words + "\n" + &report),
+                Ok((report, false)) => Exit::Unknown(words + "\n" + &report),
+                Err(error) => Exit::Failed(format!("api-key-exporter: {}\n", chain(&error))),
+            }
         }
         Err(problems) => misconfigured(&problems),
     }

@@ -186,7 +186,7 @@ fn longest_unread(
 }
 
 /// The pause for all pages after `failure`; zero if the failure concerns one page only.
-fn pause_after(failure: &Failure, interval: Duration) -> Duration {
+pub fn pause_after(failure: &Failure, interval: Duration) -> Duration {
     match failure.reason {
         Reason::RateLimited => {
             let asked = failure.retry_after.unwrap_or(FAILURE_PAUSE);

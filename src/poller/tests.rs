@@ -11,6 +11,7 @@ use crate::domain::listing::Listing;
 use crate::domain::view::{Metrics, ViewSettings};
 use crate::liveness::Liveness;
 use crate::provider::Listed;
+use crate::provider::http::Traffic;
 use crate::state_store::AccountUpdate;
 
 const METRICS: Metrics = Metrics {
@@ -120,6 +121,7 @@ async fn run_with(
                 clock_skew: None,
                 age: None,
                 token: None,
+                traffic: Traffic::default(),
             }
         },
         details: None,
@@ -128,6 +130,7 @@ async fn run_with(
         store: store.clone(),
         id,
         first_wait_max: retry::first_wait_max(Duration::from_secs(interval), 1),
+        origin: Arc::default(),
         carryover: Arc::default(),
         heartbeat: Liveness::new().heartbeat(),
         now,

@@ -1,6 +1,7 @@
 //! BitGPT's API: its envelope, its paths, its formats.
 
 pub mod details;
+mod observe;
 pub mod parse;
 mod wire;
 
@@ -73,8 +74,10 @@ pub(super) static PROFILE: Profile = Profile {
 
 /// `GET /developers/api_keys`: the API has no pagination, so one answer is the whole listing.
 pub(super) async fn list(session: &mut Session, rules: &Rules<'_>) -> Result<Listed, Failure> {
+    let findings = session.findings.clone();
     let read = |answer: &Response| {
-        let listed = parse::answer(answer.status, &answer.body, rules)?;
+        let (status, body) = (answer.status, &answer.body);
+        let listed = parse::answer_observed(status, body, rules, findings.as_ref())?;
         let mut paging = PagingHints::default();
         paging.headers(&answer.headers);
         match paging.missing(listed.listing.entries()) {

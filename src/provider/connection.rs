@@ -20,7 +20,7 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::Line;
 use crate::os::rlimits::is_lack_of_files;
 use crate::provider::resolver::Resolver;
-use crate::provider::tls;
+use crate::provider::tls_failure;
 
 /// Time limit for a connection. A server that does not answer a SYN within 5 s (two
 /// retransmissions) will not answer.
@@ -121,7 +121,7 @@ pub(super) fn cause(error: &reqwest::Error) -> Option<(Reason, String)> {
     let last = causes
         .last()
         .map_or_else(|| "no answer".to_owned(), ToString::to_string);
-    let tls_error = causes.iter().find_map(|cause| tls::error(*cause));
+    let tls_error = causes.iter().find_map(|cause| tls_failure::error(*cause));
     let hyper_error = causes
         .iter()
         .find_map(|cause| cause.downcast_ref::<hyper::Error>());
@@ -134,7 +134,7 @@ pub(super) fn cause(error: &reqwest::Error) -> Option<(Reason, String)> {
     } else if error.is_dns() {
         (Reason::Dns, last)
     } else if let Some(tls_error) = tls_error {
-        (Reason::Tls, tls::words(tls_error))
+        (Reason::Tls, tls_failure::words(tls_error))
     } else if is_cut_handshake {
         let why = "the connection ended during the TLS handshake";
         (Reason::Tls, why.to_owned())

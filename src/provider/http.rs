@@ -17,9 +17,11 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::{Cleaner, Line};
 use crate::provider::Provider;
 use crate::provider::connection::{CONNECT_TIMEOUT, cause, client};
+use crate::provider::findings::SharedFindings;
+use crate::provider::quota::{Quota, quota};
 use crate::provider::resolver::Resolver;
 use crate::provider::response::{
-    Response, age, clock_skew, date, foreign, is_success, not_asked_for, redirect_host, retry_after,
+    Response, age, clock_skew, date, foreign, is_success, not_asked_for, redirect_host, wait_asked,
 };
 use crate::secret::Token;
 
@@ -37,6 +39,19 @@ pub struct Target {
     pub timeout: Duration,
     /// Most bytes of all bodies of one session.
     pub body_bytes_max: usize,
+}
+
+/// The requests of an attempt, in numbers.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Requests sent.
+    pub requests: u32,
+    /// Bytes of all bodies.
+    pub bytes: usize,
+    /// The HTTP status of the last answer.
+    pub status: Option<u16>,
+    /// What the last answer says is left of the API's rate limit.
+    pub quota: Option<Quota>,
 }
 
 /// The requests of one attempt. They share a connection that nothing else uses, so that the next
@@ -59,6 +74,10 @@ pub struct Session {
     pub clock_skew: Option<TimeDelta>,
     /// The largest age that a cache reported for an answer.
     pub age: Option<Duration>,
+    /// The requests so far.
+    pub traffic: Traffic,
+    /// Collects what is found in the answers, for `config check --live`.
+    pub(super) findings: Option<SharedFindings>,
 }
 
 impl Session {
@@ -100,6 +119,8 @@ impl Session {
             cleaner: Cleaner::new(token.secrets(0)),
             clock_skew: None,
             age: None,
+            traffic: Traffic::default(),
+            findings: None,
         })
     }
 
@@ -158,6 +179,10 @@ impl Session {
         url: Url,
         read: impl FnOnce(&Response) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        self.traffic.requests += 1;
+        if let Some(findings) = &self.findings {
+            findings.requested(&url, &self.cleaner);
+        }
         self.last_url = url;
         let limit = self.target.timeout.min(self.time_left());
         // The information in an error status must survive a body that never ends.
@@ -181,12 +206,14 @@ impl Session {
         let now = (self.now)();
         self.age = self.age.max(age(&headers));
         self.clock_skew = clock_skew(&headers, now);
+        self.traffic.status = Some(status);
+        self.traffic.quota = quota(&headers, date.unwrap_or(now));
         if !is_success(status) {
             let to = redirect_host(&headers).map(|host| format!(", a redirect to {host}"));
             let why = format!("HTTP status {status}{}", to.unwrap_or_default());
             *known = Some(Failure {
                 http_status: Some(status),
-                retry_after: retry_after(&headers, date.unwrap_or(now)),
+                retry_after: wait_asked(status, &headers, date.unwrap_or(now)),
                 ..Failure::because(Reason::of_status(status), self.cleaner.line(&why))
             });
         }
@@ -242,6 +269,7 @@ impl Session {
             }
         }
         self.body_bytes_left = left - bytes.len();
+        self.traffic.bytes += bytes.len();
         Ok(bytes)
     }
 

@@ -4,6 +4,7 @@ mod answer;
 pub mod definition;
 mod entry;
 mod key;
+mod observe;
 mod pages;
 mod plan;
 pub mod pointer;
@@ -87,7 +88,8 @@ pub fn read_page(
     now: chrono::DateTime<chrono::Utc>,
 ) -> Result<Listed, Failure> {
     let mut collected = Collected::default();
-    collected.add(answer::read(json_list, answer, rules, rules.keys_max, now)?);
+    let page = answer::read(json_list, answer, rules, rules.keys_max, now, None)?;
+    collected.add(page);
     Ok(collected.listed())
 }
 
@@ -143,11 +145,15 @@ async fn pass(
     let mut collected = Collected::default();
     let mut addresses: HashSet<Url> = HashSet::new();
     let mut step = Step::Get(pages.first());
+    let findings = session.findings.clone();
+    if let Some(findings) = &findings {
+        findings.restart();
+    }
     loop {
         let left = rules.keys_max - collected.entries;
         let now = session.now();
         let read = |answer: &Response| {
-            let page = answer::read(json_list, answer, rules, left, now)?;
+            let page = answer::read(json_list, answer, rules, left, now, findings.as_ref())?;
             let step = pages.after(&page, &answer.headers).map_err(|stop| {
                 let support_id = page.support_id.clone();
                 (stop, answer.status, support_id)
@@ -168,6 +174,9 @@ async fn pass(
         };
         addresses.insert(session.last_url().clone());
         collected.add(page);
+        if let Some(findings) = &findings {
+            findings.count_page(matches!(next, Ok(Step::Get(_) | Step::Follow(_))));
+        }
         step = match next {
             Ok(next) => next,
             Err((Stop::Changed, ..)) => return Ok(None),

@@ -15,6 +15,7 @@ use crate::domain::text::{Line, chain};
 use crate::domain::token_mark::{MarkKey, TokenMark};
 use crate::os::rlimits::is_lack_of_files;
 use crate::provider::connection::no_files;
+use crate::provider::findings::{Findings, SharedFindings};
 use crate::provider::http::{Session, Target};
 use crate::provider::resolver::Resolver;
 use crate::provider::tls::{TlsConfigs, Trust};
@@ -80,21 +81,34 @@ impl Lister {
     /// is the previous listing.
     pub async fn attempt(&self, deadline: Duration, held: Option<&Listing>) -> Answer<Listed> {
         // Boxed, because a poller is idle most of the time.
-        Box::pin(self.list(deadline, held)).await
+        Box::pin(self.list(deadline, held, None)).await
     }
 
-    async fn list(&self, deadline: Duration, held: Option<&Listing>) -> Answer<Listed> {
+    /// As [`Lister::attempt`], and reports what the attempt found in the answers.
+    pub async fn inspect(&self, deadline: Duration) -> (Answer<Listed>, Findings) {
+        let shared = SharedFindings::default();
+        let answer = self.list(deadline, None, Some(shared.clone())).await;
+        (answer, shared.take())
+    }
+
+    async fn list(
+        &self,
+        deadline: Duration,
+        held: Option<&Listing>,
+        findings: Option<SharedFindings>,
+    ) -> Answer<Listed> {
         let (token, mut session) = match self.open(deadline).await {
             Ok(opened) => opened,
             Err(failure) => return Answer::failed(failure),
         };
+        session.findings = findings;
         let rules = Rules {
             held,
             ..self.rules(&token)
         };
         let result = self.settings.provider.list(&mut session, &rules).await;
         let token = self.mark_key.map(|key| token.mark(key));
-        self.close(&session, token, result)
+        self.close(session, token, result)
     }
 
     /// Reads the details of one key, once, within `deadline`, which includes reading files.
@@ -126,7 +140,7 @@ impl Lister {
 
     fn close<T>(
         &self,
-        session: &Session,
+        session: Session,
         token: Option<TokenMark>,
         result: Result<T, Failure>,
     ) -> Answer<T> {
@@ -138,6 +152,7 @@ impl Lister {
             clock_skew: session.clock_skew,
             age: session.age,
             token,
+            traffic: session.traffic,
         }
     }
 

@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::Line;
+use crate::provider::quota::quota;
 
 /// Largest accepted `Age`; RFC 9111 uses this value for overflow.
 const AGE_MAX_SECONDS: u64 = 1 << 31;
@@ -37,7 +38,8 @@ impl Response {
     ) -> Result<T, Failure> {
         read(self).map_err(|failure| {
             let api_now = date(&self.headers).unwrap_or_else(now);
-            let retry_after = retry_after(&self.headers, api_now).or(failure.retry_after);
+            let asked = wait_asked(self.status, &self.headers, api_now);
+            let retry_after = asked.or(failure.retry_after);
             // Without a length or chunks, the end of the connection looks like the end of the body.
             let has_end = self.headers.contains_key(TRANSFER_ENCODING)
                 || self.headers.contains_key(CONTENT_LENGTH);
@@ -153,6 +155,19 @@ pub fn retry_after(headers: &HeaderMap, api_now: DateTime<Utc>) -> Option<Durati
         seconds(text).or_else(until)
     });
     waits.max()
+}
+
+/// The wait that an answer asks for: `Retry-After`, or for a 429 the reset of an exhausted quota.
+pub(super) fn wait_asked(
+    status: u16,
+    headers: &HeaderMap,
+    api_now: DateTime<Utc>,
+) -> Option<Duration> {
+    let reset = || {
+        let quota = quota(headers, api_now).filter(|quota| quota.remaining == 0);
+        quota.filter(|_| status == 429).map(|quota| quota.resets_in)
+    };
+    retry_after(headers, api_now).or_else(reset)
 }
 
 #[cfg(test)]

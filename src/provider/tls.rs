@@ -1,15 +1,14 @@
-//! Which certificate authorities are trusted, which clock validates certificates, and the messages
-//! for failed handshakes. All accounts that trust the same authorities share one configuration.
+//! Which certificate authorities are trusted, and which clock validates certificates. All accounts
+//! that trust the same authorities share one configuration.
 
 use std::collections::HashMap;
-use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_native_certs::load_native_certs;
 use tokio::time::Instant;
@@ -79,7 +78,7 @@ impl TlsConfigs {
             return Ok(config);
         }
         let authorities = match trust {
-            Trust::Nobody => Some(Vec::new()),
+            Trust::Nobody => Some(RootCertStore::empty()),
             Trust::System => None,
             Trust::File(path) => Some(read_ca_file(path).await?),
         };
@@ -131,11 +130,11 @@ impl Entry {
 
 /// Trusts `authorities`, or else the system's. Reading the system's blocks for some 50 ms.
 fn build(
-    authorities: Option<Vec<CertificateDer<'static>>>,
+    authorities: Option<RootCertStore>,
     now: fn() -> DateTime<Utc>,
 ) -> Result<ClientConfig, Failure> {
     let trusted = match authorities {
-        Some(authorities) => of(authorities),
+        Some(authorities) => authorities,
         None => of_system(native_authorities()?),
     };
     config(trusted, now)
@@ -164,9 +163,16 @@ pub enum CaFileError {
     /// It contains no certificate.
     #[error("{} contains no PEM certificate", .0.display())]
     Empty(PathBuf),
-    /// It is damaged.
-    #[error("{} contains a certificate that is not valid PEM", .0.display())]
-    NotPem(PathBuf),
+    /// One of its PEM blocks is damaged.
+    #[error("block {number} of {} cannot be read: {problem}", .path.display())]
+    BadBlock {
+        /// The file.
+        path: PathBuf,
+        /// The number of the block, from 1.
+        number: usize,
+        /// The problem, without any content of the file.
+        problem: &'static str,
+    },
 }
 
 impl CaFileError {
@@ -182,7 +188,7 @@ pub fn check_ca_file(path: &Path) -> Result<(), CaFileError> {
 }
 
 /// Reads certificate authorities in PEM.
-async fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+async fn read_ca_file(path: &Path) -> Result<RootCertStore, Failure> {
     certificates(path, files::read_async(path, CA_BYTES_MAX).await)
         .map_err(|error| Failure::because(Reason::Tls, Line::own(&chain(&error))))
 }
@@ -190,20 +196,51 @@ async fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failu
 fn certificates(
     path: &Path,
     content: Result<Arc<files::Content>, FileError>,
-) -> Result<Vec<CertificateDer<'static>>, CaFileError> {
+) -> Result<RootCertStore, CaFileError> {
     let path = path.to_owned();
     let pem = match content {
         Ok(pem) => pem,
         Err(FileError::Unreadable(error)) => return Err(CaFileError::Unreadable(path, error)),
         Err(error) => return Err(CaFileError::Unusable(path, error)),
     };
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem)
-        .take(CA_CERTIFICATES_MAX)
-        .collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(CaFileError::Empty(path)),
-        Ok(certificates) => Ok(certificates),
-        Err(_) => Err(CaFileError::NotPem(path)),
+    match authorities(&pem) {
+        Ok(trusted) if trusted.is_empty() => Err(CaFileError::Empty(path)),
+        Ok(trusted) => Ok(trusted),
+        Err((number, problem)) => Err(CaFileError::BadBlock {
+            path,
+            number,
+            problem,
+        }),
+    }
+}
+
+/// The certificates of a PEM file, or the number of the first damaged block and its problem. Blocks
+/// of other kinds count and are ignored.
+fn authorities(pem: &[u8]) -> Result<RootCertStore, (usize, &'static str)> {
+    let mut trusted = RootCertStore::empty();
+    let blocks = <(SectionKind, Vec<u8>)>::pem_slice_iter(pem);
+    for (number, block) in (1..=CA_CERTIFICATES_MAX).zip(blocks) {
+        let (kind, der) = block.map_err(|error| (number, problem(&error)))?;
+        if kind == SectionKind::Certificate {
+            let added = trusted.add(der.into());
+            added.map_err(|_no_details| (number, "it is not an X.509 certificate"))?;
+        }
+    }
+    Ok(trusted)
+}
+
+/// The error's own text would repeat content of the file, which may be a private key.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "others cannot occur here, or are of later versions"
+)]
+fn problem(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "its END line is missing",
+        pem::Error::IllegalSectionStart { .. } => "its BEGIN line is malformed",
+        pem::Error::Base64Decode(_) => "it is not base64",
+        pem::Error::SectionTooLarge => "it is too large",
+        _ => "it is not PEM",
     }
 }
 
@@ -232,41 +269,42 @@ fn config(trusted: RootCertStore, now: fn() -> DateTime<Utc>) -> Result<ClientCo
     Ok(config.with_root_certificates(trusted).with_no_client_auth())
 }
 
-/// rustls reports errors inside an `io::Error`, which is inside another one; their `source` skips
-/// the wrapped error.
-pub(super) fn error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let io = cause.downcast_ref::<std::io::Error>();
-    match io.and_then(std::io::Error::get_ref) {
-        Some(wrapped) => error(wrapped),
-        None => cause.downcast_ref(),
-    }
-}
-
-/// The message for a failed handshake, with a hint if one helps.
-pub(super) fn words(error: &rustls::Error) -> String {
-    use rustls::CertificateError::{
-        Expired, ExpiredContext, NotValidYet, NotValidYetContext, UnknownIssuer,
-    };
-    let rustls::Error::InvalidCertificate(certificate) = error else {
-        return error.to_string();
-    };
-    let is_about_time = matches!(
-        certificate,
-        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
-    );
-    if is_about_time {
-        // The hint comes first, because rustls prints long times, and long lines are truncated.
-        return format!("is this machine's clock right? {error}");
-    }
-    if *certificate == UnknownIssuer {
-        return format!("{error} (accounts.ca_file names an authority of your own)");
-    }
-    error.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_block_of_a_ca_file_is_named_by_its_number() {
+        let own = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
+        let (good, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+        let block = |content: &str| {
+            format!("-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n")
+        };
+        let unended = "-----BEGIN CERTIFICATE-----\nMIIB\n";
+        let cases = [
+            (good.clone(), Ok(1)),
+            (format!("comment\n{key}{good}"), Ok(1)),
+            (key.clone(), Ok(0)),
+            (String::new(), Ok(0)),
+            (block("!!"), Err((1, "it is not base64"))),
+            (
+                format!("{good}{}{good}", block("anVuaw==")),
+                Err((2, "it is not an X.509 certificate")),
+            ),
+            (
+                format!("{key}{good}{unended}"),
+                Err((3, "its END line is missing")),
+            ),
+            (
+                format!("{good}-----BEGIN CERTIFICATE\n"),
+                Err((2, "its BEGIN line is malformed")),
+            ),
+        ];
+        for (pem, expected) in cases {
+            let found = authorities(pem.as_bytes()).map(|trusted| trusted.len());
+            assert_eq!(found, expected, "{pem}");
+        }
+    }
 
     #[test]
     fn fault_a17_a_system_without_authorities_gets_those_that_the_exporter_brings() {

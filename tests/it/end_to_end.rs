@@ -4,6 +4,7 @@
 mod hidden_key;
 mod pager;
 mod storm;
+mod two_providers;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,7 +1,9 @@
 //! TLS towards the API: trusted, untrusted, wrong name, expired.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -10,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::process::{Daemon, binary};
+use crate::prometheus::free;
 use crate::support::{Api, Exporter, Folder, Scrape, TOKEN, config, listing};
 
 /// A certificate authority of the test's own.
@@ -207,7 +210,184 @@ async fn fault_a17_without_authorities_of_the_system_it_runs_and_trusts_no_stran
         .until("a failure", |scrape| scrape.failures("tls") > 0.0)
         .await;
     daemon
-        .logs("invalid peer certificate: UnknownIssuer (accounts.ca_file")
+        .logs("is not trusted (UnknownIssuer): accounts.ca_file")
         .await;
     assert_eq!(api.requests().len(), 0);
+}
+
+/// A server with a certificate that openssl made with these arguments, in a folder that holds its
+/// certificate as `NAME.pem`.
+struct OpensslServer {
+    child: Child,
+    address: SocketAddr,
+    pem: PathBuf,
+}
+
+impl OpensslServer {
+    fn start(folder: &Folder, name: &str, certificate: &[&str], server: &[&str]) -> Self {
+        let [pem, key] = ["pem", "key"].map(|kind| folder.0.join(format!("{name}.{kind}")));
+        let made = Command::new("openssl")
+            .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9".split(' '))
+            .args(["-subj", "/CN=localhost", "-keyout"])
+            .args([key.as_os_str(), "-out".as_ref(), pem.as_os_str()])
+            .args(certificate)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let address = free();
+        let child = Command::new("openssl")
+            .args(["s_server", "-quiet", "-www", "-accept"])
+            .arg(address.to_string())
+            .args([
+                "-cert".as_ref(),
+                pem.as_os_str(),
+                "-key".as_ref(),
+                key.as_os_str(),
+            ])
+            .args(server)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            address,
+            pem,
+        }
+    }
+}
+
+impl Drop for OpensslServer {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table of servers, and one run with all of them"
+)]
+async fn each_failed_handshake_is_logged_with_cause_and_remedy() {
+    let folder = Folder::new("tls-words");
+    let san = "subjectAltName=DNS:localhost";
+    let secret = format!("subjectAltName=DNS:a.example,DNS:{TOKEN}.example,DNS:b.example");
+    let own = "basicConstraints=critical,CA:FALSE";
+    let servers = [
+        (
+            "ca",
+            vec!["-addext", san],
+            vec![],
+            "a CA certificate as its own",
+        ),
+        (
+            "bare",
+            vec!["-addext", own],
+            vec![],
+            "has no subjectAltName",
+        ),
+        (
+            "names",
+            vec!["-addext", own, "-addext", &secret],
+            vec![],
+            "is not valid for localhost: correct base_url",
+        ),
+        (
+            "client",
+            vec!["-addext", own, "-addext", san],
+            vec!["-Verify", "1"],
+            "requires a client certificate",
+        ),
+        (
+            "client-1.2",
+            vec!["-addext", own, "-addext", san],
+            vec!["-Verify", "1", "-tls1_2"],
+            "requires a client certificate",
+        ),
+        (
+            "old",
+            vec!["-addext", own, "-addext", san],
+            vec!["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
+            "neither TLS 1.2 nor TLS 1.3",
+        ),
+        (
+            "cipher",
+            vec!["-addext", own, "-addext", san],
+            vec!["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"],
+            "no cipher suite of the exporter",
+        ),
+    ];
+    let servers = servers.map(|(name, certificate, server, expected)| {
+        let server = OpensslServer::start(&folder, name, &certificate, &server);
+        (name, server, expected)
+    });
+    let mut text = "poll.interval = \"5s\"\npoll.attempts = 1\nlog.format = \"text\"\n\
+                    web.listen_addresses = [\"127.0.0.1:0\"]\n"
+        .to_owned();
+    for (name, server, _) in &servers {
+        let (port, pem) = (server.address.port(), server.pem.display());
+        write!(
+            text,
+            "[[accounts]]\nname = \"{name}\"\nbase_url = \"https://localhost:{port}\"\n\
+             token_env = \"TOKEN\"\nca_file = \"{pem}\"\n"
+        )
+        .unwrap();
+    }
+    // Beside them, a certificate that is trusted, so that the failures are not of the test's own.
+    let good = OpensslServer::start(&folder, "good", &["-addext", own, "-addext", san], &[]);
+    let (port, pem) = (good.address.port(), good.pem.display());
+    write!(
+        text,
+        "[[accounts]]\nname = \"good\"\nbase_url = \"https://localhost:{port}\"\n\
+         token_env = \"TOKEN\"\nca_file = \"{pem}\"\n"
+    )
+    .unwrap();
+    let path = folder.file("config.toml", &text).display().to_string();
+    let mut command = binary(&["--config.file", &path]);
+    command.env("TOKEN", TOKEN);
+    let daemon = Daemon::start(command, &folder);
+    let has_failed = |scrape: &Scrape, name: &str, reason: &str| {
+        let labels = format!("{{account=\"{name}\",reason=\"{reason}\"}}");
+        let failures = scrape.get(&format!("api_key_account_poll_failures_total{labels}"));
+        failures.unwrap() > 0.0
+    };
+    for (name, _, expected) in &servers {
+        let failed = |scrape: &Scrape| has_failed(scrape, name, "tls");
+        daemon.until(&format!("{name}: {expected}"), failed).await;
+    }
+    // It gets an HTML page from openssl, over TLS.
+    let failed = |scrape: &Scrape| has_failed(scrape, "good", "not_json");
+    daemon.until("the trusted one", failed).await;
+    let log = daemon.log();
+    for (name, _, expected) in &servers {
+        let of_account = format!("account={name} ");
+        let line = log
+            .lines()
+            .find(|line| line.contains(&of_account) && line.contains("WARN"));
+        let line = line.unwrap_or_else(|| panic!("{name}: {log}"));
+        assert!(line.contains(expected), "{name}: {line}");
+    }
+    assert!(log.contains("it is for a.example, "), "{log}");
+    for shown in TOKEN.to_lowercase().as_bytes().windows(12) {
+        let shown = std::str::from_utf8(shown).unwrap();
+        assert!(!log.to_lowercase().contains(shown), "{shown}: {log}");
+    }
+}
+
+#[test]
+fn a_damaged_block_of_a_ca_file_is_named_by_its_number() {
+    let folder = Folder::new("ca-blocks");
+    let good = Authority::new().pem();
+    let cut = good.replacen("MII", "MII!", 1);
+    let ca_file = folder.file("ca.pem", &format!("# Two authorities\n{good}{cut}"));
+    let text = format!("[[accounts]]\nname = \"a\"\ntoken_env = \"TOKEN\"\nca_file = {ca_file:?}");
+    let config = folder.file("config.toml", &text).display().to_string();
+    let mut command = binary(&["config", "check", "--config.file", &config]);
+    let output = command.env("TOKEN", TOKEN).output().unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(words.contains("block 2 of "), "{words}");
+    assert!(words.contains("it is not base64"), "{words}");
 }

@@ -10,8 +10,9 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Expiry, Field, Fields, Key, KeyId, Scopes};
 use crate::domain::listing::{Listing, Reject, Rejects};
 use crate::domain::text::{Cleaner, Label, Line, Secrets, json_words};
-use crate::provider::bitgpt::PROFILE;
 use crate::provider::bitgpt::wire::{self, Data, Entry, Envelope, Text, Texts};
+use crate::provider::bitgpt::{PROFILE, observe};
+use crate::provider::findings::{Findings, SharedFindings};
 use crate::provider::json_body;
 use crate::provider::response::{foreign, is_success, seconds};
 use crate::provider::secret_fields;
@@ -23,7 +24,27 @@ use crate::secret::Token;
 /// envelope `status` of 2xx; `error` null; in `data`, a list within the limit; the expected
 /// environment. Bytes that are not UTF-8 make only their own field unreadable, not the listing.
 pub fn answer(http_status: u16, body: &[u8], rules: &Rules<'_>) -> Result<Listed, Failure> {
-    json_body::read(body, |body| read(http_status, body, rules))
+    answer_observed(http_status, body, rules, None)
+}
+
+/// As [`answer`]; if `findings` are wanted, adds what was found in the answer.
+pub(super) fn answer_observed(
+    http_status: u16,
+    body: &[u8],
+    rules: &Rules<'_>,
+    findings: Option<&SharedFindings>,
+) -> Result<Listed, Failure> {
+    json_body::read(body, |body| {
+        // A body that has to be mended is read twice; the last time counts.
+        let mut found = findings.map(|_| observe::start());
+        let listed = read(http_status, body, rules, found.as_mut());
+        if let Some((shared, found)) = findings.zip(found) {
+            shared.restart();
+            shared.add(found);
+            shared.count_page(false);
+        }
+        listed
+    })
 }
 
 /// The token, and the secrets of an answer that can be found before it is parsed.
@@ -35,12 +56,21 @@ pub(super) fn secrets(body: &str, token: &Token) -> Secrets {
     secrets
 }
 
-fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Listed, Failure> {
+fn read(
+    http_status: u16,
+    body: &str,
+    rules: &Rules<'_>,
+    mut findings: Option<&mut Findings>,
+) -> Result<Listed, Failure> {
     let mut unknown = Vec::new();
     let cleaner = Cleaner::new(secrets(body, rules.token));
-    let listed = read_with(&cleaner, &mut unknown, http_status, body, rules);
+    let found = findings.as_deref_mut();
+    let listed = read_with(&cleaner, &mut unknown, (http_status, body), rules, found);
     if unknown.is_empty() {
         return listed;
+    }
+    if let Some(findings) = &mut findings {
+        **findings = observe::start();
     }
     // Secrets in an unusual spelling, now also known for the text before them.
     let mut secrets = secrets(body, rules.token);
@@ -48,18 +78,22 @@ fn read(http_status: u16, body: &str, rules: &Rules<'_>) -> Result<Listed, Failu
         secrets.add(secret);
     }
     let cleaner = Cleaner::new(secrets);
-    read_with(&cleaner, &mut Vec::new(), http_status, body, rules)
+    let answer = (http_status, body);
+    read_with(&cleaner, &mut Vec::new(), answer, rules, findings)
 }
 
 /// Parses an answer. Secrets that `cleaner` does not know are added to `unknown`.
 fn read_with(
     cleaner: &Cleaner,
     unknown: &mut Vec<Zeroizing<String>>,
-    http_status: u16,
-    body: &str,
+    (http_status, body): (u16, &str),
     rules: &Rules<'_>,
+    mut findings: Option<&mut Findings>,
 ) -> Result<Listed, Failure> {
     let is_http_success = is_success(http_status);
+    if let Some(findings) = &mut findings {
+        observe::structure(body, is_http_success, cleaner, findings);
+    }
     let mut keys = Vec::new();
     let mut rejects = Rejects::default();
     let mut rejected_ids = Vec::new();
@@ -72,7 +106,11 @@ fn read_with(
         if !is_http_success {
             return;
         }
-        match key(&entry, rules.token, cleaner) {
+        let key = key(&entry, rules.token, cleaner);
+        if let Some(findings) = &mut findings {
+            observe::entry(&entry, &key, findings);
+        }
+        match key {
             Ok(key) => keys.push(key),
             Err(reject) => {
                 rejects.add(reject);

@@ -3,6 +3,7 @@
 //! The answer is read in one pass: the list item by item, and around it only the fields that the
 //! definition points at.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -16,10 +17,12 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Key, KeyId};
 use crate::domain::listing::{Reject, Rejects};
 use crate::domain::text::{Cleaner, Line, Secrets};
+use crate::provider::findings::{Findings, SharedFindings};
 use crate::provider::json_list::JsonList;
 use crate::provider::json_list::definition::{Pagination, SupportId};
 use crate::provider::json_list::entry::{Values, Walk};
 use crate::provider::json_list::key::Item;
+use crate::provider::json_list::observe;
 use crate::provider::json_list::pointer::{self, Pointer, Segment};
 use crate::provider::paging_hints::PagingHints;
 use crate::provider::response::{Response, foreign, is_success};
@@ -62,23 +65,38 @@ pub(super) enum Said {
 }
 
 /// Evaluates one whole answer at `now`, of which at most `keys_max` keys are read. Success requires
-/// HTTP 200, 201 or 202 and a list where the definition expects it.
+/// HTTP 200, 201 or 202 and a list where the definition expects it. If `findings` are wanted, adds
+/// what was found in the answer.
 pub(super) fn read(
     json_list: &JsonList,
     answer: &Response,
     rules: &Rules<'_>,
     keys_max: usize,
     now: DateTime<Utc>,
+    findings: Option<&SharedFindings>,
 ) -> Result<Page, Failure> {
-    json_body::read(&answer.body, |body| {
+    // A body that has to be mended is read twice; the last time counts.
+    let found = RefCell::new(None);
+    let page = json_body::read(&answer.body, |body| {
         let cleaner = Cleaner::new(secrets(json_list, body, rules.token));
         let mut reading = Reading::new(json_list, answer, &cleaner, keys_max, now);
+        reading.findings = findings.map(|_| observe::start(json_list));
         let mut reader = serde_json::Deserializer::from_str(body);
         let around = Around {
             reading: &mut reading,
             depth: 0,
         };
         let read = around.deserialize(&mut reader).and_then(|()| reader.end());
+        if let Some(mut findings) = reading.findings.take() {
+            observe::structure(
+                json_list,
+                body,
+                is_success(answer.status),
+                &cleaner,
+                &mut findings,
+            );
+            found.replace(Some(findings));
+        }
         match read {
             Ok(()) => reading.judge(answer, rules),
             Err(_) if !is_success(answer.status) => {
@@ -90,7 +108,11 @@ pub(super) fn read(
                 ..json_body::unreadable(&error)
             }),
         }
-    })
+    });
+    if let Some((shared, found)) = findings.zip(found.into_inner()) {
+        shared.add(found);
+    }
+    page
 }
 
 /// The token, and the secrets of an answer: fields with the names of secrets that the definition
@@ -145,6 +167,8 @@ struct Reading<'d, 'a> {
     ids: DefaultHasher,
     inner: Values<'a>,
     outer: Values<'a>,
+    /// Collects what is found in the items, if that is wanted.
+    findings: Option<Findings>,
 }
 
 impl<'d, 'a> Reading<'d, 'a> {
@@ -183,6 +207,7 @@ impl<'d, 'a> Reading<'d, 'a> {
             ids: DefaultHasher::new(),
             inner: Values::default(),
             outer: Values::default(),
+            findings: None,
         }
     }
 
@@ -220,7 +245,11 @@ impl<'d, 'a> Reading<'d, 'a> {
             outer: &self.outer,
             cleaner: self.cleaner,
         };
-        match item.key(self.now) {
+        let key = item.key(self.now);
+        if let Some(findings) = &mut self.findings {
+            item.observe(&key, findings);
+        }
+        match key {
             Ok(key) => {
                 key.id.hash(&mut self.ids);
                 self.page.keys.push(key);

@@ -9,7 +9,9 @@ use crate::domain::key::{Details, Expiry, Field, Fields, Key, KeyId, LastUse, Sc
 use crate::domain::listing::Reject;
 use crate::domain::text::Cleaner;
 use crate::provider::json_list::JsonList;
-use crate::provider::json_list::definition::{Never, Scalar, Test, TextsPlace, TimePlace};
+use crate::provider::json_list::definition::{
+    Condition, Never, Scalar, Test, TextsPlace, TimePlace,
+};
 use crate::provider::json_list::entry::{Captured, Values};
 use crate::provider::json_list::plan::Slot;
 
@@ -130,7 +132,7 @@ impl<'s, 'a> Item<'s, 'a> {
         KeyId::parse(&text).filter(|_| self.cleaner.is_free_of_secrets(&text))
     }
 
-    fn get(self, slot: Slot) -> &'s Captured<'a> {
+    pub(super) fn get(self, slot: Slot) -> &'s Captured<'a> {
         let values = if slot.is_outer {
             self.outer
         } else {
@@ -209,16 +211,18 @@ impl<'s, 'a> Item<'s, 'a> {
     fn is_disabled(self) -> bool {
         let conditions = self.json_list.definition().facts.disabled.iter();
         let mut with_slots = conditions.zip(&self.json_list.plan().disabled);
-        with_slots.any(|(condition, slot)| {
-            let captured = self.get(*slot);
-            let is_absent = matches!(captured, Captured::Absent);
-            !is_absent
-                && match &condition.test {
-                    Test::Is(wanted) => captured.is(wanted),
-                    Test::IsNot(wanted) => !captured.is(wanted),
-                    Test::IsSet(is_set) => matches!(captured, Captured::Null) != *is_set,
-                }
-        })
+        with_slots.any(|(condition, slot)| self.holds(condition, *slot))
+    }
+
+    pub(super) fn holds(self, condition: &Condition, slot: Slot) -> bool {
+        let captured = self.get(slot);
+        let is_absent = matches!(captured, Captured::Absent);
+        !is_absent
+            && match &condition.test {
+                Test::Is(wanted) => captured.is(wanted),
+                Test::IsNot(wanted) => !captured.is(wanted),
+                Test::IsSet(is_set) => matches!(captured, Captured::Null) != *is_set,
+            }
     }
 }
 
@@ -233,7 +237,7 @@ impl Time {
 
 impl Captured<'_> {
     /// A text, or a number in its original spelling.
-    fn written(&self) -> Option<Cow<'_, str>> {
+    pub(super) fn written(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Text(text) => Some(Cow::Borrowed(text)),
             Self::Integer(number) => Some(Cow::Owned(number.to_string())),

@@ -95,6 +95,22 @@ impl Plan {
         }
     }
 
+    /// All slots, in the order of `FactPlaces::all`.
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        let facts = [
+            self.label,
+            self.expires_at,
+            self.created_at,
+            self.updated_at,
+            self.last_used_at,
+            self.scopes,
+            self.ip_allow_list,
+        ];
+        let facts = facts.into_iter().flatten();
+        let disabled = self.disabled.iter().copied();
+        [self.id].into_iter().chain(facts).chain(disabled)
+    }
+
     fn slot(&mut self, place: &Place, is_texts: bool) -> Slot {
         let is_outer = place.is_outer;
         let tree = if is_outer {

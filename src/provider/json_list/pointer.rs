@@ -93,7 +93,10 @@ pub(super) fn index(segment: &str) -> Option<usize> {
 
 /// The value at the end of these steps from `json`. Each step scans the value that it enters, so
 /// this is for small values.
-pub(super) fn find<'a>(json: &'a RawValue, segments: &[Segment]) -> Option<&'a RawValue> {
+pub(in crate::provider) fn find<'a>(
+    json: &'a RawValue,
+    segments: &[Segment],
+) -> Option<&'a RawValue> {
     let Some((segment, rest)) = segments.split_first() else {
         return Some(json);
     };

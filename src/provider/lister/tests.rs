@@ -135,7 +135,7 @@ async fn poll(
     let lister = lister(settings(&base_url));
     let (token, mut session) = lister.open(deadline).await.unwrap();
     let result = list_lines(&mut session, &lister.rules(&token)).await;
-    let answer = lister.close(&session, None, result);
+    let answer = lister.close(session, None, result);
     api.abort();
     let ids = answer.result.map(|listed| {
         let keys = listed.listing.keys().iter();

@@ -48,7 +48,7 @@ fn dying_daemon(file: &Path) -> i32 {
         &|_, _| {},
     ) {
         Exit::Failed(_) => 1,
-        other @ (Exit::Done(_) | Exit::Misconfigured(_)) => panic!("{other:?}"),
+        other @ (Exit::Done(_) | Exit::Unknown(_) | Exit::Misconfigured(_)) => panic!("{other:?}"),
     }
 }
 
@@ -133,6 +133,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
         id,
         first_wait_max: Duration::from_millis(100),
         details: None,
+        origin: Arc::default(),
         carryover: Arc::default(),
         heartbeat: liveness.heartbeat(),
         now: clock::now,

@@ -1,0 +1,336 @@
+//! The report on one account as text. Pure.
+
+use std::fmt::Write as _;
+
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::listing::Reject;
+use crate::domain::text::Line;
+use crate::provider::findings::{FieldFindings, Findings, listed};
+use crate::provider::http::Traffic;
+use crate::provider::json_list::definition::Pagination;
+use crate::provider::{Answer, Listed, Provider};
+
+/// Parts of the names of fields that may hold an expiry.
+const EXPIRY_NAMES: [&str; 5] = ["expir", "valid_until", "valid_to", "not_after", "end_date"];
+
+/// An account that was listed once.
+#[derive(Debug)]
+pub(super) struct Inspected {
+    pub(super) account: String,
+    pub(super) provider: Provider,
+    pub(super) answer: Answer,
+    pub(super) findings: Findings,
+}
+
+/// The report.
+pub(super) fn text(of: &Inspected) -> String {
+    let mut out = String::new();
+    let line = |out: &mut String, name: &str, value: &str| {
+        writeln!(out, "  {name:<12} {value}").expect("a string takes everything");
+    };
+    let (answer, findings) = (&of.answer, &of.findings);
+    let provider = &*of.provider.profile().name;
+    let outcome = match &answer.result {
+        Ok(listed) => keys(listed),
+        Err(failure) => format!("FAILED, {}", failure.reason.as_str()),
+    };
+    let account = Line::own(&of.account);
+    writeln!(
+        out,
+        "account {:?} ({provider}): {outcome}",
+        account.as_str()
+    )
+    .expect("a string takes everything");
+    line(&mut out, "request", &request(&answer.traffic, findings));
+    match &answer.result {
+        Ok(listed) => {
+            line(
+                &mut out,
+                "answer",
+                &success(listed, &answer.traffic, findings),
+            );
+            line(&mut out, "pages", &pages(&of.provider, findings));
+        }
+        Err(failure) => line(&mut out, "failure", &described(failure, &answer.traffic)),
+    }
+    if let Ok(listed) = &answer.result {
+        line(&mut out, "entries", &entries(listed, findings));
+    }
+    if findings.entries > 0 {
+        out.push_str(&table(findings));
+    }
+    // An answer without entries may hold an error message, for example.
+    let beside = if findings.entries > 0 {
+        "beside list"
+    } else {
+        "answer has"
+    };
+    for (name, names) in [("not read", &findings.unused), (beside, &findings.beside)] {
+        if !names.is_empty() {
+            line(&mut out, name, &listed(names));
+        }
+    }
+    for hint in hints(of) {
+        line(&mut out, "hint", &hint);
+    }
+    out
+}
+
+fn keys(listed: &Listed) -> String {
+    match listed.listing.keys().len() {
+        1 => "1 key".to_owned(),
+        count => format!("{count} keys"),
+    }
+}
+
+fn request(traffic: &Traffic, findings: &Findings) -> String {
+    let Some(url) = &findings.request else {
+        return "none was sent".to_owned();
+    };
+    let more = match traffic.requests {
+        0 | 1 => String::new(),
+        requests => format!("; {requests} requests in all"),
+    };
+    format!("GET {}{more}", url.as_str())
+}
+
+fn success(listed: &Listed, traffic: &Traffic, findings: &Findings) -> String {
+    let mut words = of_answer(traffic);
+    if findings.pages > 1 {
+        write!(words, ", {} pages", findings.pages).expect("a string takes everything");
+    }
+    add_support_id(words, listed.support_id.as_ref())
+}
+
+fn described(failure: &Failure, traffic: &Traffic) -> String {
+    let mut words = String::new();
+    if traffic.status.is_some() {
+        words = of_answer(traffic) + ": ";
+    }
+    words.push_str(failure.error.as_ref().map_or("no message", Line::as_str));
+    for (name, text) in &failure.lines {
+        write!(words, "; {name}: {}", text.as_str()).expect("a string takes everything");
+    }
+    add_support_id(words, failure.support_id.as_ref())
+}
+
+fn of_answer(traffic: &Traffic) -> String {
+    let status = traffic.status.unwrap_or_default();
+    format!("HTTP {status}, {} bytes", traffic.bytes)
+}
+
+fn add_support_id(mut words: String, support_id: Option<&Line>) -> String {
+    if let Some(id) = support_id {
+        write!(words, ", support_id {}", id.as_str()).expect("a string takes everything");
+    }
+    words
+}
+
+/// How the end of the listing was found.
+fn pages(provider: &Provider, findings: &Findings) -> String {
+    let by = match provider.pagination() {
+        Pagination::None => return "one; nothing in the answer indicates more".to_owned(),
+        Pagination::Link => "link: a Link header with rel=\"next\"".to_owned(),
+        Pagination::NextUrl { at } => format!("next_url: a link at {at}"),
+        Pagination::Page { page_param, .. } => format!("page: numbers in {page_param}"),
+        Pagination::Cursor { at, .. } => format!("cursor: a value at {at}"),
+        Pagination::Offset { offset_param, .. } => format!("offset: numbers in {offset_param}"),
+    };
+    let (pages, with_next) = (findings.pages, findings.pages_with_next);
+    format!("{by}; a next page after {with_next} of {pages}")
+}
+
+fn entries(listed: &Listed, findings: &Findings) -> String {
+    let rejects = listed.listing.rejects();
+    let reasons = Reject::ALL.into_iter().filter_map(|reason| {
+        let count = rejects.count(reason);
+        let what = match reason {
+            Reject::Id => "without a usable id",
+            Reject::Duplicate => "with the id of another entry",
+            Reject::Shape => "with an unreadable field or of another type",
+        };
+        (count > 0).then(|| format!("{count} {what}"))
+    });
+    let reasons: Vec<String> = reasons.collect();
+    let mut words = findings.entries.to_string();
+    if !reasons.is_empty() {
+        write!(words, "; {}", reasons.join(", ")).expect("a string takes everything");
+    }
+    words
+}
+
+/// A row for each field.
+fn table(findings: &Findings) -> String {
+    let fields = &findings.fields;
+    let width = |text: fn(&FieldFindings) -> &str, heading: &str| {
+        let widths = fields.iter().map(|field| text(field).chars().count());
+        widths.max().unwrap_or(0).max(heading.len())
+    };
+    let (names, places) = (width(|it| it.name, "field"), width(|it| &it.at, "pointer"));
+    let mut out = String::new();
+    writeln!(
+        out,
+        "  {:<names$}  {:<places$}  {:>7}  {:>7}  {:>7}",
+        "field", "pointer", "found", "null", "read"
+    )
+    .expect("a string takes everything");
+    for field in fields {
+        let row = format!(
+            "  {:<names$}  {:<places$}  {:>7}  {:>7}  {:>7}  {}",
+            field.name,
+            field.at,
+            field.found,
+            field.null,
+            field.read,
+            remark(field)
+        );
+        writeln!(out, "{}", row.trim_end()).expect("a string takes everything");
+    }
+    out
+}
+
+fn remark(field: &FieldFindings) -> String {
+    let mut remarks = Vec::new();
+    if let Some(latest) = field.latest {
+        remarks.push(format!("latest {}", latest.format("%Y-%m-%d %H:%M UTC")));
+    }
+    if field.special > 0 {
+        let is_disabled = field.name == "disabled";
+        let what = if is_disabled {
+            "disabled"
+        } else {
+            "never expires"
+        };
+        remarks.push(format!("{what}: {}", field.special));
+    }
+    if let Some(shape) = &field.unreadable {
+        remarks.push(format!("unreadable: {shape}"));
+    }
+    if let Some(format) = field.fitting_formats.first() {
+        remarks.push(format!("format = \"{format}\" would read it"));
+    }
+    remarks.join("; ")
+}
+
+/// What the author of the configuration may want to change.
+fn hints(of: &Inspected) -> Vec<String> {
+    match &of.answer.result {
+        Ok(_) => of_fields(of),
+        Err(failure) if of.findings.entries > 0 => {
+            [of_failure(failure, of), of_fields(of)].concat()
+        }
+        Err(failure) => of_failure(failure, of),
+    }
+}
+
+fn of_fields(of: &Inspected) -> Vec<String> {
+    let findings = &of.findings;
+    let mut hints = Vec::new();
+    if findings.entries == 0 {
+        hints.push("the list is empty: is it the right account, and the right path?".to_owned());
+        return hints;
+    }
+    let mut names = findings.unused.iter();
+    let similar = names.find(|name| {
+        let name = name.to_ascii_lowercase();
+        EXPIRY_NAMES.iter().any(|part| name.contains(part))
+    });
+    let similar = similar.map_or_else(String::new, |name| format!("; is it {name}?"));
+    match findings.field("expires_at") {
+        None => hints.push(format!(
+            "the definition has no expires_at, so no alert about expiry can fire{similar}"
+        )),
+        Some(field) if field.found == 0 => hints.push(format!(
+            "no entry has a value at {}: check the pointer of expires_at{similar}",
+            field.at
+        )),
+        Some(field) if field.read < field.found => hints.push(format!(
+            "expires_at cannot be read in {} of {} entries: add what means \"never\" to never, or \
+             correct the format",
+            field.found - field.read,
+            findings.entries
+        )),
+        Some(_) => {}
+    }
+    let others = findings.fields.iter();
+    let others = others.filter(|field| field.name != "expires_at" && field.found + field.null == 0);
+    // Optional fields of a built-in provider are often missing.
+    if !is_built_in(&of.provider) {
+        hints.extend(others.map(|field| {
+            format!(
+                "no entry has {}: check the pointer of {}",
+                field.at, field.name
+            )
+        }));
+    }
+    hints
+}
+
+fn of_failure(failure: &Failure, of: &Inspected) -> Vec<String> {
+    let profile = of.provider.profile();
+    let name = &profile.name;
+    let scope = profile.listing_scope.as_ref();
+    let (token, page) = match scope {
+        Some(scope) => (
+            format!("create a token with the scope {scope}"),
+            format!("docs/providers.md, {name}"),
+        ),
+        None if is_built_in(&of.provider) => (
+            "create a token with the permission to list keys".to_owned(),
+            format!("docs/providers.md, {name}"),
+        ),
+        None => (
+            "check the token, and auth in the definition".to_owned(),
+            "docs/provider-definitions.md".to_owned(),
+        ),
+    };
+    match failure.reason {
+        Reason::Unauthorized => vec![format!(
+            "the API does not accept the token: {token}; see {page}"
+        )],
+        Reason::Forbidden => vec![format!(
+            "the API does not permit the listing: {token}, or add this host to the token's allow \
+             list; see {page}"
+        )],
+        Reason::ClientError if failure.http_status == Some(404) => {
+            vec![format!(
+                "nothing is there: check base_url, path and params; see {page}"
+            )]
+        }
+        Reason::Schema | Reason::ApiError if !of.findings.lists.is_empty() => {
+            let lists = of.findings.lists.iter();
+            let lists = lists.map(|(at, entries)| format!("{at:?} ({entries} entries)"));
+            let lists = lists.collect::<Vec<_>>().join(", ");
+            vec![format!(
+                "items must point at the list of keys; the answer has lists at {lists}"
+            )]
+        }
+        Reason::Incomplete => vec![
+            "set or correct pagination: the way to the next page is beside the list, or in the \
+             answer's headers"
+                .to_owned(),
+        ],
+        Reason::Dns
+        | Reason::Connect
+        | Reason::Tls
+        | Reason::Timeout
+        | Reason::Redirect
+        | Reason::RateLimited
+        | Reason::Gateway
+        | Reason::ClientError
+        | Reason::ServerError
+        | Reason::BodyTooLarge
+        | Reason::BodyTruncated
+        | Reason::NotJson
+        | Reason::Schema
+        | Reason::ApiError
+        | Reason::TooManyKeys
+        | Reason::EnvironmentMismatch
+        | Reason::Credential
+        | Reason::Internal => Vec::new(),
+    }
+}
+
+fn is_built_in(provider: &Provider) -> bool {
+    Provider::built_in_names().any(|name| *name == *provider.profile().name)
+}
