@@ -212,6 +212,11 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
     /// that the API asks any of the origin's accounts to wait for.
     async fn turn(&mut self, due: Instant, is_first: bool) {
         self.wait(due).await;
+        // The poll of an account of which nothing is known yet does not wait. During a pause, it
+        // fails without a request: this says why, and the exporter becomes ready.
+        if !self.state.is_ready() {
+            return;
+        }
         let jitter = retry::first_wait(jitter_max(self.state.account.interval), (self.random)());
         loop {
             let start = self.origin.take(is_first, jitter);

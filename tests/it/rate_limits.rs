@@ -6,7 +6,7 @@ use std::time::Duration;
 use api_key_exporter::fake_api::{FakeApi, Reply, Request};
 use tokio::time::Instant;
 
-use crate::support::{Exporter, TOKEN, any_port, config_of, listing};
+use crate::support::{Exporter, Scrape, TOKEN, any_port, config_of, listing};
 
 /// The time that the tests' API asks to wait for.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -128,4 +128,26 @@ async fn a_poll_that_waits_for_its_turn_is_no_failure_and_says_when_it_comes() {
     }
     let failed = scrape.of("api_key_account_poll_failures_total");
     assert!(failed.iter().all(|(_, count)| *count == 0.0), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_at_the_start_keeps_no_account_from_being_judged() {
+    let reply = Reply::error(429, "Too many requests", "support_1").header("Retry-After", "3600");
+    let api = FakeApi::start(any_port(), TOKEN, move |_: &Request| reply.clone())
+        .await
+        .unwrap();
+    let url = format!("http://{}", api.address());
+    let accounts = ["a", "b", "c"].map(|name| (name, url.as_str(), ""));
+    let exporter = Exporter::with(&config_of("poll.attempts = 1", &accounts)).await;
+    let failing = |scrape: &Scrape, account: &str| {
+        let name =
+            format!("api_key_account_failing{{account=\"{account}\",reason=\"rate_limited\"}}");
+        scrape.get(&name) == Some(1.0)
+    };
+    exporter
+        .until("all are judged", |scrape| {
+            ["a", "b", "c"].iter().all(|it| failing(scrape, it))
+        })
+        .await;
+    assert_eq!(exporter.get("/-/ready").await.0, 200);
 }
