@@ -94,28 +94,29 @@ impl From<&'static str> for Name<'static> {
 impl Label {
     fn from_name(name: Name<'_>) -> Option<Self> {
         let Name { text, is_exact } = name;
+        // What takes the place of other text, whoever put it there.
+        let is_changed = text.contains(char::REPLACEMENT_CHARACTER)
+            || text.contains(REDACTED)
+            || text.ends_with('…');
         (!text.is_empty()).then(|| Self {
             text: text.into(),
-            is_exact,
+            is_exact: is_exact && !is_changed,
         })
     }
 
     /// A label from a snapshot, which also stores whether the label was exact.
     pub fn saved(text: &str, is_exact: bool) -> Option<Self> {
         let clean = label(text);
-        // Earlier versions did not store it; these characters mark a change.
-        let is_changed = clean.contains([char::REPLACEMENT_CHARACTER, '…']);
-        let is_exact = is_exact && clean == text && !is_changed;
         Self::from_name(Name {
+            is_exact: is_exact && clean == text,
             text: clean.into(),
-            is_exact,
         })
     }
 
     /// Whether it is exactly the label that its owner assigned. Different labels may become equal
     /// after truncation, redaction or replacement of characters.
     pub fn is_exact(&self) -> bool {
-        self.is_exact && !self.text.contains(REDACTED)
+        self.is_exact
     }
 
     /// The clean text.
@@ -452,6 +453,9 @@ mod tests {
             ("ci\u{202e}", false),
             ("ci sk_live_abc", false),
             ("[redacted]", false),
+            ("ci\u{fffd}", false),
+            ("a label that its API cut…", false),
+            ("wait… ci", true),
             (&*"x".repeat(300), false),
         ] {
             let label = cleaner.label(original).unwrap();

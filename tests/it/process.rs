@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -536,6 +536,37 @@ async fn fault_i1_signals_stop_it_with_0_in_time() {
         assert!(took < Duration::from_millis(4_500), "{name}: {took:?}");
         drop(open);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_from_just_before_a_stop_gets_its_answer() {
+    let api = Api::start(listing(&["a"])).await;
+    let folder = Folder::new("late-request");
+    let daemon = binary(&["--config.file", &config_file(&folder, &api.url())]);
+    let daemon = Daemon::start(daemon, &folder);
+    daemon.logs("listed keys for the first time").await;
+    let address = daemon.address().await;
+    let connect = || TcpStream::connect(address).unwrap();
+    let (mut late, mut silent) = (connect(), connect());
+    // Until both are accepted.
+    daemon
+        .until("the connections are counted", |scrape| {
+            scrape.get("api_key_exporter_http_connections") >= Some(3.0)
+        })
+        .await;
+    daemon.signal("-TERM");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    late.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    assert!(answer.contains("\napi_key_info{"), "{answer}");
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    let (code, took) = daemon.ended();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
