@@ -12,6 +12,7 @@ mod process;
 mod reload;
 mod server;
 mod state;
+mod storms;
 mod supervision;
 mod time;
 mod upstream;
