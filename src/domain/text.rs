@@ -247,12 +247,14 @@ pub fn redact_url(text: &str) -> String {
                 .unwrap_or((scheme, rest))
         });
     let is_url = !scheme.is_empty();
-    let (rest, query) = match rest.find(['?', '#']) {
-        // The password may contain either, so only text after the last `@` is a query.
+    // A semicolon starts parameters of a path, `;token=…`.
+    const QUERY: [char; 3] = ['?', '#', ';'];
+    let (rest, query) = match rest.find(QUERY) {
+        // The password may contain any, so only text after the last `@` is a query.
         Some(_) if rest.contains('@') => rest
             .rsplit_once('@')
             .and_then(|(before, after)| {
-                let at = before.len() + 1 + after.find(['?', '#'])?;
+                let at = before.len() + 1 + after.find(QUERY)?;
                 rest.split_at_checked(at)
             })
             .unwrap_or((rest, "")),
@@ -393,6 +395,10 @@ mod tests {
             ("https://host/a?token=secret", "https://host/a?[redacted]"),
             ("https://host/a?secret", "https://host/a?[redacted]"),
             ("https://host/a#secret", "https://host/a#[redacted]"),
+            ("https://host/a;token=secret", "https://host/a;[redacted]"),
+            ("https://host;secret/a", "https://host;[redacted]"),
+            ("host/a;token=secret", "host/a;[redacted]"),
+            ("a;b", "a;b"),
             ("https://me:pass@host/?a=secret@b", "https://[redacted]@b"),
             (
                 "https://me:pass@host/?a=secret",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -160,7 +161,12 @@ async fn serve_http1(
     let asked = CancellationToken::new();
     let answer = service_fn(async |request: Request<Incoming>| {
         asked.cancel();
-        Ok::<_, Infallible>(server.answer(request, is_encrypted).await)
+        let mut response = server.answer(request, is_encrypted).await;
+        if stop.is_cancelled() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        Ok::<_, Infallible>(response)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

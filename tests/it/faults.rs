@@ -8,6 +8,7 @@ mod files;
 pub(crate) mod limits;
 mod netns;
 mod network;
+mod paths;
 mod process;
 mod reload;
 mod server;
@@ -16,6 +17,7 @@ mod storms;
 mod supervision;
 mod time;
 mod upstream;
+mod variations;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

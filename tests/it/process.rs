@@ -524,7 +524,7 @@ async fn fault_i1_signals_stop_it_with_0_in_time() {
             .map(|number| {
                 let mut stream = TcpStream::connect(address).unwrap();
                 let begun: &str = begun[number % begun.len()];
-                std::io::Write::write_all(&mut stream, begun.as_bytes()).unwrap();
+                stream.write_all(begun.as_bytes()).unwrap();
                 stream
             })
             .collect();
@@ -578,7 +578,7 @@ async fn a_second_signal_stops_it_at_once() {
     let address = daemon.address().await;
     // A request whose end never comes keeps its connection open for the whole grace period.
     let mut half = TcpStream::connect(address).unwrap();
-    std::io::Write::write_all(&mut half, b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+    half.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     daemon.signal("-TERM");
     daemon.logs("stopping").await;
