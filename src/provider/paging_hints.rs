@@ -17,6 +17,8 @@ const DEPTH_MAX: u8 = 2;
 #[derive(Debug, Default)]
 pub struct PagingHints {
     has_next: bool,
+    /// Whether there are several pages, of which this may be the last one.
+    has_several: bool,
     /// The largest number of entries that it reports.
     total: u64,
 }
@@ -53,15 +55,15 @@ impl PagingHints {
         match meaning(name) {
             Some(Meaning::More) => self.has_next |= unquoted(value) == "true",
             Some(Meaning::Last) => {
-                let is_more = number().map_or(unquoted(value) == "false", |last| last > 1);
-                self.has_next |= is_more;
+                self.has_next |= unquoted(value) == "false";
+                self.has_several |= number().is_some_and(|last| last > 1);
             }
             Some(Meaning::Next) => {
                 let nothing = ["null", "false", "\"\"", "0", "{}", "[]"];
                 self.has_next |= !nothing.contains(&value.get());
             }
             Some(Meaning::Total) => self.total = self.total.max(number().unwrap_or(0)),
-            Some(Meaning::Pages) => self.has_next |= number().is_some_and(|pages| pages > 1),
+            Some(Meaning::Pages) => self.has_several |= number().is_some_and(|pages| pages > 1),
             Some(Meaning::Group) if depth > 0 => {
                 let fields: BTreeMap<Cow<'_, str>, &RawValue> =
                     serde_json::from_str(value.get()).unwrap_or_default();
@@ -101,8 +103,15 @@ impl PagingHints {
         }
     }
 
-    /// Why a list of this many entries is incomplete; `None` if nothing indicates that.
+    /// Why a list of this many entries on one page is incomplete; `None` if nothing indicates that.
     pub fn missing(&self, entries: usize) -> Option<String> {
+        let why = "the answer says that there are several pages";
+        self.missing_after_all(entries)
+            .or_else(|| self.has_several.then(|| why.to_owned()))
+    }
+
+    /// The same for the last page of a list of this many entries.
+    pub fn missing_after_all(&self, entries: usize) -> Option<String> {
         if self.total > entries as u64 {
             let total = self.total;
             return Some(format!("the answer lists {entries} entries of {total}"));
@@ -291,6 +300,10 @@ mod tests {
             let mut hints = PagingHints::default();
             hints.headers(&headers);
             assert_eq!(hints.missing(2).is_some(), expected, "{name}: {value}");
+            // The number of pages says nothing about the last one.
+            let is_count = name.as_str().contains("pages") || value.as_bytes() == b"4";
+            let after_all = hints.missing_after_all(2).is_some();
+            assert_eq!(after_all, expected && !is_count, "{name}: {value:?}");
         }
     }
 }

@@ -171,28 +171,18 @@ impl View {
         }
         let mut view = Self::default();
         let mut at = 0;
-        while let Some(rest) = self.visible.get(at..).filter(|rest| !rest.is_empty()) {
-            let prefix = if rest.starts_with(b"0x") || rest.starts_with(b"0X") {
-                2
-            } else {
-                0
-            };
-            let pair = rest.get(prefix..prefix + 2);
-            let is_pair = pair.is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit));
-            let len = if is_pair { prefix + 2 } else { 1 };
-            let bytes = if is_pair {
-                pair.unwrap_or_default()
-            } else {
-                b"\0"
-            };
-            let is_separator = rest
-                .first()
-                .is_some_and(|byte| PAIR_SEPARATORS.contains(byte));
-            if is_pair || !is_separator {
+        while let Some(first) = self.visible.get(at) {
+            let rest = self.visible.get(at..).unwrap_or_default();
+            let is_prefixed = rest.starts_with(b"0x") || rest.starts_with(b"0X");
+            let pair_at = if is_prefixed { 2 } else { 0 };
+            let pair = rest.get(pair_at..pair_at + 2);
+            let pair = pair.filter(|pair| pair.iter().all(u8::is_ascii_hexdigit));
+            let len = if pair.is_some() { pair_at + 2 } else { 1 };
+            if pair.is_some() || !PAIR_SEPARATORS.contains(first) {
                 let places = self.at.get(at..at + len).unwrap_or_default();
                 let range = places.first().zip(places.last());
                 let range = range.map_or(0..0, |(first, last)| first.start..last.end);
-                for byte in bytes {
+                for byte in pair.unwrap_or(b"\0") {
                     view.push(*byte, range.clone());
                 }
             }
