@@ -248,13 +248,13 @@ pub fn redact_url(text: &str) -> String {
         });
     let is_url = !scheme.is_empty();
     // A semicolon starts parameters of a path, `;token=…`.
-    const QUERY: [char; 3] = ['?', '#', ';'];
-    let (rest, query) = match rest.find(QUERY) {
+    let starts = ['?', '#', ';'];
+    let (rest, query) = match rest.find(starts) {
         // The password may contain any, so only text after the last `@` is a query.
         Some(_) if rest.contains('@') => rest
             .rsplit_once('@')
             .and_then(|(before, after)| {
-                let at = before.len() + 1 + after.find(QUERY)?;
+                let at = before.len() + 1 + after.find(starts)?;
                 rest.split_at_checked(at)
             })
             .unwrap_or((rest, "")),

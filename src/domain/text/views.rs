@@ -191,8 +191,8 @@ impl View {
         Some(view)
     }
 
-    /// The view with `%2e`, `\u002e`, `\u{2e}`, `\x2e`, `\056`, `&#46;` and `&#x2e;` decoded and other
-    /// backslashes dropped; `None` if there are none.
+    /// The view with `%2e`, `\u002e`, `\u{2e}`, `\x2e`, `\056`, `&#46;` and `&#x2e;` decoded and
+    /// other backslashes dropped; `None` if there are none.
     fn unescaped(&self) -> Option<Self> {
         memchr::memchr3(b'%', b'\\', b'&', &self.visible)?;
         let mut view = Self::default();

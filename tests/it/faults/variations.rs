@@ -22,13 +22,16 @@ async fn fault_j11_an_answer_from_a_cache_is_as_old_as_it_is() {
         listing(&["a"]).header("Age", age).header("Date", &date)
     };
     // The copy is as old as it says, and its date with it: the clocks agree.
-    for (age, seconds) in [("3600", 3_600.0), ("86400", 86_400.0), (" 77 ", 77.0)] {
-        let api = Api::start(answer(age, seconds as i64)).await;
+    for (age, seconds) in [("3600", 3_600_i32), ("86400", 86_400), (" 77 ", 77)] {
+        let api = Api::start(answer(age, i64::from(seconds))).await;
         let exporter = Exporter::start(&api).await;
         let scrape = exporter.up().await;
         let now = Utc::now().timestamp() as f64;
         let success = scrape.account("last_success_timestamp_seconds").unwrap();
-        assert!((now - success - seconds).abs() < 30.0, "{age}: {success}");
+        assert!(
+            (now - success - f64::from(seconds)).abs() < 30.0,
+            "{age}: {success}"
+        );
         let skew = scrape.account("clock_skew_seconds").unwrap();
         assert!(skew.abs() < 30.0, "{age}: {skew}");
         let request = &api.requests()[0];
