@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
-use api_key_exporter::fake_api::{FakeApi, Reply, Request};
+use api_key_exporter::fake_api::{Authorization, FakeApi, Reply, Request};
 use serde_json::json;
 
 use crate::process::{Daemon, binary, config_file};
@@ -12,6 +13,26 @@ use crate::support::{Api, Folder, TOKEN, any_port, listing};
 /// The part of the token that nothing may show.
 fn secret() -> &'static str {
     TOKEN.strip_prefix("sk_live_").unwrap()
+}
+
+/// All that a daemon says until it ends or a poll fails.
+async fn all_said(daemon: &mut Daemon) -> String {
+    let start = Instant::now();
+    while !daemon.has_ended() && !daemon.log().contains("listing keys failed") {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{}",
+            daemon.log()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut said = daemon.log();
+    if !daemon.has_ended() {
+        for path in ["/metrics", "/", "/api/v1/accounts"] {
+            said += &daemon.get(path).await;
+        }
+    }
+    said
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,9 +55,6 @@ async fn the_start_logs_the_configuration_without_the_token() {
 /// A secret in a wrapping of its own: JSON, a shell assignment, a header, quotes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_token_is_shown_nowhere_even_if_the_api_repeats_it() {
-    // It repeats the whole header, as a server that explains its refusal does.
-    let answer = |_: &Request| Reply::listing(&[]);
-    let mut api = FakeApi::start(any_port(), "another", answer).await.unwrap();
     for wrapped in [
         format!("{{\"token\":\"{TOKEN}\"}}"),
         format!("export TOKEN={TOKEN}"),
@@ -48,11 +66,14 @@ async fn a_malformed_token_is_shown_nowhere_even_if_the_api_repeats_it() {
         let folder = Folder::new("field-malformed");
         let repeated = format!("scheme or token does not match: Bearer {wrapped}");
         let error = json!({ "status": 401, "error": repeated, "message": repeated, "data": null });
-        let refusal = Reply::json(401, &error);
-        drop(api);
-        api = FakeApi::start(any_port(), TOKEN, move |_: &Request| refusal.clone())
-            .await
-            .unwrap();
+        // It repeats the whole header, as a server that explains its refusal does.
+        let authorization = Authorization {
+            refusal: Reply::json(401, &error),
+            ..Authorization::bearer("another")
+        };
+        let answer = |_: &Request| Reply::listing(&[]);
+        let api = FakeApi::start_with(any_port(), authorization, answer);
+        let api = api.await.unwrap();
         let path = config_file(&folder, &format!("http://{}", api.address()));
         let token = folder.file("token", &wrapped);
         fs::set_permissions(token, fs::Permissions::from_mode(0o600)).unwrap();
@@ -61,17 +82,17 @@ async fn a_malformed_token_is_shown_nowhere_even_if_the_api_repeats_it() {
             &folder,
         );
         // Either it refuses such a token at the start, or it tries it.
-        while !daemon.has_ended() && !daemon.log().contains("listing keys failed") {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        let mut said = daemon.log();
-        if !daemon.has_ended() {
-            said += &daemon.get("/metrics").await;
-            said += &daemon.get("/").await;
-        }
+        let said = all_said(&mut daemon).await;
         for part in [&secret()[..12], &secret()[secret().len() - 12..]] {
             assert!(!said.contains(part), "{said}");
         }
+        // What is sent is repeated.
+        let is_sent = !daemon.has_ended();
+        assert_eq!(
+            is_sent,
+            said.contains("scheme or token does not match"),
+            "{said}"
+        );
     }
 }
 
@@ -101,14 +122,7 @@ async fn credentials_in_a_url_reach_neither_labels_nor_errors() {
             );
             let path = folder.file("config.toml", &text).display().to_string();
             let mut daemon = Daemon::start(binary(&["--config.file", &path]), &folder);
-            while !daemon.has_ended() && !daemon.log().contains("listing keys failed") {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-            let mut said = daemon.log();
-            if !daemon.has_ended() {
-                said += &daemon.get("/metrics").await;
-                said += &daemon.get("/api/v1/accounts").await;
-            }
+            let said = all_said(&mut daemon).await;
             assert!(!said.is_empty());
             let decoded = "t5*zdjfO3e<3&c88p]UO1M04/vNl";
             for part in [
