@@ -132,8 +132,8 @@ impl Watch {
         }
     }
 
-    /// The entries that certainly match no key; `None` while an account has neither a listing nor finished a
-    /// poll. An entry for one account is not judged before that account is listed.
+    /// The entries that certainly match no key; `None` while an account has neither a listing nor
+    /// finished a poll. An entry for one account is not judged before that account is listed.
     fn unused(&self) -> Option<Unused> {
         // Each account is counted in one of the two.
         let known = self.usage.accounts() + self.failed.len();

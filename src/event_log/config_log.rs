@@ -122,7 +122,13 @@ impl InventoryLog {
         self.unused_at(patterns, not_listed, shard, self.start.elapsed());
     }
 
-    fn unused_at(&mut self, patterns: Vec<Box<str>>, not_listed: Vec<Box<str>>, uptime: Duration) {
+    fn unused_at(
+        &mut self,
+        patterns: Vec<Box<str>>,
+        not_listed: Vec<Box<str>>,
+        shard: Shard,
+        uptime: Duration,
+    ) {
         let is_known = if patterns.is_empty() {
             self.logged.0.is_empty()
         } else {
