@@ -12,6 +12,6 @@ mod process_log;
 mod rate_limit;
 
 pub use account_log::{AccountLog, PollFacts};
-pub use config_log::{ReloadLog, Reloaded, WebFileLog};
+pub use config_log::{InventoryLog, ReloadLog, Reloaded, WebFileLog};
 pub use lines::attempt_failed;
 pub use process_log::{AcceptLog, ExpositionLog, SnapshotLog, WatchdogLog};

@@ -8,14 +8,12 @@ use std::sync::{Arc, Weak};
 
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use crate::domain::account_state::AccountState;
 use crate::domain::assessment::AssessmentRules;
 use crate::domain::inventory_usage::{InventoryUsage, matched_entries};
 use crate::domain::listing::Listing;
-use crate::domain::shard::Shard;
-use crate::domain::text::join_truncated;
+use crate::event_log::InventoryLog;
 use crate::state_store::{AccountId, Changes, Replaced, StateStore, Subscription};
 
 /// The known usage of the inventory.
@@ -27,8 +25,16 @@ struct Watch {
     /// The listings that have been compared with the inventory. Weak references do not keep them
     /// alive.
     listings: HashMap<AccountId, Weak<Listing>>,
-    /// The patterns that were last logged.
-    logged: Vec<Box<str>>,
+    /// The names of the accounts of which a poll has finished, but which were never listed.
+    failed: HashMap<AccountId, Box<str>>,
+}
+
+/// The entries that match no key, as far as is known.
+#[derive(Debug, PartialEq, Eq)]
+struct Unused {
+    patterns: Vec<Box<str>>,
+    /// The accounts that have never been listed; they may have a key for any of the entries.
+    not_listed: Vec<Box<str>>,
 }
 
 impl Default for Watch {
@@ -38,7 +44,7 @@ impl Default for Watch {
             rules: Arc::default(),
             usage: InventoryUsage::new(0),
             listings: HashMap::new(),
-            logged: Vec::new(),
+            failed: HashMap::new(),
         }
     }
 }
@@ -47,6 +53,7 @@ impl Default for Watch {
 pub async fn run(store: Arc<StateStore>, stop: CancellationToken) {
     let mut subscription = store.subscribe();
     let mut watch = Watch::default();
+    let mut log = InventoryLog::default();
     while stop
         .run_until_cancelled(subscription.changed())
         .await
@@ -69,24 +76,10 @@ pub async fn run(store: Arc<StateStore>, stop: CancellationToken) {
                 }
             }
         }
-        if let Some(unused) = watch.news() {
-            log(&unused, watch.rules.inventory.shard());
+        if let Some(unused) = watch.unused() {
+            let shard = watch.rules.inventory.shard();
+            log.unused(unused.patterns, unused.not_listed, shard);
         }
-    }
-}
-
-fn log(unused: &[Box<str>], shard: Shard) {
-    let entries = join_truncated(unused.iter().map(|pattern| &**pattern));
-    let count = unused.len();
-    if count > 0 {
-        warn!(
-            count,
-            entries, "inventory entries match no key, or are shadowed by an earlier entry"
-        );
-    } else if shard.is_one_of_several() {
-        info!("every inventory entry for an account of this shard matches a key");
-    } else {
-        info!("every inventory entry matches a key");
     }
 }
 
@@ -104,14 +97,21 @@ impl Watch {
             if Arc::ptr_eq(&self.rules, &settings.rules) {
                 self.usage.retain(|id| known.contains(id));
                 self.listings.retain(|id, _| known.contains(id));
+                self.failed.retain(|id, _| known.contains(id));
             } else {
                 self.usage = InventoryUsage::new(settings.rules.inventory.entries().len());
                 self.listings.clear();
+                self.failed.clear();
                 self.rules = settings.rules;
                 let all = self.accounts.iter();
                 states = all
                     .filter_map(|id| Some((*id, subscription.state(*id)?)))
                     .collect();
+            }
+        }
+        for (id, state) in &states {
+            if state.held.is_none() && state.last_attempt.is_some() && !self.usage.has(id) {
+                self.failed.insert(*id, state.account.name.clone());
             }
         }
         states.retain(|(id, state)| match (&state.held, self.listings.get(id)) {
@@ -127,26 +127,34 @@ impl Watch {
             let inventory = &self.rules.inventory;
             let matched = matched_entries(inventory, &state.account.name, listing);
             self.usage.update(*id, matched);
+            self.failed.remove(id);
             self.listings.insert(*id, Arc::downgrade(listing));
         }
     }
 
-    /// The patterns that certainly match no key, if they differ from before; also `None` while an
-    /// account has no listing.
-    fn news(&mut self) -> Option<Vec<Box<str>>> {
-        if self.accounts.is_empty() || self.usage.accounts() < self.accounts.len() {
+    /// The entries that certainly match no key; `None` while an account has neither a listing nor
+    /// finished a poll. An entry for one account is not judged before that account is listed.
+    fn unused(&self) -> Option<Unused> {
+        // Each account is counted in one of the two.
+        let known = self.usage.accounts() + self.failed.len();
+        if self.accounts.is_empty() || known < self.accounts.len() {
             return None;
         }
+        let mut not_listed: Vec<Box<str>> = self.failed.values().cloned().collect();
+        not_listed.sort_unstable();
         let inventory = &self.rules.inventory;
         let unused = self.usage.unused();
         let unused = unused.filter_map(|index| inventory.entries().get(index));
-        let unused: Vec<Box<str>> = unused
-            .filter(|entry| inventory.is_decidable(entry))
-            .map(|entry| entry.pattern.as_str().into())
-            .collect();
-        let is_news = unused != self.logged;
-        self.logged.clone_from(&unused);
-        is_news.then_some(unused)
+        let unused = unused.filter(|entry| {
+            let only = entry.account.as_ref();
+            let is_listed = only.is_none_or(|account| !not_listed.contains(account));
+            is_listed && inventory.is_decidable(entry)
+        });
+        let patterns = unused.map(|entry| entry.pattern.as_str().into());
+        Some(Unused {
+            patterns: patterns.collect(),
+            not_listed,
+        })
     }
 }
 
@@ -155,10 +163,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::account_state::tests::{listed, polled_every};
+    use crate::domain::account_state::tests::{failure, listed, polled_every};
+    use crate::domain::failure::Reason;
     use crate::domain::inventory::tests::entry;
     use crate::domain::inventory::{Entry, Inventory};
     use crate::domain::key::tests::{at, key};
+    use crate::domain::shard::Shard;
     use crate::domain::view::{Metrics, ViewSettings};
     use crate::state_store::AccountUpdate;
 
@@ -191,39 +201,53 @@ mod tests {
     }
 
     #[test]
-    fn unused_entries_are_news_when_they_change_and_every_account_is_listed() {
+    fn an_entry_is_unused_once_every_account_is_listed_or_has_failed() {
         let store = Arc::new(StateStore::new(settings(&[])));
         let mut subscription = store.subscribe();
         let mut watch = Watch::default();
-        let mut news = || {
+        let mut unused = || {
             let changes = subscription.take();
             let listed = watch.new_listings(changes, &subscription);
             watch.compare(&listed);
-            let news = watch.news()?;
-            Some(news.iter().map(ToString::to_string).collect::<Vec<_>>())
+            let unused = watch.unused()?;
+            Some([unused.patterns, unused.not_listed].map(|names| names.join(" ")))
         };
-        let none: Option<Vec<String>> = None;
-        assert_eq!(news(), none, "no account");
+        let none = None::<[String; 2]>;
+        let some = |patterns: &str, not_listed: &str| Some([patterns, not_listed].map(Into::into));
+        assert_eq!(unused(), none, "no account");
         let (a, b) = (store.new_id(), store.new_id());
         let plan = vec![
             AccountUpdate::Set(a, state("a", Some(&["x"]))),
             AccountUpdate::Set(b, state("b", None)),
         ];
-        store.replace_accounts(plan, settings(&["x", "y", "z"]));
-        assert_eq!(news(), none, "b may have a key for them");
+        let mut with_one_for_b = settings(&["x", "y", "z"]);
+        let mut entries = with_one_for_b.rules.inventory.entries().to_vec();
+        let of_b = Entry {
+            account: Some("b".into()),
+            ..entry("w")
+        };
+        entries.push(of_b);
+        with_one_for_b.rules = Arc::new(AssessmentRules {
+            inventory: Inventory::new(entries),
+            ..AssessmentRules::default()
+        });
+        store.replace_accounts(plan, with_one_for_b);
+        assert_eq!(unused(), none, "b may have a key for them");
+        let failed = polled_every(Duration::from_secs(60), "b");
+        let failed = failed.polled(failure(Reason::Dns, None), at(0));
+        store.publish(b, Arc::new(failed));
+        assert_eq!(unused(), some("y z", "b"));
         store.publish(b, state("b", Some(&["y"])));
-        assert_eq!(news().unwrap(), ["z"]);
+        assert_eq!(unused(), some("z w", ""));
         let later = store.state(b).unwrap().with_next_poll(at(9));
         store.publish(b, Arc::new(later));
-        assert_eq!(news(), none, "nothing new");
-        store.publish(b, state("b", Some(&["w"])));
-        assert_eq!(news().unwrap(), ["y", "z"]);
+        assert_eq!(unused(), some("z w", ""));
         // A changed inventory is compared with every account.
         let keep = |id| AccountUpdate::Keep(id);
-        store.replace_accounts(vec![keep(a), keep(b)], settings(&["x", "w"]));
-        assert_eq!(news().unwrap(), Vec::<String>::new());
-        store.replace_accounts(vec![keep(a)], settings(&["x", "w"]));
-        assert_eq!(news().unwrap(), ["w"]);
+        store.replace_accounts(vec![keep(a), keep(b)], settings(&["x", "y"]));
+        assert_eq!(unused(), some("", ""));
+        store.replace_accounts(vec![keep(a)], settings(&["x", "y"]));
+        assert_eq!(unused(), some("y", ""));
     }
 
     #[test]
@@ -252,7 +276,7 @@ mod tests {
             let mut watch = Watch::default();
             let listed = watch.new_listings(subscription.take(), &subscription);
             watch.compare(&listed);
-            let unused = watch.news().unwrap();
+            let unused = watch.unused().unwrap().patterns;
             assert!(
                 unused.iter().map(|it| &**it).eq(expected.iter().copied()),
                 "{unused:?}"

@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
-use crate::config::problem::{Origin, Problem, is_path, shown};
+use crate::config::problem::{Origin, Problem, is_path, shown, shown_name};
 use crate::config::providers::{self, Candidate, Candidates};
 use crate::config::reader::{Effective, Section};
 use crate::config::{ENV_PREFIX, Poll, Sources};
@@ -95,7 +95,7 @@ pub(super) fn in_environment(sources: &Sources) -> Vec<Problem> {
         Problem::general(format!(
             "{}: accounts cannot be set in the environment; write [[accounts]] into the file, or set \
              {}",
-            text::label(variable),
+            shown_name(variable),
             Provider::environment_variables()
         ))
     };
@@ -165,7 +165,8 @@ fn account(
     let name = section.text(
         "name",
         NAME,
-        "a name of 1 to 64 characters, without control characters, that does not look like a key",
+        "a name of 1 to 64 characters, without control characters, that does not look like a key \
+         or a URL with a password",
         parse_name,
     );
     let is_ours = shard.is_some_and(|shard| shard.takes(&name));
@@ -461,7 +462,7 @@ fn credential(name: &str, sources: &Sources) -> Option<TokenSource> {
 
 fn parse_name(text: &str) -> Option<String> {
     let is_short = (1..=NAME_CHARS_MAX).contains(&text.chars().count());
-    let is_clean = text::label(text) == text && !text.trim().is_empty();
+    let is_clean = shown_name(text) == text && !text.trim().is_empty();
     (is_short && is_clean).then(|| text.to_owned())
 }
 
@@ -476,7 +477,8 @@ pub(super) fn parse_base_url(text: &str) -> Option<Url> {
     let is_bare = url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
-        && url.fragment().is_none();
+        && url.fragment().is_none()
+        && !url.path().contains(';');
     (is_secure && is_bare).then_some(url)
 }
 

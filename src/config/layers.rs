@@ -7,10 +7,9 @@ use config::{Map, Value, ValueKind};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use crate::config::problem::{Place, Problem, shown_path};
+use crate::config::problem::{Place, Problem, shown_name, shown_path};
 use crate::config::value::{self, Places};
 use crate::config::{ENV_PREFIX, Sources, accounts};
-use crate::domain::text;
 
 /// Maximum syntax errors listed per file. Errors after the first may be consequences of an earlier
 /// one.
@@ -82,7 +81,7 @@ fn unusable_variables(sources: &Sources) -> Vec<Problem> {
     let problem = |variable: &String| {
         Problem::general(format!(
             "{}: this variable does not name an option",
-            text::label(variable)
+            shown_name(variable)
         ))
     };
     unusable.map(problem).collect()
@@ -104,7 +103,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Map<String, Value>, Vec<P
         errors.dedup_by_key(|error| start(error));
         let shown = errors.iter().take(SYNTAX_ERRORS_MAX).map(|error| {
             // The parser's message without the line itself, which may contain a secret.
-            let message = text::label(error.message());
+            let message = shown_name(error.message());
             let words = format!("TOML syntax error: {message}");
             problem(lines.place(start(error)), &words)
         });

@@ -85,6 +85,12 @@ pub(super) fn shown_path(path: &Path) -> String {
     text::redact_url(&path.display().to_string())
 }
 
+/// The name of an option, a section or a variable, which may be a misplaced value, redacted for
+/// output.
+pub(super) fn shown_name(name: &str) -> String {
+    text::redact_url(&text::label(name))
+}
+
 /// A value, redacted for output: without anything that looks like a key, and without user, password
 /// and query of a URL.
 pub(super) fn shown(text: &str) -> String {

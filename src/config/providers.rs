@@ -8,7 +8,7 @@ use http::HeaderName;
 
 use crate::config::accounts::parse_base_url;
 use crate::config::layers;
-use crate::config::problem::Problem;
+use crate::config::problem::{Problem, shown_name};
 use crate::config::reader::Section;
 use crate::config::value;
 use crate::domain::glob::Glob;
@@ -94,7 +94,7 @@ fn definition(name: &str, section: &mut Section<'_>) -> Option<Definition> {
     if !is_name(name) {
         section.general_problem(format!(
             "providers.{}: the name must be 1 to {NAME_CHARS_MAX} letters, digits, - or _",
-            crate::domain::text::label(name)
+            shown_name(name)
         ));
     }
     let base_url = section.optional_text(

@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use config::{Map, Value};
 
-use crate::config::problem::{Origin, Place, Problem, is_path, shown, shown_path};
+use crate::config::problem::{Origin, Place, Problem, is_path, shown, shown_name, shown_path};
 use crate::config::value::Layer;
 use crate::config::{ENV_PREFIX, suggestion, value};
-use crate::domain::text;
 
 /// The lower bound of a fraction.
 #[derive(Clone, Copy)]
@@ -141,7 +140,7 @@ impl<'a> Section<'a> {
         tables.sort_by(|a, b| a.0.cmp(&b.0));
         let mut read_ones = Vec::new();
         for (key, table) in tables {
-            let path = format!("{name}.{}", text::label(&key));
+            let path = format!("{name}.{}", shown_name(&key));
             let place = value::place(&table);
             match value::table(table) {
                 Ok(values) => {
@@ -219,7 +218,7 @@ impl<'a> Section<'a> {
                 let text = value::scalar_text(&value);
                 match text.and_then(|text| parse(&key, &text)) {
                     Some(read) => parsed.push(read),
-                    None => section.wrong(&text::label(&key), &value, &format!("must be {wanted}")),
+                    None => section.wrong(&shown_name(&key), &value, &format!("must be {wanted}")),
                 }
             }
             parsed
@@ -323,7 +322,7 @@ impl<'a> Section<'a> {
         for (name, value) in unknown {
             // Name and value may be a misplaced secret: the name is redacted, the value is not
             // shown.
-            let shown = match text::label(&name) {
+            let shown = match shown_name(&name) {
                 empty if empty.is_empty() => "\"\"".to_owned(),
                 label => label,
             };
@@ -770,7 +769,7 @@ impl<'a> Section<'a> {
         match layer {
             Some(Layer::Environment) => {
                 let path = [self.path_of(name), below].concat();
-                let path = text::label(&path).replace('.', "__").to_uppercase();
+                let path = shown_name(&path).replace('.', "__").to_uppercase();
                 Origin::Environment(format!("{ENV_PREFIX}__{path}"))
             }
             Some(Layer::Flag(flag)) => Origin::Flag(flag.to_owned()),
@@ -813,7 +812,7 @@ impl<'a> Section<'a> {
 fn path_of_element(section: &str, index: usize, values: &Map<String, Value>) -> String {
     let name = values.get("name").and_then(value::text);
     let name = name.filter(|name| {
-        section == "accounts" && !name.trim().is_empty() && text::label(name) == **name
+        section == "accounts" && !name.trim().is_empty() && shown_name(name) == **name
     });
     match name {
         Some(name) => format!("{section} {name:?}"),

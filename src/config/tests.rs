@@ -215,7 +215,7 @@ fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
         "poll.attempts = \"3\" (file a.toml): must be a whole number from 1 to 10",
         "metrics.relative = \"yes\" (file a.toml): must be true or false",
         "log.level = \"loud\" (file a.toml): must be one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
-        "accounts[0].name = \"\" (file a.toml): must be a name of 1 to 64 characters, without control characters, that does not look like a key",
+        "accounts[0].name = \"\" (file a.toml): must be a name of 1 to 64 characters, without control characters, that does not look like a key or a URL with a password",
         "accounts[0].provider = \"other\" (file a.toml): must be one of \"bitgpt\", \"cloudflare\", \"cloudflare-user\", \"databricks\", \"elasticsearch\", \"entra-id\", \"entra-id-certificates\", \"fastly\", \"fastly-automation\", \"fastly-customer\", \"github-org\", \"gitlab\", \"gitlab-group\", \"gitlab-project\", \"grafana\", \"harbor\", \"harbor-project\", \"hcp-terraform\", \"jfrog\", \"linode\", \"nomad\", \"okta\", \"pulumi\", \"scaleway\", \"tailscale\", \"upcloud\"",
         "accounts[0].base_url = \"http://api.bitgpt.xyz\" (file a.toml): must be an https:// URL without user, \
          query or fragment (http:// only to a loopback address)",

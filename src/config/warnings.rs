@@ -6,6 +6,7 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 
 use crate::config::accounts::CREDENTIALS;
+use crate::config::problem::shown_name;
 use crate::config::{Account, Details, ENV_PREFIX, Effective, Origin, Poll, Sources};
 use crate::domain::inventory::Entry;
 use crate::domain::policy::Limits;
@@ -224,7 +225,7 @@ fn misspelled(sources: &Sources, effective: &[Effective]) -> Option<String> {
             };
             Some(format!("{ENV_PREFIX}__{}", words?))
         })?;
-        let shown = text::label(variable);
+        let shown = shown_name(variable);
         // A redacted name may be a secret, which must not appear in upper case either.
         Some(if shown == *variable {
             format!("{variable} (write {right})")

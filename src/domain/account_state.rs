@@ -691,7 +691,7 @@ pub(crate) mod tests {
         listed(ids.iter().map(|id| key(id)).collect())
     }
 
-    fn failure(reason: Reason, support_id: Option<&str>) -> Outcome {
+    pub(crate) fn failure(reason: Reason, support_id: Option<&str>) -> Outcome {
         let failure = Failure {
             support_id: support_id.map(Line::own),
             ..Failure::new(reason, "")

@@ -47,6 +47,11 @@ impl<Id: Hash + Eq> InventoryUsage<Id> {
         self.matched.len()
     }
 
+    /// Whether the account has a listing.
+    pub fn has(&self, id: &Id) -> bool {
+        self.matched.contains_key(id)
+    }
+
     /// The indices of the entries that match no key of any account.
     pub fn unused(&self) -> impl Iterator<Item = usize> {
         let counts = self.accounts_by_entry.iter().enumerate();
@@ -105,7 +110,7 @@ mod tests {
         usage.update(1, matched(&inventory, "office", &["b", "cc", "cd"]));
         // One is for another account, one comes after an entry that takes its key.
         assert_eq!(unused(&usage), [1, 3, 4]);
-        assert_eq!(usage.accounts(), 2);
+        assert_eq!([0, 1, 2].map(|id| usage.has(&id)), [true, true, false]);
         usage.update(1, matched(&inventory, "office", &["a", "gone"]));
         assert_eq!(unused(&usage), [1, 2, 3]);
         usage.update(1, matched(&inventory, "office", &["a"]));
@@ -114,5 +119,6 @@ mod tests {
         assert_eq!(unused(&usage), [1, 2, 3, 4], "the other account has it too");
         usage.retain(|_| false);
         assert_eq!((unused(&usage), usage.accounts()), (vec![0, 1, 2, 3, 4], 0));
+        assert!(!usage.has(&1));
     }
 }

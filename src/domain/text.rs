@@ -94,28 +94,29 @@ impl From<&'static str> for Name<'static> {
 impl Label {
     fn from_name(name: Name<'_>) -> Option<Self> {
         let Name { text, is_exact } = name;
+        // What takes the place of other text, whoever put it there.
+        let is_changed = text.contains(char::REPLACEMENT_CHARACTER)
+            || text.contains(REDACTED)
+            || text.ends_with('…');
         (!text.is_empty()).then(|| Self {
             text: text.into(),
-            is_exact,
+            is_exact: is_exact && !is_changed,
         })
     }
 
     /// A label from a snapshot, which also stores whether the label was exact.
     pub fn saved(text: &str, is_exact: bool) -> Option<Self> {
         let clean = label(text);
-        // Earlier versions did not store it; these characters mark a change.
-        let is_changed = clean.contains([char::REPLACEMENT_CHARACTER, '…']);
-        let is_exact = is_exact && clean == text && !is_changed;
         Self::from_name(Name {
+            is_exact: is_exact && clean == text,
             text: clean.into(),
-            is_exact,
         })
     }
 
     /// Whether it is exactly the label that its owner assigned. Different labels may become equal
     /// after truncation, redaction or replacement of characters.
     pub fn is_exact(&self) -> bool {
-        self.is_exact && !self.text.contains(REDACTED)
+        self.is_exact
     }
 
     /// The clean text.
@@ -246,12 +247,14 @@ pub fn redact_url(text: &str) -> String {
                 .unwrap_or((scheme, rest))
         });
     let is_url = !scheme.is_empty();
-    let (rest, query) = match rest.find(['?', '#']) {
-        // The password may contain either, so only text after the last `@` is a query.
+    // A semicolon starts parameters of a path, `;token=…`.
+    let starts = ['?', '#', ';'];
+    let (rest, query) = match rest.find(starts) {
+        // The password may contain any, so only text after the last `@` is a query.
         Some(_) if rest.contains('@') => rest
             .rsplit_once('@')
             .and_then(|(before, after)| {
-                let at = before.len() + 1 + after.find(['?', '#'])?;
+                let at = before.len() + 1 + after.find(starts)?;
                 rest.split_at_checked(at)
             })
             .unwrap_or((rest, "")),
@@ -392,6 +395,10 @@ mod tests {
             ("https://host/a?token=secret", "https://host/a?[redacted]"),
             ("https://host/a?secret", "https://host/a?[redacted]"),
             ("https://host/a#secret", "https://host/a#[redacted]"),
+            ("https://host/a;token=secret", "https://host/a;[redacted]"),
+            ("https://host;secret/a", "https://host;[redacted]"),
+            ("host/a;token=secret", "host/a;[redacted]"),
+            ("a;b", "a;b"),
             ("https://me:pass@host/?a=secret@b", "https://[redacted]@b"),
             (
                 "https://me:pass@host/?a=secret",
@@ -452,6 +459,9 @@ mod tests {
             ("ci\u{202e}", false),
             ("ci sk_live_abc", false),
             ("[redacted]", false),
+            ("ci\u{fffd}", false),
+            ("a label that its API cut…", false),
+            ("wait… ci", true),
             (&*"x".repeat(300), false),
         ] {
             let label = cleaner.label(original).unwrap();

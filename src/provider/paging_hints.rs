@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use http::HeaderMap;
-use http::header::LINK;
+use http::header::{CONTENT_RANGE, LINK};
 use serde_json::value::RawValue;
 
 /// Maximum depth of objects about paging: `{"meta":{"pagination":{"next":…}}}`.
@@ -17,6 +17,8 @@ const DEPTH_MAX: u8 = 2;
 #[derive(Debug, Default)]
 pub struct PagingHints {
     has_next: bool,
+    /// Whether there are several pages, of which this may be the last one.
+    has_several: bool,
     /// The largest number of entries that it reports.
     total: u64,
 }
@@ -25,6 +27,8 @@ pub struct PagingHints {
 enum Meaning {
     /// True if there is more.
     More,
+    /// False if there is more, or the number of the last page.
+    Last,
     /// The location of the next page, if any.
     Next,
     /// The number of entries.
@@ -47,42 +51,67 @@ impl PagingHints {
     }
 
     fn field_at(&mut self, name: &str, value: &RawValue, depth: u8) {
-        let number = || value.get().trim_matches('"').parse::<u64>().ok();
+        let number = || unquoted(value).parse::<u64>().ok();
         match meaning(name) {
-            Some(Meaning::More) => self.has_next |= value.get() == "true",
+            Some(Meaning::More) => self.has_next |= unquoted(value) == "true",
+            Some(Meaning::Last) => {
+                self.has_next |= unquoted(value) == "false";
+                self.has_several |= number().is_some_and(|last| last > 1);
+            }
             Some(Meaning::Next) => {
                 let nothing = ["null", "false", "\"\"", "0", "{}", "[]"];
                 self.has_next |= !nothing.contains(&value.get());
             }
             Some(Meaning::Total) => self.total = self.total.max(number().unwrap_or(0)),
-            Some(Meaning::Pages) => self.has_next |= number().is_some_and(|pages| pages > 1),
+            Some(Meaning::Pages) => self.has_several |= number().is_some_and(|pages| pages > 1),
             Some(Meaning::Group) if depth > 0 => {
                 let fields: BTreeMap<Cow<'_, str>, &RawValue> =
                     serde_json::from_str(value.get()).unwrap_or_default();
                 for (name, value) in fields {
                     self.field_at(&name, value, depth - 1);
                 }
+                // Links as a list: `[{"rel":"next","href":…}]`.
+                let links: Vec<Link> = serde_json::from_str(value.get()).unwrap_or_default();
+                self.has_next |= links.iter().any(|link| link.rel == "next");
             }
             Some(Meaning::Group) | None => {}
         }
     }
 
-    /// Evaluates the headers.
+    /// Evaluates the headers: `Link`, `Content-Range`, and those that are named like fields.
     pub fn headers(&mut self, headers: &HeaderMap) {
-        let texts = |name: &str| {
-            let values = headers.get_all(name).iter();
-            let texts = values.filter_map(|value| value.to_str().ok());
-            texts.map(str::trim).collect::<Vec<_>>()
-        };
-        self.has_next |= texts(LINK.as_str()).iter().any(|link| has_next(link));
-        self.has_next |= texts("x-next-page").iter().any(|page| !page.is_empty());
-        let totals = ["x-total-count", "x-total"].into_iter().flat_map(texts);
-        let total = totals.filter_map(|total| total.parse().ok()).max();
-        self.total = self.total.max(total.unwrap_or(0));
+        for (name, value) in headers {
+            let Ok(text) = value.to_str() else { continue };
+            let text = text.trim();
+            if name == LINK {
+                self.has_next |= has_next(text);
+            } else if name == CONTENT_RANGE {
+                // `items 0-49/243`
+                let total = text
+                    .rsplit_once('/')
+                    .and_then(|(_, total)| total.parse().ok());
+                self.total = self.total.max(total.unwrap_or(0));
+            } else if let Some(name) = name.as_str().strip_prefix("x-") {
+                let field = name.strip_prefix("pagination-").unwrap_or(name);
+                // JSON, or text that becomes a JSON string.
+                let json = serde_json::from_str::<Box<RawValue>>(text)
+                    .or_else(|_error| serde_json::value::to_raw_value(text));
+                if let Ok(json) = json {
+                    self.field(field, &json);
+                }
+            }
+        }
     }
 
-    /// Why a list of this many entries is incomplete; `None` if nothing indicates that.
+    /// Why a list of this many entries on one page is incomplete; `None` if nothing indicates that.
     pub fn missing(&self, entries: usize) -> Option<String> {
+        let why = "the answer says that there are several pages";
+        self.missing_after_all(entries)
+            .or_else(|| self.has_several.then(|| why.to_owned()))
+    }
+
+    /// The same for the last page of a list of this many entries.
+    pub fn missing_after_all(&self, entries: usize) -> Option<String> {
         if self.total > entries as u64 {
             let total = self.total;
             return Some(format!("the answer lists {entries} entries of {total}"));
@@ -92,9 +121,21 @@ impl PagingHints {
     }
 }
 
+/// A link in a list of links.
+#[derive(serde::Deserialize)]
+struct Link {
+    #[serde(default)]
+    rel: String,
+}
+
+/// A value without the quotation marks of a string.
+fn unquoted(value: &RawValue) -> &str {
+    value.get().trim_matches('"')
+}
+
 /// Ignores case and separators: `hasMore`, `has_more`, `has-more`.
 fn meaning(name: &str) -> Option<Meaning> {
-    // The longest name below has 15 letters.
+    // The longest name below has 21 letters.
     if name.len() > 24 {
         return None;
     }
@@ -103,15 +144,39 @@ fn meaning(name: &str) -> Option<Meaning> {
         .map(|letter| char::from(letter.to_ascii_lowercase()))
         .collect();
     match letters.as_str() {
-        "hasmore" | "hasnext" | "hasnextpage" | "more" | "moreavailable" | "istruncated" => {
+        "hasmore" | "hasmoreitems" | "hasmorepages" | "hasmoreresults" | "hasnext"
+        | "hasnextpage" | "more" | "moreavailable" | "moreitems" | "moreresults" | "truncated"
+        | "istruncated" | "incomplete" | "incompleteresults" | "partial" | "ispartial" => {
             Some(Meaning::More)
         }
-        "next" | "nextpage" | "nextcursor" | "nexturl" | "nextlink" | "nexttoken"
-        | "nextpagetoken" | "nextpageurl" | "nextoffset" => Some(Meaning::Next),
-        "total" | "totalcount" | "totalitems" | "totalresults" | "totalentries"
-        | "totalrecords" => Some(Meaning::Total),
-        "totalpages" | "pagecount" | "lastpage" => Some(Meaning::Pages),
-        "pagination" | "meta" | "page" | "pageinfo" | "paging" | "links" => Some(Meaning::Group),
+        "last" | "islast" | "islastpage" | "lastpage" => Some(Meaning::Last),
+        "next"
+        | "nextpage"
+        | "nextcursor"
+        | "nexturl"
+        | "nexturi"
+        | "nexthref"
+        | "nextlink"
+        | "nexttoken"
+        | "nextkey"
+        | "nextmarker"
+        | "nextoffset"
+        | "nextpagetoken"
+        | "nextpageurl"
+        | "nextpagelink"
+        | "nextpagecursor"
+        | "odatanextlink"
+        | "continue"
+        | "continuationtoken"
+        | "nextcontinuationtoken" => Some(Meaning::Next),
+        "total" | "count" | "totalcount" | "totalitems" | "totalresults" | "totalentries"
+        | "totalrecords" | "totalelements" | "totalsize" | "totalhits" | "totalrows"
+        | "totalkeys" | "recordstotal" => Some(Meaning::Total),
+        "pages" | "totalpages" | "pagecount" | "numpages" | "numberofpages" | "pagestotal" => {
+            Some(Meaning::Pages)
+        }
+        "pagination" | "pager" | "meta" | "metadata" | "responsemetadata" | "resultinfo"
+        | "page" | "pageinfo" | "paging" | "cursor" | "cursors" | "links" => Some(Meaning::Group),
         _ => None,
     }
 }
@@ -161,6 +226,40 @@ mod tests {
             ("page_info", r#"{"hasNextPage":true}"#, true),
             ("pagination", "[1]", false),
             ("message", "\"next\"", false),
+            ("@odata.nextLink", "\"https://a/b\"", true),
+            (
+                "metadata",
+                r#"{"continue":"abc","remainingItemCount":7}"#,
+                true,
+            ),
+            ("metadata", r#"{"continue":""}"#, false),
+            ("response_metadata", r#"{"next_cursor":"abc"}"#, true),
+            (
+                "result_info",
+                r#"{"page":1,"per_page":2,"total_pages":4,"count":2}"#,
+                true,
+            ),
+            (
+                "result_info",
+                r#"{"page":1,"count":2,"total_count":2}"#,
+                false,
+            ),
+            ("page", r#"{"number":0,"totalElements":3}"#, true),
+            ("pagination", r#"{"page":1,"pages":3}"#, true),
+            ("pagination", r#"{"current":1,"last":5}"#, true),
+            ("pagination", r#"{"current":1,"last":1}"#, false),
+            ("last", "false", true),
+            ("isLastPage", "true", false),
+            ("count", "3", true),
+            ("incomplete_results", "true", true),
+            ("has_more", "\"true\"", true),
+            (
+                "_links",
+                r#"[{"rel":"self"},{"rel":"next","href":"/b"}]"#,
+                true,
+            ),
+            ("links", r#"[{"rel":"self"},{"href":"/b"}]"#, false),
+            ("links", r#"{"last":"/a?page=1"}"#, false),
         ] {
             let mut hints = PagingHints::default();
             hints.field(name, serde_json::from_str(value).unwrap());
@@ -184,12 +283,27 @@ mod tests {
             ("x-total-count", "3", true),
             ("x-total-count", "2", false),
             ("x-page", "1", false),
+            ("x-total", "3", true),
+            ("x-total-pages", "2", true),
+            ("x-has-more", "true", true),
+            ("x-has-more", "false", false),
+            ("x-next-cursor", "abc", true),
+            ("x-pagination", r#"{"totalCount":3}"#, true),
+            ("x-pagination-page-count", "4", true),
+            ("content-range", "items 0-1/3", true),
+            ("content-range", "items 0-1/2", false),
+            ("content-range", "items 0-1/*", false),
+            ("x-request-id", "next", false),
         ] {
             let name = HeaderName::from_static(name);
             let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static(value))]);
             let mut hints = PagingHints::default();
             hints.headers(&headers);
             assert_eq!(hints.missing(2).is_some(), expected, "{name}: {value}");
+            // The number of pages says nothing about the last one.
+            let is_count = name.as_str().contains("pages") || value.as_bytes() == b"4";
+            let after_all = hints.missing_after_all(2).is_some();
+            assert_eq!(after_all, expected && !is_count, "{name}: {value:?}");
         }
     }
 }

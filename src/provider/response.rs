@@ -14,8 +14,9 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::Line;
 use crate::provider::quota::quota;
 
-/// Largest accepted `Age`; RFC 9111 uses this value for overflow.
-const AGE_MAX_SECONDS: u64 = 1 << 31;
+/// Largest plausible `Age`: a year, the longest time for which HTTP lets a cache keep an answer by
+/// convention. A larger one is an error of the cache, and would move times to before 1970.
+const AGE_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// An answer that was read completely.
 #[derive(Debug)]
@@ -120,8 +121,7 @@ fn http_date(text: &str) -> Option<DateTime<Utc>> {
 /// How long a cache has kept the answer; the API itself sends no age, or 0.
 pub(super) fn age(headers: &HeaderMap) -> Option<Duration> {
     let age = seconds(headers.get(AGE)?.to_str().ok()?)?;
-    let age = age.min(Duration::from_secs(AGE_MAX_SECONDS));
-    (!age.is_zero()).then_some(age)
+    (!age.is_zero() && age <= AGE_MAX).then_some(age)
 }
 
 /// The API's clock minus the local one, in whole seconds, if the answer has a time. A cache repeats
@@ -242,7 +242,9 @@ mod tests {
             ("7", Some(7)),
             ("-7", None),
             ("soon", None),
-            ("99999999999999999999", Some(AGE_MAX_SECONDS)),
+            ("31536000", Some(31_536_000)),
+            ("31536001", None),
+            ("99999999999999999999", None),
         ] {
             let headers = HeaderMap::from_iter([(AGE, HeaderValue::from_static(value))]);
             assert_eq!(age(&headers), expected.map(Duration::from_secs), "{value}");

@@ -94,6 +94,10 @@ pub fn parse_unambiguous(text: &str) -> Option<DateTime<Utc>> {
         return midnight(text);
     }
     let zone = zone(text)?;
+    // Includes a lower-case `t` and `z`.
+    if let Some(time) = TimeFormat::Rfc3339.parse(text) {
+        return Some(time);
+    }
     let local = text
         .strip_suffix(zone)
         .filter(|local| !has_small_t(local))?;
@@ -106,8 +110,6 @@ pub fn parse_unambiguous(text: &str) -> Option<DateTime<Utc>> {
     let (hours, minutes) = match offset.len() {
         3 => (offset, "00"),
         5 => offset.split_at_checked(3)?,
-        // Already RFC 3339.
-        6 if offset.len() == zone.len() => return moment(text),
         _ => offset.split_once(':')?,
     };
     moment(&[local, hours, ":", minutes].concat())

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,11 @@ const LAST_ANSWER: Duration = Duration::from_secs(10);
 /// How long a connection may last after a stop. A reader receives a pending response in
 /// milliseconds; a request that is incomplete by then needs no answer.
 const DRAIN: Duration = Duration::from_secs(3);
+
+/// How long after a stop a connection may take to send its first request. A client that connected
+/// a moment before the stop, perhaps through a socket of systemd that outlives this process, sends
+/// it at once. Less than the 500 ms that the shortest `web.shutdown_grace` leaves.
+const FIRST_REQUEST: Duration = Duration::from_millis(400);
 
 /// Largest request head. Prometheus sends some 500 bytes; hyper's minimum is 8 KiB.
 const HEAD_BYTES_MAX: u32 = 16 * 1024;
@@ -72,12 +78,14 @@ enum Opened {
 pub(super) async fn serve(server: &Arc<Server>, stream: Stream, stop: CancellationToken) {
     let until = Instant::now() + CONNECTION_LIFE;
     let opening = timeout(HEAD_TIMEOUT, open(server, stream));
-    let opened = match stop.run_until_cancelled(opening).await {
-        Some(Ok(Some(opened))) => opened,
-        Some(Ok(None)) | None => return,
-        Some(Err(_elapsed)) => {
-            return server.telemetry.http_rejected(Rejected::TlsHandshake).inc();
-        }
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = first_request_is_due(&stop) => return,
+    };
+    let opened = match opened {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return,
+        Err(_elapsed) => return server.telemetry.http_rejected(Rejected::TlsHandshake).inc(),
     };
     let life = Life { until, stop };
     match opened {
@@ -87,6 +95,12 @@ pub(super) async fn serve(server: &Arc<Server>, stream: Stream, stop: Cancellati
         }
         Opened::Encrypted(stream) => serve_http1(server, stream, true, life).await,
     }
+}
+
+/// Waits until a connection without a request is to be closed because of a stop.
+async fn first_request_is_due(stop: &CancellationToken) {
+    stop.cancelled().await;
+    sleep(FIRST_REQUEST).await;
 }
 
 /// Performs the steps before HTTP; `None` if the connection ends here.
@@ -144,8 +158,15 @@ async fn serve_http1(
     is_encrypted: bool,
     Life { until, stop }: Life,
 ) {
+    let asked = CancellationToken::new();
     let answer = service_fn(async |request: Request<Incoming>| {
-        Ok::<_, Infallible>(server.answer(request, is_encrypted).await)
+        asked.cancel();
+        let mut response = server.answer(request, is_encrypted).await;
+        if stop.is_cancelled() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        Ok::<_, Infallible>(response)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -155,9 +176,14 @@ async fn serve_http1(
         .max_buf_size(HEAD_BYTES_MAX as usize)
         .serve_connection(TokioIo::new(stream), answer);
     let mut connection = pin!(connection);
+    // Stops after the first request, or when there was time for one.
+    let stopped = async {
+        asked.run_until_cancelled(first_request_is_due(&stop)).await;
+        stop.cancelled().await;
+    };
     let left = tokio::select! {
         ended = connection.as_mut() => return note(ended),
-        () = stop.cancelled() => DRAIN,
+        () = stopped => DRAIN,
         () = sleep_until(until) => LAST_ANSWER,
     };
     connection.as_mut().graceful_shutdown();

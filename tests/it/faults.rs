@@ -8,13 +8,16 @@ mod files;
 pub(crate) mod limits;
 mod netns;
 mod network;
+mod paths;
 mod process;
 mod reload;
 mod server;
 mod state;
+mod storms;
 mod supervision;
 mod time;
 mod upstream;
+mod variations;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -17,6 +17,7 @@ mod details;
 mod docs;
 mod end_to_end;
 mod faults;
+mod field;
 mod fuzz_seeds;
 mod golden;
 mod http;

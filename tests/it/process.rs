@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -524,7 +524,7 @@ async fn fault_i1_signals_stop_it_with_0_in_time() {
             .map(|number| {
                 let mut stream = TcpStream::connect(address).unwrap();
                 let begun: &str = begun[number % begun.len()];
-                std::io::Write::write_all(&mut stream, begun.as_bytes()).unwrap();
+                stream.write_all(begun.as_bytes()).unwrap();
                 stream
             })
             .collect();
@@ -539,6 +539,37 @@ async fn fault_i1_signals_stop_it_with_0_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_from_just_before_a_stop_gets_its_answer() {
+    let api = Api::start(listing(&["a"])).await;
+    let folder = Folder::new("late-request");
+    let daemon = binary(&["--config.file", &config_file(&folder, &api.url())]);
+    let daemon = Daemon::start(daemon, &folder);
+    daemon.logs("listed keys for the first time").await;
+    let address = daemon.address().await;
+    let connect = || TcpStream::connect(address).unwrap();
+    let (mut late, mut silent) = (connect(), connect());
+    // Until both are accepted.
+    daemon
+        .until("the connections are counted", |scrape| {
+            scrape.get("api_key_exporter_http_connections") >= Some(3.0)
+        })
+        .await;
+    daemon.signal("-TERM");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    late.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    assert!(answer.contains("\napi_key_info{"), "{answer}");
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    let (code, took) = daemon.ended();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_stops_it_at_once() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("second-signal");
@@ -547,7 +578,7 @@ async fn a_second_signal_stops_it_at_once() {
     let address = daemon.address().await;
     // A request whose end never comes keeps its connection open for the whole grace period.
     let mut half = TcpStream::connect(address).unwrap();
-    std::io::Write::write_all(&mut half, b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+    half.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     daemon.signal("-TERM");
     daemon.logs("stopping").await;

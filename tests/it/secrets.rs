@@ -83,6 +83,8 @@ fn fault_j14_no_value_of_an_option_shows_a_password() {
         "https://proxy/?password=hunter2",
         "https://proxy:none/?password=hunter2",
         "http://user:p@hunter2@proxy/a?b#hunter2",
+        "https://proxy/path;token=hunter2",
+        "https://proxy;hunter2",
     ];
     for url in urls {
         for option in [
@@ -97,6 +99,9 @@ fn fault_j14_no_value_of_an_option_shows_a_password() {
             "ACCOUNTproxy_url = \"URL\"",
             "ACCOUNTbase_url = \"URL\"",
             "ACCOUNTexpected_env = \"URL\"",
+            "[[accounts]]\ntoken_env = \"MY_TOKEN\"\nname = \"URL\"",
+            "web.external_url = \"URL\"",
+            "state.directory = \"URL\"",
             "ACCOUNTtoken_file = \"URL\"",
             "ACCOUNT[[keys]]\nmatch = \"a\"\nrunbook_url = \"URL\"",
         ] {
@@ -108,6 +113,23 @@ fn fault_j14_no_value_of_an_option_shows_a_password() {
                 let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
                 assert!(!said.is_empty());
                 assert!(!said.contains("hunter2"), "{text}: {said}");
+            }
+        }
+        for variable in [
+            "API_KEY_EXPORTER__POLL__INTERVAL",
+            "API_KEY_EXPORTER__ACCOUNTS__0__PROXY_URL",
+            "API_KEY_EXPORTER__WEB__EXTERNAL_URL",
+            "API_KEY_EXPORTER__NONSENSE",
+            "HTTPS_PROXY",
+        ] {
+            let path = folder.file("config.toml", account).display().to_string();
+            for command in ["check", "show"] {
+                let mut command = binary(&["config", command, "--config.file", &path]);
+                let output = command.env("MY_TOKEN", TOKEN).env(variable, url);
+                let output = output.output().unwrap();
+                let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+                assert!(!said.is_empty());
+                assert!(!said.contains("hunter2"), "{variable}={url}: {said}");
             }
         }
         for arguments in [
@@ -247,7 +269,10 @@ fn forms(secret: &str) -> Vec<String> {
         between("\u{200b}"),
         between("\u{ad}"),
         between("\u{e0041}"),
+        between("\u{2060}"),
+        between("\u{fe0f}"),
         between("\u{1b}[1m"),
+        between("\u{1b}]0;title\u{7}"),
         between("\u{1b}"),
         between("\n"),
         base64(secret),
@@ -257,6 +282,9 @@ fn forms(secret: &str) -> Vec<String> {
             .replace('/', "_"),
         escaped(secret, ""),
         escaped(secret, "").to_uppercase(),
+        escaped(secret, ":"),
+        escaped(secret, ", 0x"),
+        escaped(secret, "\\x"),
         escaped(secret, "%"),
         secret
             .replace('7', "%37")
@@ -388,7 +416,9 @@ async fn fault_j1_secrets_are_redacted_in_every_form_and_place() {
         "{open_metrics}"
     );
     shown.push(("OpenMetrics", open_metrics));
-    shown.push(("/", daemon.get("/").await));
+    for path in ["/", "/api/v1/keys", "/api/v1/accounts", "/calendar.ics"] {
+        shown.push((path, daemon.get(path).await));
+    }
     daemon.signal("-TERM");
     shown.push(("the log", daemon.log()));
     assert_eq!(daemon.ended().0, Some(0));

@@ -77,7 +77,11 @@ impl View {
                 view.find_at(secrets, depth + 1, found);
             }
         };
-        for view in [self.unescaped(), self.without_backslashes()] {
+        for view in [
+            self.unescaped(),
+            self.without_backslashes(),
+            self.joined_pairs(),
+        ] {
             look_into(&view.unwrap_or_default());
         }
         for run in self.runs(|byte| byte.is_ascii_hexdigit(), smallest * 2) {
@@ -159,8 +163,36 @@ impl View {
         Some(view)
     }
 
-    /// The view with `%2e`, `\u002e`, `\x2e`, `&#46;` and `&#x2e;` decoded and other backslashes
-    /// dropped; `None` if there are none.
+    /// The pairs of hexadecimal digits that separators or `0x` keep apart, as in `73:6b` and
+    /// `0x73,0x6b`, joined; a NUL for each text between them. `None` if there are too few.
+    fn joined_pairs(&self) -> Option<Self> {
+        if !has_pairs(&self.visible) {
+            return None;
+        }
+        let mut view = Self::default();
+        let mut at = 0;
+        while let Some(first) = self.visible.get(at) {
+            let rest = self.visible.get(at..).unwrap_or_default();
+            let is_prefixed = rest.starts_with(b"0x") || rest.starts_with(b"0X");
+            let pair_at = if is_prefixed { 2 } else { 0 };
+            let pair = rest.get(pair_at..pair_at + 2);
+            let pair = pair.filter(|pair| pair.iter().all(u8::is_ascii_hexdigit));
+            let len = if pair.is_some() { pair_at + 2 } else { 1 };
+            if pair.is_some() || !PAIR_SEPARATORS.contains(first) {
+                let places = self.at.get(at..at + len).unwrap_or_default();
+                let range = places.first().zip(places.last());
+                let range = range.map_or(0..0, |(first, last)| first.start..last.end);
+                for byte in pair.unwrap_or(b"\0") {
+                    view.push(*byte, range.clone());
+                }
+            }
+            at += len;
+        }
+        Some(view)
+    }
+
+    /// The view with `%2e`, `\u002e`, `\u{2e}`, `\x2e`, `\056`, `&#46;` and `&#x2e;` decoded and
+    /// other backslashes dropped; `None` if there are none.
     fn unescaped(&self) -> Option<Self> {
         memchr::memchr3(b'%', b'\\', b'&', &self.visible)?;
         let mut view = Self::default();
@@ -202,6 +234,14 @@ fn escape(text: &[u8]) -> Option<(Option<u8>, usize)> {
         [b'%', ..] => Some((number(1, 2, 16)?, 3)),
         [b'&', b'#', b'x' | b'X', ..] => entity(3, 16),
         [b'&', b'#', ..] => entity(2, 10),
+        [b'\\', b'u', b'{', ..] => {
+            let digits = text.get(3..)?.iter().take(7);
+            let len = digits.take_while(|byte| **byte != b'}').count();
+            number(3, len, 16)
+                .map(|byte| (byte, len + 4))
+                .or(Some((None, 1)))
+        }
+        [b'\\', b'0'..=b'3', b'0'..=b'7', b'0'..=b'7', ..] => Some((number(1, 3, 8)?, 4)),
         [b'\\', b'u' | b'U', ..] => number(2, 4, 16).map(|byte| (byte, 6)).or(Some((None, 1))),
         [b'\\', b'x' | b'X', ..] => number(2, 2, 16).map(|byte| (byte, 4)).or(Some((None, 1))),
         // Line breaks and tabs.
@@ -209,6 +249,30 @@ fn escape(text: &[u8]) -> Option<(Option<u8>, usize)> {
         [b'\\', ..] => Some((None, 1)),
         _ => None,
     }
+}
+
+/// The characters between two bytes in a hexadecimal dump. Blanks are not visible.
+const PAIR_SEPARATORS: &[u8] = b":-,=.;_|/";
+
+/// Whether visible ASCII may contain a part as pairs of hexadecimal digits with separators.
+fn has_pairs(visible: &[u8]) -> bool {
+    let (mut digits, mut pairs) = (0, 0);
+    for byte in visible {
+        match byte {
+            // `0x`
+            b'x' | b'X' if digits % 2 == 1 => digits -= 1,
+            byte if byte.is_ascii_hexdigit() => digits += 1,
+            byte if PAIR_SEPARATORS.contains(byte) && digits == 2 => {
+                (digits, pairs) = (0, pairs + 1);
+            }
+            _ => (digits, pairs) = (0, 0),
+        }
+        // The last pair has no separator.
+        if pairs >= PART - 1 {
+            return true;
+        }
+    }
+    false
 }
 
 /// An encoding of bytes as text.
@@ -273,7 +337,7 @@ pub(super) fn may_be_encoded(visible: &[u8]) -> bool {
             return true;
         }
     }
-    false
+    has_pairs(visible)
 }
 
 const HEX_DIGIT: u8 = 8;

@@ -106,7 +106,7 @@ impl<'d> Pages<'d> {
                     let mut hints = PagingHints::default();
                     hints.headers(headers);
                     let items = usize::try_from(self.items).unwrap_or(usize::MAX);
-                    let missing = hints.missing(items);
+                    let missing = hints.missing_after_all(items);
                     return missing.map_or(Ok((Step::Done, true)), |why| Err(incomplete(&why)));
                 };
                 Ok((Step::Follow(short(next, "link")?), true))

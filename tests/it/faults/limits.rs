@@ -1,6 +1,7 @@
 //! What the system grants too little of (E4, I6 to I9, I12): files, threads, processor time, a
 //! file system, with the real binary.
 
+use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use api_key_exporter::fake_api::Reply;
+use serde_json::json;
 
 use crate::process::{Daemon, binary, config_file, wrapped};
 use crate::support::{Api, Folder, Scrape, TOKEN, client, in_repository, listing};
@@ -92,15 +94,92 @@ async fn fault_j6_the_largest_listing_fits_the_memory_limit_of_the_unit_and_the_
     }
     let told = "leaving out metric families";
     assert_eq!(daemon.log().matches(told).count(), 1, "{}", daemon.log());
+    let peak = peak_kib(&daemon);
+    assert!(peak < 256 * 1024, "{peak} KiB");
+    assert!(peak < limit_kib(), "{peak} KiB");
+}
+
+fn peak_kib(daemon: &Daemon) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak: u64 = peak
-        .unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
+    let peak = peak.unwrap().trim().trim_end_matches(" kB");
+    peak.parse().unwrap()
+}
+
+/// The memory limit of the unit; a test about the manifests and the chart compares theirs with it.
+fn limit_kib() -> u64 {
+    let unit = fs::read_to_string(in_repository("deploy/systemd/api-key-exporter.service"));
+    let unit = unit.unwrap();
+    let limit = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("MemoryMax="));
+    let mebibytes: u64 = limit.unwrap().trim_end_matches('M').parse().unwrap();
+    mebibytes * 1024
+}
+
+/// 2,500 keys with 5 scopes each; `variant` changes every key.
+fn large_listing(variant: usize) -> Reply {
+    let entry = |id: usize| {
+        let scopes =
+            (0..5).map(|scope| format!("scope{}.update", (id * 7 + scope + variant) % 500));
+        json!({
+            "id": format!("api_key_0197c0ec-0000-7000-8000-{id:012}"), "label": format!("label of key {id}"),
+            "organization_id": "org_0197c0ec-0000-7000-8000-000000000001",
+            "scopes": scopes.collect::<Vec<_>>(),
+            "ip_allow_list": [format!("10.{}.{}.0/24", id % 250, (id + variant) % 250)],
+            "created_at": "2020-01-01 00:00:00", "updated_at": "2021-01-01 00:00:00",
+            "expires_at": format!("{}-01-01 00:00:00", 2030 + (id + variant) % 60)
+        })
+    };
+    Reply::listing(&(0..2_500).map(entry).collect::<Vec<_>>())
+}
+
+/// The budget is one account's; operations.md says how much all accounts may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_j6_fifty_thousand_keys_in_twenty_accounts_fit_the_shipped_memory_limit() {
+    const ACCOUNTS: usize = 20;
+    let api = Api::start(large_listing(0)).await;
+    let folder = Folder::new("many-large");
+    let mut text = String::from(
+        "poll.interval = \"30s\"\npoll.timeout = \"27s\"\npoll.attempts = 1\nlog.format = \"text\"\n\
+         web.listen_addresses = [\"127.0.0.1:0\"]\n",
+    );
+    for account in 0..ACCOUNTS {
+        let url = api.url();
+        writeln!(
+            text,
+            "[[accounts]]\nname = \"account-{account}\"\nbase_url = {url:?}\ntoken_env = \"TOKEN\""
+        )
         .unwrap();
-    assert!(peak < 256 * 1024, "{peak} KiB");
+    }
+    let path = folder.file("config.toml", &text).display().to_string();
+    let mut command = binary(&["--config.file", &path]);
+    command.env("TOKEN", TOKEN);
+    let daemon = Daemon::start(command, &folder);
+    let start = Instant::now();
+    let mut text = String::new();
+    for round in 1..3 {
+        let is_polled = |line: &&str| {
+            let polls = line.strip_prefix("api_key_account_polls_total{");
+            let polls = polls.and_then(|rest| rest.rsplit_once(' '));
+            polls.is_some_and(|(_, polls)| polls.parse::<usize>().unwrap() >= round)
+        };
+        while text.lines().filter(is_polled).count() < ACCOUNTS {
+            let log = daemon.log();
+            assert!(start.elapsed() < Duration::from_secs(300), "{log}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            text = daemon.get("/metrics").await;
+        }
+        api.reply(large_listing(round));
+    }
+    assert_eq!(text.matches("\napi_key_info{").count(), 50_000);
+    assert_eq!(
+        text.matches("\napi_key_account_families_dropped{").count(),
+        0
+    );
+    let peak = peak_kib(&daemon);
+    // As much room as the page of a browser needs.
+    assert!(peak < limit_kib() * 9 / 10, "{peak} KiB");
 }
 
 /// The daemon with one account at `api`, started by `wrapper`.

@@ -110,6 +110,18 @@ fn forms(part: &str, random: &mut fastrand::Rng) -> Vec<(String, String)> {
     forms.push(("entities".to_owned(), entities));
     let escapes: String = part.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
     forms.push(("escapes".to_owned(), escapes));
+    for separator in [":", "-", ", 0x", "=", " ", ":0x"] {
+        let dump = between(&hex(part, separator == "-"), separator, 2);
+        let start = if separator.ends_with("0x") { "0x" } else { "" };
+        forms.push((format!("hex with {separator:?}"), format!("{start}{dump}")));
+    }
+    let octal: String = part.bytes().map(|byte| format!("\\{byte:03o}")).collect();
+    forms.push(("octal escapes".to_owned(), octal));
+    let braces: String = part
+        .bytes()
+        .map(|byte| format!("\\u{{{byte:x}}}"))
+        .collect();
+    forms.push(("escapes in braces".to_owned(), braces));
     let wide = part
         .chars()
         .map(|c| char::from_u32(c as u32 + 0xfee0).unwrap());
@@ -271,6 +283,7 @@ fn ordinary_names_stay_as_they_are() {
         "100% of \\\\server\\share",
         "日本語のラベル",
         "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "SHA1 4A:7B:0C:91:de:ad:be:ef:00:11:22:33:44:55:66:77:88:99:AA:BB",
         "a",
         "",
     ] {
