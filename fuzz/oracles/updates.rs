@@ -18,7 +18,7 @@ use super::{listing, support};
 const ACCOUNTS: [&str; 4] = ["a", "b", "c", "d"];
 
 /// Most steps of an input; each renders two expositions in four forms.
-const STEPS_MAX: usize = 16;
+const STEPS_MAX: usize = 8;
 
 /// Checks a series of steps of three bytes: what happens, to which account, and its new data.
 pub fn check(bytes: &[u8]) {
