@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use api_key_exporter::config::definition_of;
 use api_key_exporter::domain::failure::Failure;
+use api_key_exporter::domain::key::Scopes;
 use api_key_exporter::domain::listing::Listing;
 use api_key_exporter::domain::text::{LABEL_CHARS_MAX, is_hidden};
 use api_key_exporter::provider::definitions::BUILT_IN;
@@ -88,7 +89,7 @@ fn assert_keys(listing: &Listing, body: &[u8]) {
     for key in keys {
         let id = key.id.as_str();
         assert!(body.contains(id) || body.contains('\\'), "{id} is invented");
-        let texts = key.scopes.iter().flat_map(|scopes| scopes.iter());
+        let texts = key.scopes.iter().flat_map(Scopes::iter);
         for text in texts.chain(key.label.as_deref()).chain([id]) {
             assert!(
                 (1..=LABEL_CHARS_MAX).contains(&text.chars().count()),

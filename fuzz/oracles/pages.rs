@@ -96,36 +96,58 @@ fn status_page(overview: &Overview, query: &str) {
 }
 
 fn json(overview: &Overview, query: &str) {
-    for (page, list) in [(Page::Keys, "keys"), (Page::Accounts, "accounts")] {
-        let takes = if page == Page::Keys {
-            Takes::Keys
-        } else {
-            Takes::Accounts
-        };
-        let (text, is_refused) = render(page, overview, query);
-        let document: BTreeMap<String, Value> = serde_json::from_str(&text).expect("JSON");
-        let parsed = Query::parse(query, takes);
-        assert_eq!(is_refused, parsed.is_err());
-        let Ok(query) = parsed else {
-            assert!(document["error"].is_string());
-            continue;
-        };
+    let key_ids = |query: &Query| {
         let rows = overview.select(&query.filter);
-        let names: Vec<&str> = match page {
-            Page::Keys => rows.iter().map(|row| row.key.id.as_str()).collect(),
-            _ => overview.accounts().map(|row| row.name()).collect(),
-        };
-        assert_eq!(document["total"], names.len());
-        let expected: Vec<&str> = names
-            .into_iter()
-            .skip(query.offset)
-            .take(query.limit)
-            .collect();
-        let field = if page == Page::Keys { "key_id" } else { "name" };
-        let shown = document[list].as_array().unwrap().iter();
-        let shown: Vec<&str> = shown.map(|entry| entry[field].as_str().unwrap()).collect();
-        assert_eq!(shown, expected);
-    }
+        let ids = rows.iter().map(|row| row.key.id.as_str().to_owned());
+        ids.collect()
+    };
+    documents(
+        Page::Keys,
+        Takes::Keys,
+        overview,
+        query,
+        ("keys", "key_id"),
+        key_ids,
+    );
+    let names = |_: &Query| {
+        overview
+            .accounts()
+            .map(|row| row.name().to_owned())
+            .collect()
+    };
+    documents(
+        Page::Accounts,
+        Takes::Accounts,
+        overview,
+        query,
+        ("accounts", "name"),
+        names,
+    );
+}
+
+/// The page has the part of `all` that the query asks for, in the field of each entry of the list.
+fn documents(
+    page: Page,
+    takes: Takes,
+    overview: &Overview,
+    query: &str,
+    (list, field): (&str, &str),
+    all: impl Fn(&Query) -> Vec<String>,
+) {
+    let (text, is_refused) = render(page, overview, query);
+    let document: BTreeMap<String, Value> = serde_json::from_str(&text).expect("JSON");
+    let parsed = Query::parse(query, takes);
+    assert_eq!(is_refused, parsed.is_err());
+    let Ok(query) = parsed else {
+        assert!(document["error"].is_string());
+        return;
+    };
+    let all = all(&query);
+    assert_eq!(document["total"], all.len());
+    let shown = document[list].as_array().unwrap().iter();
+    let shown: Vec<&str> = shown.map(|entry| entry[field].as_str().unwrap()).collect();
+    let expected = all.iter().skip(query.offset).take(query.limit);
+    assert!(shown.iter().copied().eq(expected), "{shown:?} of {all:?}");
 }
 
 fn calendar(overview: &Overview, query: &str) {

@@ -49,17 +49,17 @@ pub fn take() -> Result<Vec<PassedSocket>, SocketError> {
 fn take_one(passed: &mut ListenFd, index: usize) -> io::Result<Option<PassedSocket>> {
     // A socket of another type stays where it is.
     if let Ok(Some(listener)) = passed.take_unix_listener(index) {
-        prepare(SockRef::from(&listener))?;
+        prepare(&SockRef::from(&listener))?;
         return Ok(Some(PassedSocket::Unix(listener)));
     }
     let Some(listener) = passed.take_tcp_listener(index)? else {
         return Ok(None);
     };
-    prepare(SockRef::from(&listener))?;
+    prepare(&SockRef::from(&listener))?;
     Ok(Some(PassedSocket::Tcp(listener)))
 }
 
-fn prepare(socket: SockRef<'_>) -> io::Result<()> {
+fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
     if !socket.is_listener()? {
         return Err(io::Error::other("it does not listen"));
     }
