@@ -1,16 +1,27 @@
 //! Processes and a client that the benches share.
 #![allow(dead_code, reason = "no bench needs all of it")]
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+/// A connection, encrypted or not.
+trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
 
 /// An HTTP client as plain as can be, with one connection that it keeps.
 pub(crate) struct Client {
     address: SocketAddr,
-    stream: Option<TcpStream>,
+    stream: Option<Box<dyn Stream>>,
+    tls: Option<Arc<ClientConfig>>,
+    /// Lines of each request.
+    header: String,
     buffer: Vec<u8>,
     /// Of the last answer.
     status: u16,
@@ -18,12 +29,38 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(address: SocketAddr) -> Self {
+        Self::with(address, None, "")
+    }
+
+    /// One that connects by TLS, or adds lines to each request.
+    pub(crate) fn with(address: SocketAddr, tls: Option<Arc<ClientConfig>>, header: &str) -> Self {
         Self {
             address,
             stream: None,
+            tls,
+            header: header.to_owned(),
             buffer: vec![0; 1 << 20],
             status: 0,
         }
+    }
+
+    /// Closes the connection.
+    pub(crate) fn disconnect(&mut self) {
+        self.stream = None;
+    }
+
+    /// Opens a connection; the handshake of TLS comes with the first request.
+    fn connect(&mut self) {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        self.stream = Some(match &self.tls {
+            None => Box::new(stream),
+            Some(tls) => {
+                let name = "localhost".try_into().unwrap();
+                let session = ClientConnection::new(tls.clone(), name).unwrap();
+                Box::new(StreamOwned::new(session, stream))
+            }
+        });
     }
 
     /// How long a GET took to its last byte, and the body. A connection that the server ended is
@@ -41,9 +78,7 @@ impl Client {
     fn get_path(&mut self, path: &str, is_gzip: bool) -> (Duration, Vec<u8>) {
         for _ in 0..3 {
             if self.stream.is_none() {
-                let stream = TcpStream::connect(self.address).unwrap();
-                stream.set_nodelay(true).unwrap();
-                self.stream = Some(stream);
+                self.connect();
             }
             let start = Instant::now();
             if let Some(body) = self.attempt(path, is_gzip) {
@@ -61,8 +96,9 @@ impl Client {
         } else {
             ""
         };
+        let header = &self.header;
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\n{encoding}\r\n"
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\n{header}{encoding}\r\n"
         );
         stream.write_all(request.as_bytes()).ok()?;
         let mut filled = 0;
@@ -161,13 +197,9 @@ pub(crate) fn free_address() -> SocketAddr {
 pub(crate) fn wait_for(address: SocketAddr, limit: Duration) {
     let start = Instant::now();
     loop {
-        if let Ok(stream) = TcpStream::connect(address) {
-            let mut client = Client {
-                address,
-                stream: Some(stream),
-                buffer: vec![0; 1 << 16],
-                status: 0,
-            };
+        if TcpStream::connect(address).is_ok() {
+            let mut client = Client::new(address);
+            client.connect();
             if client.attempt("/metrics", false).is_some() {
                 return;
             }
@@ -177,6 +209,15 @@ pub(crate) fn wait_for(address: SocketAddr, limit: Duration) {
             "{address} does not answer (is nginx installed?)"
         );
         std::thread::sleep(Duration::from_micros(300));
+    }
+}
+
+/// Waits until `address` accepts connections.
+pub(crate) fn listens(address: SocketAddr, limit: Duration) {
+    let start = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        assert!(start.elapsed() < limit, "{address} does not listen");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -5,12 +5,18 @@
 pub mod client;
 #[path = "oracles/config.rs"]
 pub mod config;
+#[path = "oracles/definitions.rs"]
+pub mod definitions;
 #[path = "oracles/details.rs"]
 pub mod details;
 #[path = "oracles/inventory.rs"]
 pub mod inventory;
 #[path = "oracles/listing.rs"]
 pub mod listing;
+#[path = "oracles/markup.rs"]
+pub mod markup;
+#[path = "oracles/pages.rs"]
+pub mod pages;
 #[path = "oracles/reader.rs"]
 pub mod reader;
 #[path = "oracles/retry_after.rs"]
@@ -25,6 +31,8 @@ pub mod support;
 pub mod text;
 #[path = "oracles/times.rs"]
 pub mod times;
+#[path = "oracles/updates.rs"]
+pub mod updates;
 #[path = "oracles/web_config.rs"]
 pub mod web_config;
 
@@ -32,17 +40,20 @@ pub mod web_config;
 pub type Oracle = fn(&[u8]);
 
 /// Every oracle by the name of its fuzz target.
-pub const ORACLES: [(&str, Oracle); 11] = [
+pub const ORACLES: [(&str, Oracle); 14] = [
     ("client", client::check),
     ("config", config::check),
+    ("definitions", definitions::check),
     ("details", details::check),
     ("inventory", inventory::check),
     ("listing", listing::check),
+    ("pages", pages::check),
     ("retry_after", retry_after::check),
     ("saved_state", saved_state::check),
     ("server", server::check),
     ("text", text::check),
     ("times", times::check),
+    ("updates", updates::check),
     ("web_config", web_config::check),
 ];
 

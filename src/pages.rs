@@ -13,11 +13,9 @@ mod words;
 use bytes::Bytes;
 
 pub use crate::pages::chunks::Chunks;
-pub use crate::pages::query::{Filter, Query, QueryError, StateFilter};
+pub use crate::pages::query::{Filter, Query, QueryError, StateFilter, Takes};
 pub use crate::pages::rows::{AccountRow, KeyRow, Overview, RowId, Urgency};
 pub use crate::pages::status_page::{CONTENT_SECURITY_POLICY, Exporter};
-
-use crate::pages::query::Takes;
 
 /// A document for people, or for their programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

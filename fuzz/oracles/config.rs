@@ -50,7 +50,8 @@ pub fn assert_judged(text: &str) -> Option<Config> {
     }
 }
 
-fn assert_no_key(what: &str, text: &str) {
+/// Nothing that looks like a key, and no control characters.
+pub fn assert_no_key(what: &str, text: &str) {
     let is_clean = matches!(redact(text), Cow::Borrowed(_));
     assert!(is_clean, "{what} shows a key: {text}");
     let is_visible = text.chars().all(|c| c == '\n' || !c.is_control());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use api_key_exporter::domain::account_state::{Account, AccountState, Outcome, SavedState};
 use api_key_exporter::domain::assessment::AssessmentRules;
 use api_key_exporter::domain::changes::ShrinkGuard;
+use api_key_exporter::domain::failure::Failure;
 use api_key_exporter::domain::key::{Expiry, Scopes};
 use api_key_exporter::domain::listing::Listing;
 use api_key_exporter::domain::view::{Metrics, ViewSettings};
@@ -17,7 +18,7 @@ use api_key_exporter::exposition::{Encoding, Format};
 use api_key_exporter::provider::bitgpt::parse;
 use api_key_exporter::snapshot::format::{Identity, decode, encode};
 use api_key_exporter::state_store::{AccountUpdate, StateStore};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{reader, support};
@@ -42,6 +43,11 @@ pub fn check(bytes: &[u8]) {
             }
         }
     }
+    assert_exposed(&polled(result));
+}
+
+/// The account after its first poll.
+pub fn polled(result: Result<Listing, Failure>) -> AccountState {
     let outcome = Outcome {
         result,
         clock_skew: None,
@@ -51,12 +57,21 @@ pub fn check(bytes: &[u8]) {
     };
     let rules = AssessmentRules::default();
     let (state, _) = account(ODD_NAME).after(outcome, &rules, support::now());
-    assert_exposed(&state);
+    state
 }
 
 /// A state's exposition is the same in all formats and encodings, however it is made.
-fn assert_exposed(state: &AccountState) {
-    let settings = ViewSettings {
+pub fn assert_exposed(state: &AccountState) {
+    let settings = settings();
+    let other = account("other");
+    let incremental = updated(&settings, &other, state);
+    let fresh = Exposition::new([state.clone(), other], &settings, support::now());
+    assert_series(&assert_alike(&fresh, &incremental, support::now()), state);
+}
+
+/// Every family, and each key whatever its size.
+pub fn settings() -> ViewSettings {
+    ViewSettings {
         rules: Arc::new(AssessmentRules::default()),
         metrics: Metrics {
             relative: true,
@@ -64,22 +79,25 @@ fn assert_exposed(state: &AccountState) {
             max_scopes_per_key: 64,
             max_bytes_per_account: usize::MAX,
         },
-    };
-    let now = support::now();
-    let other = account("other");
-    let incremental = updated(&settings, &other, state);
-    let fresh = Exposition::new([state.clone(), other], &settings, now);
+    }
+}
+
+/// The series of both expositions, which are the same in all formats and encodings.
+pub fn assert_alike(
+    fresh: &Exposition,
+    incremental: &Exposition,
+    now: DateTime<Utc>,
+) -> reader::Series {
     let body = |exposition: &Exposition, format, encoding| {
         exposition.body(now, &[], format, encoding).concat()
     };
-    let mut all = Vec::new();
-    for format in [Format::Text, Format::OpenMetrics] {
-        let plain = body(&fresh, format, Encoding::Identity);
+    let [text, open_metrics] = [Format::Text, Format::OpenMetrics].map(|format| {
+        let plain = body(fresh, format, Encoding::Identity);
         assert!(
-            plain == body(&incremental, format, Encoding::Identity),
+            plain == body(incremental, format, Encoding::Identity),
             "incremental differs"
         );
-        for exposition in [&fresh, &incremental] {
+        for exposition in [fresh, incremental] {
             let mut unpacked = Vec::new();
             let packed = body(exposition, format, Encoding::Gzip);
             let mut decoder = flate2::read::GzDecoder::new(&*packed);
@@ -88,13 +106,10 @@ fn assert_exposed(state: &AccountState) {
         }
         let text = String::from_utf8(plain).expect("UTF-8");
         support::assert_no_token("the exposition", &text);
-        all.push(reader::read(&text, format == Format::OpenMetrics));
-    }
-    let [text, open_metrics] = &all[..] else {
-        unreachable!()
-    };
+        reader::read(&text, format == Format::OpenMetrics)
+    });
     assert_eq!(text, open_metrics, "the formats differ");
-    assert_series(text, state);
+    text
 }
 
 /// What is known of the keys is what the series say, and there is no series of another key.
@@ -151,7 +166,7 @@ fn assert_series(series: &reader::Series, state: &AccountState) {
 }
 
 /// A listing survives its snapshot.
-fn assert_saved(listing: &Listing) {
+pub fn assert_saved(listing: &Listing) {
     let identity = Identity {
         account: ODD_NAME.into(),
         provider: "bitgpt".into(),
@@ -182,23 +197,23 @@ fn updated(settings: &ViewSettings, other: &AccountState, state: &AccountState) 
     ];
     store.replace_accounts(plan, settings.clone());
     let cache = ExpositionCache::new(store.clone());
-    RUNTIME.with(|runtime| {
-        runtime.block_on(async {
-            current(&cache).await;
-            store.publish(ids[0], Arc::new(state.clone()));
-            current(&cache).await
-        })
-    })
+    scraped(&cache, support::now());
+    store.publish(ids[0], Arc::new(state.clone()));
+    scraped(&cache, support::now())
 }
 
-/// Waits for the latest state: on a slow machine the cache serves the previous one meanwhile.
-async fn current(cache: &ExpositionCache) -> Arc<Exposition> {
-    loop {
-        let exposition = cache.read(support::now()).await;
-        if cache.is_up_to_date(support::now()) {
-            return exposition;
-        }
-    }
+/// Waits for the latest states: on a slow machine the cache serves the previous ones meanwhile.
+pub fn scraped(cache: &ExpositionCache, now: DateTime<Utc>) -> Arc<Exposition> {
+    RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            loop {
+                let exposition = cache.read(now).await;
+                if cache.is_up_to_date(now) {
+                    return exposition;
+                }
+            }
+        })
+    })
 }
 
 thread_local! {
@@ -206,7 +221,7 @@ thread_local! {
 }
 
 /// An account that was never polled.
-fn account(name: &str) -> AccountState {
+pub fn account(name: &str) -> AccountState {
     AccountState::new(Arc::new(Account {
         name: name.into(),
         provider: "bitgpt".into(),

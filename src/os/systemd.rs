@@ -3,6 +3,7 @@
 //!
 //! Notifications are best effort: without systemd this does nothing, and failed sends are ignored.
 
+use std::io::ErrorKind::{NotFound, PermissionDenied};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
@@ -160,7 +161,12 @@ async fn answers(own: &ListenAddress) -> bool {
             ask(TcpStream::connect(address).await).await
         }
         ListenAddress::Tcp(address) => ask(TcpStream::connect(reachable(*address)).await).await,
-        ListenAddress::Unix(path) => ask(UnixStream::connect(path).await).await,
+        ListenAddress::Unix(path) => match UnixStream::connect(path).await {
+            // Not for this user (SocketMode=), or not in this file system (PrivateTmp=): systemd's
+            // socket units do this, and a restart would change nothing.
+            Err(error) if matches!(error.kind(), PermissionDenied | NotFound) => true,
+            connected => ask(connected).await,
+        },
     }
 }
 

@@ -1,9 +1,11 @@
-//! Opens the listening sockets, or takes over those that systemd passes.
+//! Opens the listening sockets, or adopts those that systemd passes.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::SocketAddr as UnixAddress;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -11,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
-use crate::os::socket_activation::{self, SocketError};
+use crate::os::socket_activation::{self, PassedSocket, SocketError};
 
 /// The accept backlog; more than `web.max_connections` is useless.
 const BACKLOG: i32 = 1024;
@@ -26,7 +28,7 @@ pub enum ListenAddress {
     EveryAddress(u16),
     /// `127.0.0.1:10120`
     Tcp(SocketAddr),
-    /// `unix:/run/exporter.sock`
+    /// `unix:/run/exporter.sock`; `unix:@exporter` is an abstract socket that systemd passed.
     Unix(PathBuf),
 }
 
@@ -73,8 +75,10 @@ impl fmt::Display for ListenAddress {
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
-    /// A Unix socket.
+    /// A Unix socket of our own.
     Unix(UnixSocket),
+    /// A Unix socket that systemd passed, which also owns its file.
+    PassedUnix(UnixListener),
 }
 
 /// A listening Unix socket; its file is removed on drop.
@@ -98,7 +102,7 @@ pub enum ListenError {
     Socket(#[from] SocketError),
     /// A socket from systemd cannot be used.
     #[error("cannot use a socket passed by systemd")]
-    HandedOver(#[source] io::Error),
+    Passed(#[source] io::Error),
 }
 
 impl From<TcpListener> for Listener {
@@ -115,7 +119,7 @@ impl Listener {
                 .accept()
                 .await
                 .map(|(stream, _)| Either::Left(stream)),
-            Self::Unix(UnixSocket { listener, .. }) => listener
+            Self::Unix(UnixSocket { listener, .. }) | Self::PassedUnix(listener) => listener
                 .accept()
                 .await
                 .map(|(stream, _)| Either::Right(stream)),
@@ -128,6 +132,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(ListenAddress::Tcp),
             Self::Unix(UnixSocket { path, .. }) => Some(ListenAddress::Unix(path.clone())),
+            Self::PassedUnix(listener) => unix_path(&listener.local_addr().ok()?.into()),
         }
     }
 }
@@ -139,14 +144,28 @@ impl Drop for UnixSocket {
     }
 }
 
-/// Takes over the sockets that systemd passes. Must be called within a runtime.
+/// Adopts the sockets that systemd passes. Must be called within a runtime.
 pub fn from_systemd() -> Result<Vec<Listener>, ListenError> {
     let adopted = socket_activation::take()?
         .into_iter()
-        .map(|listener| TcpListener::from_std(listener).map(Listener::Tcp));
+        .map(|socket| match socket {
+            PassedSocket::Tcp(listener) => TcpListener::from_std(listener).map(Listener::Tcp),
+            PassedSocket::Unix(listener) => {
+                UnixListener::from_std(listener).map(Listener::PassedUnix)
+            }
+        });
     adopted
         .collect::<Result<_, _>>()
-        .map_err(ListenError::HandedOver)
+        .map_err(ListenError::Passed)
+}
+
+/// The path of a Unix socket, or an abstract name in systemd's notation.
+fn unix_path(address: &UnixAddress) -> Option<ListenAddress> {
+    let path = match address.as_abstract_name() {
+        Some(name) => format!("@{}", String::from_utf8_lossy(name)).into(),
+        None => address.as_pathname()?.to_owned(),
+    };
+    Some(ListenAddress::Unix(path))
 }
 
 /// Listens on all `addresses`. Must be called within a runtime.

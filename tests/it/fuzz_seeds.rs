@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use oracles::{ORACLES, check, reader};
+use oracles::{ORACLES, check, markup, reader};
 
 use crate::support::in_repository;
 
@@ -115,4 +115,27 @@ fn the_own_reader_refuses_what_a_strict_reader_refuses() {
             == 1
     );
     assert!(std::panic::catch_unwind(|| reader::read("a 1\n", true)).is_err());
+}
+
+#[test]
+fn the_own_reader_of_html_refuses_what_could_leave_its_place() {
+    let read = |body: &str| std::panic::catch_unwind(|| markup::read(&format!("<p>{body}</p>")));
+    let good =
+        read("<a href=\"?q=&#34;&amp;\" class=\"x\">a &lt;b&gt;</a><input disabled>").unwrap();
+    assert_eq!(good.links, ["?q=\"&"]);
+    assert!(good.texts.contains(&("p/a".to_owned(), "a <b>".to_owned())));
+    for bad in [
+        "<b>",
+        "</b>",
+        "<script>x</script>",
+        "<a href=x>a</a>",
+        "<a href=\"x\" href=\"y\">a</a>",
+        "<a onclick=\"x\">a</a>",
+        "<a href=\"<\">a</a>",
+        "a > b",
+        "a & b;",
+        "<!-- x -->",
+    ] {
+        assert!(read(bad).is_err(), "{bad}");
+    }
 }

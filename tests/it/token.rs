@@ -10,6 +10,7 @@ use std::process::Command;
 
 use api_key_exporter::config::{Config, Sources};
 use api_key_exporter::fake_api::Reply;
+use api_key_exporter::pages::Page;
 use api_key_exporter::secret::{Token, TokenSource};
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use base64::prelude::Engine as _;
@@ -17,13 +18,14 @@ use serde_json::json;
 
 use crate::faults::limits::{for_anybody, nobody};
 use crate::process::{Daemon, binary, wrapped};
-use crate::support::{Api, Folder, TOKEN, key};
+use crate::support::{Api, Folder, TOKEN, client, key};
+use crate::tools::ask;
 
 /// Bytes of the token that nothing else contains by chance.
 const PART_BYTES: usize = 8;
 
 /// Every way in which a part of the token may be written.
-fn forms() -> BTreeSet<String> {
+pub(crate) fn forms() -> BTreeSet<String> {
     // All tokens start alike; that much is no secret.
     let body = TOKEN.strip_prefix("sk_live_").unwrap().as_bytes();
     let mut forms = BTreeSet::new();
@@ -42,6 +44,10 @@ fn forms() -> BTreeSet<String> {
             each(|text, byte| write!(text, "%{byte:02x}").unwrap()),
             each(|text, byte| write!(text, "%{byte:02X}").unwrap()),
             each(|text, byte| write!(text, "\\x{byte:02x}").unwrap()),
+            // In JSON and in HTML.
+            each(|text, byte| write!(text, "\\u{byte:04x}").unwrap()),
+            each(|text, byte| write!(text, "&#{byte};").unwrap()),
+            each(|text, byte| write!(text, "&#x{byte:x};").unwrap()),
             // As a list of numbers, which is how bytes are debugged.
             each(|text, byte| write!(text, "{byte}, ").unwrap()),
         ]);
@@ -59,7 +65,7 @@ fn forms() -> BTreeSet<String> {
 }
 
 /// Searches `text` for the token in all forms.
-fn assert_hidden(forms: &BTreeSet<String>, what: &str, text: &[u8]) {
+pub(crate) fn assert_hidden(forms: &BTreeSet<String>, what: &str, text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     for form in forms {
         assert!(!text.contains(form), "{what} shows {form:?}:\n{text}");
@@ -127,9 +133,21 @@ async fn search(api: &Api, folder: &Folder, daemon: Daemon) {
     ));
     daemon.logs("reason=server_error").await;
     assert!(well > 0 && api.requests().len() > well);
-    for path in ["/metrics", "/", "/-/healthy", "/-/ready", "/nothing"] {
+    let pages = Page::ALL.map(Page::path);
+    for path in ["/metrics", "/-/healthy", "/-/ready", "/nothing"]
+        .into_iter()
+        .chain(pages)
+    {
         assert_hidden(&forms, path, daemon.get(path).await.as_bytes());
     }
+    let url = format!("http://{}/metrics", daemon.address().await);
+    let open_metrics = client()
+        .get(url)
+        .header("Accept", "application/openmetrics-text");
+    let open_metrics = open_metrics.send().await.unwrap().text().await.unwrap();
+    // An exemplar, which only this format has.
+    assert!(open_metrics.contains("# {support_id="), "{open_metrics}");
+    assert_hidden(&forms, "OpenMetrics", open_metrics.as_bytes());
     // What any other user can read, the daemon's own arguments among it.
     let mut read = Command::new("sh");
     let process = format!("/proc/{}", daemon.pid());
@@ -180,6 +198,12 @@ async fn search_with(name: &str, account: impl FnOnce(&Path) -> String) {
         .env("RUST_BACKTRACE", "full")
         .env("RUST_LOG", "trace");
     command.env("MY_TOKEN", TOKEN);
+    for subcommand in ["check", "show"] {
+        let mut command = binary(&["config", subcommand, "--config.file", &config]);
+        let said = ask(command.env("MY_TOKEN", TOKEN));
+        assert!(said.is_content, "{}", said.words);
+        assert_hidden(&forms(), subcommand, said.words.as_bytes());
+    }
     search(&api, &folder, Daemon::start(command, &folder)).await;
 }
 

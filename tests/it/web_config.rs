@@ -1,6 +1,7 @@
 //! The web configuration file, with the real binary and real clients, side by side with Debian's
 //! `node_exporter`, which has the reference implementation.
 
+mod prometheus;
 mod reference;
 mod runtime;
 

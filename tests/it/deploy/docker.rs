@@ -1,7 +1,11 @@
 //! The Dockerfile, judged by hadolint, and held against the program. No engine builds it here.
 
+use std::fs;
+use std::path::PathBuf;
+
 use super::{port, read};
 use crate::support::{Folder, in_repository};
+use crate::tidy::rust_files;
 use crate::tools::{ask, python};
 
 const DOCKERFILE: &str = "deploy/docker/Dockerfile";
@@ -41,5 +45,41 @@ fn the_image_says_what_the_program_does() {
     }
     for target in ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"] {
         assert!(text.contains(target), "{target}");
+    }
+}
+
+/// The files that the code of the program includes, besides the code itself.
+fn included() -> Vec<PathBuf> {
+    let mut included = Vec::new();
+    for file in rust_files(&in_repository("src")) {
+        let text = fs::read_to_string(&file).unwrap();
+        let folder = file.parent().unwrap();
+        for (start, folder) in [
+            ("include_str!(\"", folder),
+            ("template(path = \"", &in_repository("templates")),
+        ] {
+            let paths = text.split(start).skip(1);
+            let paths = paths.map(|rest| folder.join(rest.split_once('"').unwrap().0));
+            included.extend(paths.map(|path| fs::canonicalize(path).unwrap()));
+        }
+    }
+    included
+}
+
+#[test]
+fn the_image_is_built_from_all_files_that_the_program_needs() {
+    let root = fs::canonicalize(in_repository("")).unwrap();
+    let ignore = read("deploy/docker/Dockerfile.dockerignore");
+    let kept = ignore.lines().filter_map(|line| line.strip_prefix('!'));
+    let kept: Vec<PathBuf> = kept.map(|path| root.join(path)).collect();
+    let included = included();
+    assert!(included.len() >= 3, "{included:?}");
+    for file in included {
+        let is_kept = kept.iter().any(|kept| file.starts_with(kept));
+        assert!(
+            is_kept,
+            "Dockerfile.dockerignore leaves {} out",
+            file.display()
+        );
     }
 }

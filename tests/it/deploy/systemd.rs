@@ -4,6 +4,8 @@ mod container;
 mod lifecycle;
 
 use std::net::TcpListener;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
 use std::process::Command;
 
 use api_key_exporter::fake_api::Reply;
@@ -98,20 +100,26 @@ fn the_units_say_what_the_program_does() {
     );
 }
 
+/// The exporter, started by `systemd-socket-activate` with these arguments.
+async fn activated(folder: &Folder, api: &Api, arguments: &[&str]) -> Daemon {
+    let config = config_file(folder, &api.url());
+    let mut command = debian("systemd-socket-activate");
+    command
+        .args(arguments)
+        .arg(env!("CARGO_BIN_EXE_api-key-exporter"))
+        .args(["--web.systemd-socket", "--config.file", &config]);
+    let daemon = Daemon::start(command, folder);
+    daemon.logs("Listening on").await;
+    daemon
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_e13_it_listens_on_the_sockets_that_systemd_hands_over() {
     let folder = Folder::new("socket-activation");
     let api = Api::start(Reply::listing(&[])).await;
-    let config = config_file(&folder, &api.url());
     // A port that was free a moment ago; systemd-socket-activate does not say which it took.
     let free = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
-    let program = env!("CARGO_BIN_EXE_api-key-exporter");
-    let mut command = debian("systemd-socket-activate");
-    command
-        .args(["--listen", &free.to_string(), program])
-        .args(["--web.systemd-socket", "--config.file", &config]);
-    let daemon = Daemon::start(command, &folder);
-    daemon.logs("Listening on").await;
+    let daemon = activated(&folder, &api, &["--listen", &free.to_string()]).await;
     // The first connection starts the program, and waits for it in the socket's queue.
     let url = format!("http://{free}/metrics");
     let response = client().get(url).send().await.unwrap();
@@ -119,6 +127,61 @@ async fn fault_e13_it_listens_on_the_sockets_that_systemd_hands_over() {
     assert_eq!(daemon.address().await, free);
     daemon.signal("-TERM");
     assert_eq!(daemon.ended().0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_adopts_unix_sockets_beside_tcp_sockets_and_leaves_their_files() {
+    let folder = Folder::new("unix-activation");
+    let api = Api::start(Reply::listing(&[])).await;
+    let path = folder.0.join("web.sock").display().to_string();
+    let name = format!("@{path}");
+    let free = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+    let listen = ["-l", &path, "-l", &free.to_string(), "-l", &name];
+    let daemon = activated(&folder, &api, &listen).await;
+    for socket in [
+        ["--unix-socket", &path],
+        ["--abstract-unix-socket", &path],
+        ["--max-time", "20"],
+    ] {
+        let mut curl = debian("curl");
+        curl.args(["--silent", "--show-error", "--fail"])
+            .args(socket)
+            .arg(format!("http://{free}/-/healthy"));
+        let said = ask(&mut curl);
+        assert_eq!(said.words, "api-key-exporter is healthy.\n", "{socket:?}");
+    }
+    for url in [
+        format!("unix:{path}/metrics"),
+        format!("http://{free}/metrics"),
+        format!("unix:{name}/metrics"),
+    ] {
+        assert!(daemon.log().contains(&url), "{url}:\n{}", daemon.log());
+    }
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ended().0, Some(0));
+    // The file belongs to systemd, which keeps the socket open for the next start.
+    assert!(Path::new(&path).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_does_not_listen_is_refused() {
+    let api = Api::start(Reply::listing(&[])).await;
+    for (name, mode) in [("connection", "--accept"), ("datagrams", "--datagram")] {
+        let folder = Folder::new(name);
+        let path = folder.0.join("web.sock");
+        let daemon = activated(&folder, &api, &[mode, "-l", path.to_str().unwrap()]).await;
+        if mode == "--accept" {
+            drop(UnixStream::connect(&path).unwrap());
+        } else {
+            let client = UnixDatagram::unbound().unwrap();
+            client.send_to(b"hello", &path).unwrap();
+        }
+        let words = "socket number 0 is not a listening TCP or Unix stream socket";
+        daemon.logs(words).await;
+        if mode == "--datagram" {
+            assert_eq!(daemon.ended().0, Some(1));
+        }
+    }
 }
 
 #[test]

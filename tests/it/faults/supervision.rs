@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::process::{Daemon, binary, config_file};
 use crate::support::{Api, Folder, Scrape, any_port, client, config, listing};
+use crate::token::{assert_hidden, forms};
 
 /// Where the test runs itself as a daemon: its configuration file.
 const DYING: &str = "CONFIG_OF_A_DAEMON_WHOSE_POLLS_PANIC";
@@ -68,6 +69,7 @@ fn fault_i3_a_poll_loop_that_keeps_dying_ends_the_process_with_1() {
         command
             .args(["--exact", name, "--nocapture"])
             .env_clear()
+            .env("RUST_BACKTRACE", "full")
             .env(DYING, config_file(&folder, &api.url()))
             .stdin(Stdio::null());
         let daemon = Daemon::start(command, &folder);
@@ -90,6 +92,8 @@ fn fault_i3_a_poll_loop_that_keeps_dying_ends_the_process_with_1() {
             5,
             "{log}"
         );
+        // Neither the panics nor their backtraces show what the loop held.
+        assert_hidden(&forms(), "the log of panics", log.as_bytes());
         // A death costs the API no more than a start does.
         assert_eq!(api.requests().len(), 5);
     });

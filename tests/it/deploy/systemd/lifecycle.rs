@@ -257,6 +257,31 @@ async fn a_socket_unit_refuses_no_connection_while_the_service_restarts() {
     assert!(lines.lines().count() > 20, "{lines}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_unit_can_pass_a_unix_socket_that_the_service_may_not_connect_to() {
+    let api = Api::start(listing(&["a"])).await;
+    let container = Container::boot("systemd-unix", &api).await;
+    let socket = "/run/api-key-exporter.sock";
+    let options = format!("[Socket]\nListenStream=\nListenStream={socket}\nSocketMode=0600\n");
+    let path = "/run/systemd/system/api-key-exporter.socket.d/test.conf";
+    container.write(path, 0o644, &options);
+    container.configure("--web.systemd-socket", "");
+    container.drop_in("WatchdogSec=2s");
+    container.demand("systemctl start api-key-exporter.socket");
+    let scrape = || {
+        let curl = "curl --silent --show-error --fail --max-time 20 --unix-socket";
+        let text = container.demand(&format!("{curl} {socket} http://localhost/metrics"));
+        assert!(text.contains("api_key_account_info"), "{text}");
+    };
+    scrape();
+    // The watchdog's own check cannot connect, which is no reason for a restart.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(container.show("NRestarts"), "0");
+    container.demand("systemctl stop api-key-exporter.service");
+    // systemd still owns the socket, and starts the service again.
+    scrape();
+}
+
 /// The largest body that the default `poll.max_body_bytes` lets through, all keys with many scopes.
 /// Bodies of different seeds have the same keys with other scopes.
 fn worst_listing(seed: usize) -> (Reply, usize) {
