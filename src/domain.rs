@@ -4,6 +4,7 @@
 //! Nothing here depends on a provider's JSON, a metric name or a socket.
 
 pub mod account_state;
+pub mod alerts;
 pub mod allow_list;
 pub mod assessment;
 pub mod changes;

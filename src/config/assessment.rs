@@ -69,6 +69,7 @@ pub(super) fn read_thresholds(section: &mut Section<'_>) -> Thresholds {
             default.lifetime_fraction,
             Least::AboveZero,
         ),
+        ..default
     };
     if thresholds.critical > thresholds.warning {
         section.problem("critical", None, "must not be longer than warning");

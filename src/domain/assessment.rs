@@ -38,6 +38,25 @@ pub struct Thresholds {
     /// Largest fraction of a key's lifetime that `warning` may take, above 0; the other three
     /// shrink by the same factor.
     pub lifetime_fraction: f64,
+    /// The warning threshold of every key, whatever the others are: for one run of a command.
+    pub warning_of_all: Option<TimeDelta>,
+    /// The critical threshold of every key, likewise.
+    pub critical_of_all: Option<TimeDelta>,
+}
+
+/// Where a threshold of a key comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThresholdSource {
+    /// It applies to every key.
+    OfAll,
+    /// The key's inventory entry.
+    Entry,
+    /// The other threshold: the critical one never exceeds the warning.
+    Other,
+    /// The configured threshold for keys in general.
+    Usual,
+    /// The configured threshold, shortened because the key lives only for so long.
+    Lifetime(TimeDelta),
 }
 
 /// How long before its expiry one key alerts.
@@ -99,6 +118,8 @@ impl Default for Thresholds {
             own_warning: TimeDelta::days(60),
             own_critical: TimeDelta::days(14),
             lifetime_fraction: 0.25,
+            warning_of_all: None,
+            critical_of_all: None,
         }
     }
 }
@@ -108,24 +129,51 @@ impl Thresholds {
     /// sets only one, the other never precedes the warning, nor follows the critical one, that it
     /// sets.
     pub fn notice(&self, key: &Key, entry: Option<&Entry>) -> Notice {
-        let (warning, critical) = if key.is_own {
+        let [(warning, _), (critical, _)] = self.with_sources(key, entry);
+        Notice { warning, critical }
+    }
+
+    /// The warning and the critical threshold of `key`, as in its notice, and where each comes from.
+    pub fn with_sources(
+        &self,
+        key: &Key,
+        entry: Option<&Entry>,
+    ) -> [(TimeDelta, ThresholdSource); 2] {
+        let usual = if key.is_own {
             (self.own_warning, self.own_critical)
         } else {
             (self.warning, self.critical)
         };
+        let said = |of_all: Option<TimeDelta>, of_entry: Option<TimeDelta>| {
+            let of_all = of_all.map(|it| (it, ThresholdSource::OfAll));
+            of_all.or(of_entry.map(|it| (it, ThresholdSource::Entry)))
+        };
         let scale = self.scale(key);
-        let said = (
+        let shrunk = |usual| {
+            let source = match key.lifetime() {
+                Some(lifetime) if scale < 1.0 => ThresholdSource::Lifetime(lifetime),
+                _ => ThresholdSource::Usual,
+            };
+            (shrink(usual, scale), source)
+        };
+        let entry = (
             entry.and_then(|entry| entry.warning),
             entry.and_then(|entry| entry.critical),
         );
-        let (warning, critical) = (shrink(warning, scale), shrink(critical, scale));
-        let (warning, critical) = match said {
-            (Some(warning), Some(critical)) => (warning, critical),
-            (Some(warning), None) => (warning, critical.min(warning)),
-            (None, Some(critical)) => (warning.max(critical), critical),
-            (None, None) => (warning, critical),
-        };
-        Notice { warning, critical }
+        let warning = said(self.warning_of_all, entry.0).unwrap_or_else(|| shrunk(usual.0));
+        let critical = said(self.critical_of_all, entry.1).unwrap_or_else(|| shrunk(usual.1));
+        if critical.0 <= warning.0 {
+            return [warning, critical];
+        }
+        // They were set in different places; the more specific one applies as it is.
+        let other = |it: TimeDelta| (it, ThresholdSource::Other);
+        match (warning.1, critical.1) {
+            (_, ThresholdSource::OfAll)
+            | (ThresholdSource::Usual | ThresholdSource::Lifetime(_), ThresholdSource::Entry) => {
+                [other(critical.0), critical]
+            }
+            _ => [warning, other(warning.0)],
+        }
     }
 
     /// The factor by which the thresholds shrink for a short-lived key; 1 leaves them unchanged.
@@ -176,7 +224,8 @@ impl AssessmentRules {
         }
     }
 
-    fn usual_scopes(&self, account: &str) -> &[Glob] {
+    /// The scopes that count as privileged in `account` unless the policy says otherwise.
+    pub fn usual_scopes(&self, account: &str) -> &[Glob] {
         self.privileged_scopes
             .get(account)
             .map(|scopes| &**scopes)
@@ -236,7 +285,10 @@ impl AssessmentRules {
     fn longest_notice(&self) -> TimeDelta {
         let entries = self.inventory.entries().iter();
         let said = entries.flat_map(|entry| [entry.warning, entry.critical]);
-        let usual = self.thresholds.warning.max(self.thresholds.own_warning);
+        let thresholds = &self.thresholds;
+        let usual = thresholds.warning.max(thresholds.own_warning);
+        let of_all = [thresholds.warning_of_all, thresholds.critical_of_all];
+        let said = said.chain(of_all);
         said.flatten().fold(usual, TimeDelta::max)
     }
 }

@@ -150,11 +150,23 @@ impl Limits {
     }
 
     fn is_privileged(&self, key: &Key, usual_scopes: &[Glob]) -> bool {
+        self.privileged_scopes_of(key, usual_scopes)
+            .next()
+            .is_some()
+    }
+
+    /// The scopes of `key` that count as privileged. `usual_scopes` are those that do unless the
+    /// configuration overrides them.
+    pub fn privileged_scopes_of<'a>(
+        &'a self,
+        key: &'a Key,
+        usual_scopes: &'a [Glob],
+    ) -> impl Iterator<Item = &'a str> {
         let privileged_scopes = self.privileged_scopes.as_deref().unwrap_or(usual_scopes);
-        let mut scopes = key.scopes.iter().flat_map(Scopes::iter);
+        let scopes = key.scopes.iter().flat_map(Scopes::iter);
         // A scope that is itself a pattern covers all scopes, existing and future.
         let is_wildcard = |scope: &str| !privileged_scopes.is_empty() && scope.contains('*');
-        scopes.any(|scope| {
+        scopes.filter(move |scope| {
             let mut privileged = privileged_scopes.iter();
             is_wildcard(scope) || privileged.any(|privileged| privileged.matches(scope))
         })

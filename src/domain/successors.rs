@@ -46,6 +46,29 @@ pub fn superseded(keys: &[Key], assessments: &[Assessment<'_>]) -> Vec<bool> {
     superseded
 }
 
+/// The positions of the keys because of which the key at `position` is superseded, as in
+/// [`superseded`].
+pub fn successors(keys: &[Key], assessments: &[Assessment<'_>], position: usize) -> Vec<usize> {
+    let shared = SharedNames::new(keys, assessments);
+    let facts = |(key, assessment): (&'_ Key, &Assessment<'_>)| {
+        let name = shared.exact_name(key, assessment)?.to_owned();
+        Some((name, key.mode, key.created_at?, End::of(key.expiry)?))
+    };
+    let mut all = keys.iter().zip(assessments);
+    let Some((name, mode, created_at, end)) = all.nth(position).and_then(facts) else {
+        return Vec::new();
+    };
+    let is_successor = |pair: (&Key, &Assessment<'_>)| {
+        facts(pair).is_some_and(|of| {
+            !pair.0.is_disabled && (&of.0, of.1) == (&name, mode) && of.2 > created_at && of.3 > end
+        })
+    };
+    let all = keys.iter().zip(assessments).enumerate();
+    all.filter(|(_, pair)| is_successor(*pair))
+        .map(|(position, _)| position)
+        .collect()
+}
+
 /// Entries with wildcards that give a name to the keys they match.
 struct SharedNames<'a> {
     /// The label shared by all keys of an entry; `None` if labels differ or a key has no exact
@@ -151,7 +174,16 @@ mod tests {
         };
         let assess = |key| rules.assess("a", key, at(0));
         let assessments: Vec<Assessment<'_>> = keys.iter().map(assess).collect();
-        let all = keys.iter().zip(superseded(keys, &assessments));
+        let is_superseded = superseded(keys, &assessments);
+        for (position, is_superseded) in is_superseded.iter().enumerate() {
+            let successors = successors(keys, &assessments, position);
+            assert_eq!(
+                !successors.is_empty(),
+                *is_superseded,
+                "{position}: {successors:?}"
+            );
+        }
+        let all = keys.iter().zip(is_superseded);
         let superseded = all.filter(|(_, is_superseded)| *is_superseded);
         superseded.map(|(key, _)| key.id.to_string()).collect()
     }

@@ -148,15 +148,35 @@ impl Overview {
         })
     }
 
-    fn superseded(&self, state: &AccountState) -> Vec<bool> {
-        let Some(listing) = &state.held else {
+    /// The keys because of which `row` is superseded.
+    pub fn successors(&self, row: &KeyRow<'_>) -> Vec<KeyRow<'_>> {
+        let RowId { account, key, .. } = row.id;
+        let Some(state) = self.states.get(account) else {
             return Vec::new();
         };
-        let account = &*state.account.name;
-        let keys = listing.keys();
-        let assess = |key| self.rules.assess(account, key, self.now);
-        let assessments: Vec<Assessment<'_>> = keys.iter().map(assess).collect();
+        let (keys, assessments) = self.assessed(state);
+        let positions = successors::successors(keys, &assessments, key);
+        let is_superseded = successors::superseded(keys, &assessments);
+        let rows = positions.into_iter().filter_map(|key| {
+            self.row(RowId {
+                account,
+                key,
+                is_superseded: is_superseded.get(key).copied()?,
+            })
+        });
+        rows.collect()
+    }
+
+    fn superseded(&self, state: &AccountState) -> Vec<bool> {
+        let (keys, assessments) = self.assessed(state);
         successors::superseded(keys, &assessments)
+    }
+
+    fn assessed<'a>(&'a self, state: &'a AccountState) -> (&'a [Key], Vec<Assessment<'a>>) {
+        let keys = state.held.as_ref().map_or(&[][..], |held| held.keys());
+        let account = &*state.account.name;
+        let assess = |key| self.rules.assess(account, key, self.now);
+        (keys, keys.iter().map(assess).collect())
     }
 }
 
