@@ -25,8 +25,12 @@ const HEAD: &str = "BEGIN:VCALENDAR\r\n\
     REFRESH-INTERVAL;VALUE=DURATION:PT1H\r\n\
     X-PUBLISHED-TTL:PT1H\r\n";
 
-/// Upper bound of SEQUENCE for keys that were never updated; updated keys start from there.
-const NEVER_UPDATED_MAX: i64 = 100_000_000;
+/// SEQUENCE of updated keys starts here, above that of keys that were never updated: half of the 31
+/// bits for each.
+const UPDATED_MIN: i64 = 1 << 30;
+
+/// 2020. Half of 31 bits hold the seconds since then until 2054.
+const SEQUENCE_EPOCH: i64 = 1_577_836_800;
 
 /// The calendar of all keys with an expiry.
 pub(super) fn calendar(overview: Overview, query: &Query) -> Chunks {
@@ -61,7 +65,7 @@ fn write_event(row: &KeyRow<'_>, out: &mut String) {
     line(
         out,
         "SEQUENCE",
-        itoa::Buffer::new().format(sequence(row, end)),
+        itoa::Buffer::new().format(sequence(row.key.updated_at, known_at)),
     );
     line(out, "DTSTAMP", &stamp(known_at));
     if let Some(at) = row.key.created_at.filter(|at| has_date(*at)) {
@@ -116,17 +120,14 @@ fn uid(row: &KeyRow<'_>) -> String {
     format!("{account}/{}@api-key-exporter", row.key.id)
 }
 
-/// Grows when the key is updated, which includes its expiry. If the API does not report an update
-/// time, it grows when the expiry is postponed. Depends on the key alone, so that it survives a
-/// restart.
-fn sequence(row: &KeyRow<'_>, end: DateTime<Utc>) -> i64 {
-    // Seconds since 2010 fit into the 31 bits until 2078, minutes since 2000 under the others for
-    // 190 years.
-    const BASE_SECONDS: i64 = 1_262_304_000;
-    const BASE_MINUTES: i64 = 946_684_800;
-    match row.key.updated_at {
-        Some(at) => (at.timestamp() - BASE_SECONDS).clamp(NEVER_UPDATED_MAX + 1, i32::MAX.into()),
-        None => ((end.timestamp() - BASE_MINUTES) / 60).clamp(0, NEVER_UPDATED_MAX),
+/// Never decreases for a key. Grows when the key is updated, which includes its expiry. If the API
+/// does not report an update time, any listing may be the first one with a change, so it grows with
+/// each. Both times survive a restart.
+fn sequence(updated_at: Option<DateTime<Utc>>, listed_at: DateTime<Utc>) -> i64 {
+    let seconds = |at: DateTime<Utc>| (at.timestamp() - SEQUENCE_EPOCH).clamp(0, UPDATED_MIN - 1);
+    match updated_at {
+        Some(at) => UPDATED_MIN + seconds(at),
+        None => seconds(listed_at),
     }
 }
 
@@ -246,6 +247,28 @@ mod tests {
         }
         let unfolded = out.replace("\r\n ", "");
         assert_eq!(unfolded, format!("SUMMARY:{}\r\n", "鍵".repeat(60)));
+    }
+
+    #[test]
+    fn a_sequence_never_decreases_whatever_happens_to_the_expiry() {
+        let at = |seconds: i64| DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap();
+        let history = [
+            (None, at(0)),
+            (None, at(5)),
+            (Some(at(3)), at(10)),
+            (Some(at(3)), at(15)),
+            (Some(at(17)), at(20)),
+        ];
+        let sequences = history.map(|(updated_at, listed_at)| sequence(updated_at, listed_at));
+        let [first, second, updated, same, again] = sequences;
+        assert!(
+            first < second && second < updated && same < again,
+            "{sequences:?}"
+        );
+        assert_eq!(updated, same);
+        let (earliest, latest) = (DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC);
+        assert_eq!(sequence(None, earliest), 0);
+        assert_eq!(sequence(Some(latest), latest), i64::from(i32::MAX));
     }
 
     #[test]
