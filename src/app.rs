@@ -23,6 +23,7 @@ use crate::os::signals::{Request, Signals};
 use crate::os::systemd::Unit;
 use crate::os::threads::ThreadsError;
 use crate::os::{allocator, clock, rlimits, systemd, threads};
+use crate::pages::Status;
 use crate::pollers::Pollers;
 use crate::reload::{Load, Reloader, Reloads};
 use crate::server::listen::{self, ListenAddress, ListenError, Listener};
@@ -46,6 +47,15 @@ pub enum Exit {
     Done(String),
     /// The question could not be answered, and this message on stdout says why: exit code 3.
     Unknown(String),
+    /// The answer of `check` or `explain`, with the exit code of its status.
+    Answered {
+        /// For stdout.
+        output: String,
+        /// For stderr.
+        words: String,
+        /// Which exit code.
+        status: Status,
+    },
     /// Runtime failure: exit code 1. The log holds the reason, or this message does if there is no
     /// log yet.
     Failed(String),

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+use clap::{
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint,
+};
 pub use clap_complete::Shell;
 
 pub use self::help::{completions, man};
@@ -33,7 +35,7 @@ pub struct Invocation {
 }
 
 /// The command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Run the daemon.
     Run,
@@ -42,6 +44,10 @@ pub enum Task {
         /// The provider that the API is like.
         provider: &'static str,
     },
+    /// List now, and print which keys need attention.
+    Check(CheckOptions),
+    /// Print everything about one key.
+    Explain(ExplainOptions),
     /// Check the configuration.
     ConfigCheck {
         /// Whether to check it without reading any token.
@@ -94,6 +100,22 @@ enum Command {
             hide_possible_values = true
         )]
         provider: &'static str,
+    },
+    /// List all keys once, print which need attention, and exit with a code that says so
+    #[command(after_long_help = help::CHECK)]
+    Check {
+        #[command(flatten)]
+        options: QuestionOptions,
+        #[command(flatten)]
+        check: CheckOptions,
+    },
+    /// Explain one key: facts, judgements with their reasons, and alerts
+    #[command(after_long_help = help::EXPLAIN)]
+    Explain {
+        #[command(flatten)]
+        options: QuestionOptions,
+        #[command(flatten)]
+        explain: ExplainOptions,
     },
     /// Check or print the configuration
     Config {
@@ -204,12 +226,102 @@ pub struct Settings {
     /// Enable reloading by POST or PUT to /-/reload
     #[arg(long = "web.enable-lifecycle")]
     pub enable_lifecycle: bool,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogOptions,
+}
+
+/// `--log.level` and `--log.format`
+#[derive(Args, Clone, Debug, Default)]
+pub struct LogOptions {
     /// Least severe level to log: error, warn, info, debug or trace [default: info]
     #[arg(long = "log.level", value_name = "LEVEL")]
-    pub log_level: Option<String>,
+    pub level: Option<String>,
     /// Log format: text, json or gcp [default: text on a terminal, else json]
     #[arg(long = "log.format", value_name = "FORMAT")]
-    pub log_format: Option<String>,
+    pub format: Option<String>,
+}
+
+/// The options that `check` and `explain` share with the daemon.
+#[derive(Args, Clone, Debug, Default)]
+struct QuestionOptions {
+    #[command(flatten)]
+    file: FileOption,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+/// The options of `check` only.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// What to print
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output: Output,
+    /// Write to this file instead, replacing it as a whole
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub output_file: Option<PathBuf>,
+    /// List only the account of this name; repeatable
+    #[arg(long = "account", value_name = "NAME")]
+    pub accounts: Vec<String>,
+    /// Check only the keys of this team; repeatable
+    #[arg(long = "team", value_name = "NAME")]
+    pub teams: Vec<String>,
+    /// Check only keys that have expired or expire within this time, for example 14d
+    #[arg(long, value_name = "DURATION")]
+    pub within: Option<String>,
+    /// How keys are judged.
+    #[command(flatten)]
+    pub judging: JudgingOptions,
+}
+
+/// The options of `explain` only.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExplainOptions {
+    /// Id, name or label of the key
+    pub key: String,
+    /// Look only in the account of this name; repeatable
+    #[arg(long = "account", value_name = "NAME")]
+    pub accounts: Vec<String>,
+    /// How keys are judged.
+    #[command(flatten)]
+    pub judging: JudgingOptions,
+}
+
+/// How `check` and `explain` judge keys.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct JudgingOptions {
+    /// Warning threshold of all keys, instead of those configured
+    #[arg(long, value_name = "DURATION")]
+    pub warning: Option<String>,
+    /// Critical threshold of all keys, instead of those configured
+    #[arg(long, value_name = "DURATION")]
+    pub critical: Option<String>,
+    /// Judge as of this time: 2026-12-24 or 2026-12-24T08:00:00Z [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+}
+
+/// What `check` prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table for people
+    #[default]
+    Table,
+    /// A JSON document
+    Json,
+    /// A line with performance data, for Nagios, Icinga and others
+    Nagios,
+    /// Metrics for the textfile collector of the node exporter
+    Textfile,
+}
+
+/// A command line that cannot be run.
+#[derive(Debug)]
+pub struct Refused {
+    /// What to print; [`words`] cleans it.
+    pub error: clap::Error,
+    /// The exit code.
+    pub code: u8,
 }
 
 /// The options of `config check` and `config show`.
@@ -227,7 +339,19 @@ impl Invocation {
     /// Reads the command line, the program's name included.
     pub fn parse(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
-    ) -> Result<Self, clap::Error> {
+    ) -> Result<Self, Refused> {
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        Self::read(&arguments).map_err(|error| {
+            let code = match error.use_stderr() {
+                false => 0,
+                true if is_question(&arguments) => 3,
+                true => 2,
+            };
+            Refused { error, code }
+        })
+    }
+
+    fn read(arguments: &[OsString]) -> Result<Self, clap::Error> {
         let mut command = Cli::command();
         let matches = command.try_get_matches_from_mut(arguments)?;
         refuse_misplaced(&mut command, &matches)?;
@@ -238,6 +362,8 @@ impl Invocation {
             Some(Command::Demo { settings, provider }) => {
                 (Task::Demo { provider }, settings.into())
             }
+            Some(Command::Check { options, check }) => (Task::Check(check), options.into()),
+            Some(Command::Explain { options, explain }) => (Task::Explain(explain), options.into()),
             Some(Command::Config { options, command }) => {
                 let (task, inner) = match command {
                     ConfigCommand::Check {
@@ -255,6 +381,14 @@ impl Invocation {
         let options = options.or(cli.options);
         Ok(Self { task, options })
     }
+}
+
+/// Whether a command line that cannot be run is one of `check` or `explain`, for which 2 means that
+/// a key is critical.
+fn is_question(arguments: &[OsString]) -> bool {
+    let command = Cli::command().ignore_errors(true);
+    let matches = command.try_get_matches_from(arguments);
+    matches.is_ok_and(|matches| matches!(matches.subcommand_name(), Some("check" | "explain")))
 }
 
 /// Reads the name of a built-in provider.
@@ -342,8 +476,10 @@ impl Options {
                 route_prefix: own.route_prefix.or(outer_settings.route_prefix),
                 telemetry_path: own.telemetry_path.or(outer_settings.telemetry_path),
                 enable_lifecycle: own.enable_lifecycle || outer_settings.enable_lifecycle,
-                log_level: own.log_level.or(outer_settings.log_level),
-                log_format: own.log_format.or(outer_settings.log_format),
+                log: LogOptions {
+                    level: own.log.level.or(outer_settings.log.level),
+                    format: own.log.format.or(outer_settings.log.format),
+                },
             },
             socket: SocketOption {
                 systemd_socket: self.socket.systemd_socket || outer.socket.systemd_socket,
@@ -359,6 +495,20 @@ impl Options {
 impl From<Settings> for Options {
     fn from(settings: Settings) -> Self {
         Self {
+            settings,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<QuestionOptions> for Options {
+    fn from(QuestionOptions { file, log }: QuestionOptions) -> Self {
+        let settings = Settings {
+            log,
+            ..Settings::default()
+        };
+        Self {
+            file,
             settings,
             ..Self::default()
         }
@@ -392,8 +542,7 @@ impl Options {
             route_prefix,
             telemetry_path,
             enable_lifecycle,
-            log_level,
-            log_format,
+            log,
         } = &self.settings;
         let list = |path, spelling, values: &[String], is_list| Flag {
             path,
@@ -431,8 +580,8 @@ impl Options {
             ),
             one("shard.index", "--shard", shard),
             one("shard.total", "--total-shards", total_shards),
-            one("log.level", "--log.level", log_level),
-            one("log.format", "--log.format", log_format),
+            one("log.level", "--log.level", &log.level),
+            one("log.format", "--log.format", &log.format),
         ];
         Flags(
             flags

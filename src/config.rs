@@ -27,6 +27,7 @@ use std::time::Duration;
 
 pub use accounts::Account;
 pub use assessment::Details;
+pub use keys::parse_moment;
 use layers::Layers;
 pub use log::{Log, LogFormat};
 use problem::shown_path;
@@ -35,6 +36,7 @@ pub use providers::definition_of;
 pub use reader::Effective;
 use reader::{Least, Section};
 use secrecy::zeroize::Zeroizing;
+pub use suggestion::closest;
 
 use url::Url;
 

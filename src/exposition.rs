@@ -19,7 +19,9 @@ mod format;
 mod registry;
 mod samples;
 pub mod text;
+mod textfile;
 
 pub use crate::domain::view::Metrics;
 pub use compression::Encoding;
 pub use format::Format;
+pub use textfile::textfile;

@@ -29,7 +29,7 @@
 //! | [`state_store`] | the state of each account; subscribers learn what changed | shell |
 //! | [`event_log`] | events to log lines and counters, with one rate limit | shell |
 //! | [`exposition`] | states to metrics, compressed when they change | pure but for `cache` |
-//! | [`pages`] | states to the status page, JSON and calendar | pure |
+//! | [`pages`] | states to the status page, JSON, calendar and answers of `check` | pure |
 //! | [`snapshot`] | saved listings; `format` is pure | shell |
 //! | [`inventory_watch`] | logs inventory entries that match no key | shell |
 //! | [`server`] | connections, limits, TLS, authentication; `routes` answers, purely | shell |

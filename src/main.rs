@@ -1,6 +1,6 @@
 //! Parses the command line, calls the library, prints its output, sets the exit code.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use api_key_exporter::app::Exit;
@@ -8,6 +8,7 @@ use api_key_exporter::cli::{self, Invocation};
 use api_key_exporter::commands;
 use api_key_exporter::domain::text::redact;
 use api_key_exporter::os::{allocator, rlimits};
+use api_key_exporter::pages::Status;
 use api_key_exporter::reload;
 
 fn main() -> ExitCode {
@@ -16,9 +17,9 @@ fn main() -> ExitCode {
     rlimits::keep_memory_private();
     let invocation = match Invocation::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
-        Err(error) => {
-            print(error.use_stderr(), &cli::words(&error));
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        Err(refused) => {
+            print(refused.error.use_stderr(), &cli::words(&refused.error));
+            return ExitCode::from(refused.code);
         }
     };
     match commands::execute(&invocation, &|words| print(false, words)) {
@@ -29,6 +30,24 @@ fn main() -> ExitCode {
         Exit::Unknown(words) => {
             print(false, &words);
             ExitCode::from(3)
+        }
+        Exit::Answered {
+            output,
+            words,
+            status,
+        } => {
+            print(true, &words);
+            match write_all(&output) {
+                // The reader has seen enough.
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                    print(
+                        true,
+                        &format!("api-key-exporter: cannot write the output: {error}\n"),
+                    );
+                    ExitCode::from(Status::Unknown.code())
+                }
+                Ok(()) | Err(_) => ExitCode::from(status.code()),
+            }
         }
         Exit::Failed(words) => {
             print(true, &words);
@@ -47,10 +66,12 @@ fn print(is_error: bool, words: &str) {
         // A misplaced key may be part of an error about a path.
         drop(std::io::stderr().write_all(redact(words).as_bytes()));
     } else {
-        drop(
-            std::io::stdout()
-                .write_all(words.as_bytes())
-                .and_then(|()| std::io::stdout().flush()),
-        );
+        drop(write_all(words));
     }
+}
+
+fn write_all(words: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout();
+    stdout.write_all(words.as_bytes())?;
+    stdout.flush()
 }

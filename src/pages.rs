@@ -1,21 +1,28 @@
-//! What people read, written from states: the status page, JSON, the calendar. Pure:
-//! (states, now, query) in, a document out.
+//! What people read, written from states: the status page, JSON, the calendar, and the answers of
+//! the command line. Pure: (states, now, query) in, a document out.
 
 mod calendar;
+mod check;
 mod chunks;
+mod explain;
 mod json;
+mod nagios;
 mod query;
 mod rows;
 mod status_page;
+mod table;
 mod timeline;
 mod words;
 
 use bytes::Bytes;
 
+pub use crate::pages::check::{Check, Choice, Counts, Status};
 pub use crate::pages::chunks::Chunks;
+pub use crate::pages::explain::{Origins, explain};
 pub use crate::pages::query::{Filter, Query, QueryError, StateFilter, Takes};
 pub use crate::pages::rows::{AccountRow, KeyRow, Overview, RowId, Urgency};
 pub use crate::pages::status_page::{CONTENT_SECURITY_POLICY, Exporter};
+pub use crate::pages::table::Look;
 
 /// A document for people, or for their programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +130,23 @@ impl Page {
             ..document
         }
     }
+}
+
+impl Check<'_> {
+    /// The table for people; `is_as_of` mentions the moment as of which keys are judged.
+    pub fn table(&self, is_as_of: bool, look: Look) -> String {
+        table::table(self, is_as_of, look)
+    }
+
+    /// The line for monitoring systems that run plugins.
+    pub fn nagios(&self) -> String {
+        nagios::line(self)
+    }
+}
+
+/// The line for monitoring systems that run plugins, where nothing could be found out.
+pub fn nagios_unknown(words: &str) -> String {
+    nagios::unknown(words)
 }
 
 impl Document {

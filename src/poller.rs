@@ -266,7 +266,7 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
         });
         let facts = PollFacts {
             attempts,
-            retry_in,
+            retry_in: Some(retry_in),
             support_id,
         };
         let rules = self.store.rules();

@@ -41,6 +41,45 @@ Examples:
   api-key-exporter demo --provider gitlab
   api-key-exporter demo --web.listen-address 127.0.0.1:0    (any free port)";
 
+/// After the options of `check --help`.
+pub(super) const CHECK: &str = "\
+Lists every account once, as the exporter does, and judges the keys by the same thresholds,
+inventory and policies. Keys that are muted, superseded or disabled do not alert. It needs no
+running exporter and does not disturb one: no saved listing is read or written. The output goes to
+standard output, the log to standard error.
+
+Exit codes, the worst first:
+  2  a key has expired or is inside its critical threshold
+  3  could not tell: an account could not be listed, bad command line or configuration
+  1  a key is inside its warning threshold, breaks a policy or has an unreadable expiry
+  0  all is well
+
+Environment variables:
+  COLUMNS   the width of the table on a terminal
+  NO_COLOR  no colours, if not empty
+
+Examples:
+  api-key-exporter check --config.file /etc/api-key-exporter/config.toml
+  api-key-exporter check --team payments --within 14d
+  api-key-exporter check --at 2026-12-24
+  api-key-exporter check --output nagios --warning 30d --critical 7d
+  api-key-exporter check --output textfile --output-file /var/lib/node_exporter/api_keys.prom";
+
+/// After the options of `explain --help`.
+pub(super) const EXPLAIN: &str = "\
+Lists the accounts once and explains one key: its facts, how each option and inventory entry applies
+to it, what supersedes it, and which of the shipped alerts fire now and next.
+
+Exit codes, as those of check, for this key:
+  0  all is well
+  1  warning
+  2  critical or expired
+  3  could not tell: no such key, several such keys, bad command line or configuration
+
+Examples:
+  api-key-exporter explain checkout
+  api-key-exporter explain key_1234 --account shop --at 2026-12-24";
+
 /// After the options of `config check --help`.
 pub(super) const CONFIG_CHECK: &str = "\
 Problems go to standard error, with file, line and column; warnings go to standard output. Only
@@ -132,6 +171,10 @@ const PARTS: [Part; 4] = [
                 "2",
                 "bad command line or configuration, or a token that cannot be read at start",
             ),
+            (
+                "3",
+                "check and explain: could not tell; their help lists their codes",
+            ),
         ],
     ),
     (
@@ -148,6 +191,10 @@ const PARTS: [Part; 4] = [
             (
                 "api-key-exporter --config.file /etc/api-key-exporter/config.toml",
                 "run with a configuration file",
+            ),
+            (
+                "api-key-exporter check --config.file config.toml",
+                "list all keys now and print which need attention",
             ),
             (
                 "api-key-exporter config check --config.file config.toml",

@@ -4,7 +4,7 @@ use super::*;
 
 fn parse(line: &str) -> Result<Invocation, String> {
     let arguments = std::iter::once(PROGRAM).chain(line.split_whitespace());
-    Invocation::parse(arguments).map_err(|error| words(&error))
+    Invocation::parse(arguments).map_err(|refused| words(&refused.error))
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn options_may_precede_or_follow_the_command() {
         let file = options.file.config_file;
         assert_eq!(file, Some(PathBuf::from("a.toml")), "{line}");
         assert_eq!(
-            options.settings.log_level.as_deref(),
+            options.settings.log.level.as_deref(),
             Some("debug"),
             "{line}"
         );
@@ -112,6 +112,41 @@ fn an_error_repeats_a_misspelled_command_but_nothing_that_could_be_secret() {
 }
 
 #[test]
+fn a_command_line_of_check_or_explain_that_cannot_be_run_ends_with_3() {
+    for (line, code) in [
+        ("check --bogus", 3),
+        ("--log.level debug check --output yaml", 3),
+        ("--web.systemd-socket check", 3),
+        ("explain", 3),
+        ("explain a b", 3),
+        ("config check --bogus", 2),
+        ("run --bogus", 2),
+        ("chekc", 2),
+        ("check --help", 0),
+        ("explain --help", 0),
+        ("--version", 0),
+    ] {
+        let arguments = std::iter::once(PROGRAM).chain(line.split_whitespace());
+        assert_eq!(
+            Invocation::parse(arguments).unwrap_err().code,
+            code,
+            "{line}"
+        );
+    }
+    let Invocation { task, options } =
+        parse("--log.level debug check --account a --account b --within 14d --output json")
+            .unwrap();
+    let expected = CheckOptions {
+        output: Output::Json,
+        accounts: vec!["a".to_owned(), "b".to_owned()],
+        within: Some("14d".to_owned()),
+        ..CheckOptions::default()
+    };
+    assert_eq!(task, Task::Check(expected));
+    assert_eq!(options.settings.log.level.as_deref(), Some("debug"));
+}
+
+#[test]
 fn help_teaches_and_shows_only_the_options_of_the_command() {
     let help = |line: &str| parse(&format!("{line} --help")).unwrap_err();
     let root = help("");
@@ -144,7 +179,15 @@ fn help_teaches_and_shows_only_the_options_of_the_command() {
     let demo = help("demo");
     assert!(demo.contains("--web.listen-address"), "{demo}");
     assert!(!demo.contains("--config.file"), "{demo}");
-    for words in [root, show, demo, help("config check"), help("man")] {
+    for words in [
+        root,
+        show,
+        demo,
+        help("check"),
+        help("explain"),
+        help("config check"),
+        help("man"),
+    ] {
         let longest = words.lines().map(|line| line.chars().count()).max();
         assert!(longest <= Some(120), "{longest:?}:\n{words}");
     }

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -179,7 +178,7 @@ fn finished(
     let (state, events) = state.after(outcome, &config.assessment_rules, clock::now());
     let facts = PollFacts {
         attempts,
-        retry_in: Duration::ZERO,
+        retry_in: None,
         support_id: None,
     };
     let failures = events

@@ -147,7 +147,7 @@ fn parse_url(text: &str) -> Option<Box<str>> {
 
 /// A date starts at midnight UTC; a time needs an explicit zone, because the local one is
 /// ambiguous.
-fn parse_moment(text: &str) -> Option<DateTime<Utc>> {
+pub fn parse_moment(text: &str) -> Option<DateTime<Utc>> {
     let day = || {
         let day: NaiveDate = text.parse().ok()?;
         Some(day.and_time(NaiveTime::MIN).and_utc())

@@ -4,10 +4,7 @@
 const CHARS_MAX: usize = 64;
 
 /// The closest match for `given` in `known`, if at most a third of the letters differ.
-pub(super) fn closest<'a>(
-    given: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn closest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if given.len() > CHARS_MAX {
         return None;
     }

@@ -116,7 +116,8 @@ impl Alert {
         TimeDelta::minutes(5),
     );
 
-    /// Every alert about a key; the one about policies stands for each policy but `never_expires`.
+    /// Every alert about a key; the one about policies represents each policy but
+    /// `never_expires`.
     pub const ALL: [Self; 10] = [
         Self::EXPIRING_SOON,
         Self::ABOUT_TO_EXPIRE,

@@ -133,7 +133,7 @@ impl Thresholds {
         Notice { warning, critical }
     }
 
-    /// The warning and the critical threshold of `key`, as in its notice, and where each comes from.
+    /// The warning and the critical threshold of `key`, as in its notice, and the source of each.
     pub fn with_sources(
         &self,
         key: &Key,

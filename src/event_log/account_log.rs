@@ -52,8 +52,8 @@ pub struct AccountLog {
 pub struct PollFacts {
     /// The number of attempts.
     pub attempts: u32,
-    /// Time until the next poll.
-    pub retry_in: Duration,
+    /// Time until the next poll, if there is one.
+    pub retry_in: Option<Duration>,
     /// The support id of a success.
     pub support_id: Option<Line>,
 }
@@ -332,7 +332,7 @@ mod tests {
     async fn failures_are_warnings_first_and_then_counted() {
         let polls = [0, 300, 600, 900].map(|second| (second, vec![failed(Reason::Dns)]));
         let shown = written(Level::DEBUG, &polls);
-        let failure = "account=a reason=dns error=no attempts=0 retry_in=0s";
+        let failure = "account=a reason=dns error=no attempts=0";
         let expected = [
             format!("level=WARN msg=\"listing keys failed\" {failure}"),
             format!("level=DEBUG msg=\"listing keys failed again\" {failure}"),

@@ -28,7 +28,7 @@ pub(super) fn failure(account: &str, failure: &Failure, facts: &PollFacts, decis
     let validator = failure.line("validator");
     let api_log = failure.line("api_log");
     let api_message = failure.line("message");
-    let retry_in = whole_seconds(facts.retry_in);
+    let retry_in = facts.retry_in.map(whole_seconds);
     macro_rules! line {
         ($level:ident, $($rest:tt)*) => {
             $level!(

@@ -33,7 +33,7 @@ struct Head {
 /// One key. `docs/api.md` documents the fields.
 #[derive(Debug, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "so has the document")]
-struct KeyJson<'a> {
+pub(super) struct KeyJson<'a> {
     account: &'a str,
     provider: &'a str,
     key_id: &'a str,
@@ -76,7 +76,7 @@ struct KeyJson<'a> {
 
 /// One account.
 #[derive(Debug, Serialize)]
-struct AccountJson<'a> {
+pub(super) struct AccountJson<'a> {
     name: &'a str,
     provider: &'a str,
     api_env: Option<&'a str>,
@@ -182,12 +182,12 @@ fn document<T: Send + 'static>(
 }
 
 /// Serializing derived types with string keys to memory cannot fail.
-fn write(out: &mut Vec<u8>, value: &impl Serialize) {
+pub(super) fn write(out: &mut Vec<u8>, value: &impl Serialize) {
     let written = serde_json::to_writer(out, value);
     debug_assert!(written.is_ok(), "{written:?}");
 }
 
-fn key<'a>(row: &KeyRow<'a>, overview: &Overview) -> KeyJson<'a> {
+pub(super) fn key<'a>(row: &KeyRow<'a>, overview: &Overview) -> KeyJson<'a> {
     let (key, notice) = (row.key, row.assessment.notice);
     let (last_use, allow_list) = (row.last_use(), key.allow_list.as_ref());
     KeyJson {
@@ -239,7 +239,7 @@ fn key<'a>(row: &KeyRow<'a>, overview: &Overview) -> KeyJson<'a> {
     }
 }
 
-fn account<'a>(row: &AccountRow<'a>, overview: &Overview) -> AccountJson<'a> {
+pub(super) fn account<'a>(row: &AccountRow<'a>, overview: &Overview) -> AccountJson<'a> {
     let state = row.state;
     let failure = row.last_failure().map(|last| FailureJson {
         at: time(last.at),

@@ -20,6 +20,16 @@ pub(super) fn from_now(span: TimeDelta) -> String {
     }
 }
 
+/// `expires in 5 days`, `expired 2 hours ago`.
+pub(super) fn expires(left: TimeDelta) -> String {
+    let verb = if left > TimeDelta::zero() {
+        "expires"
+    } else {
+        "expired"
+    };
+    format!("{verb} {}", from_now(left))
+}
+
 /// `5 days`, rounded down, regardless of the sign.
 pub(super) fn rough(span: TimeDelta) -> String {
     let seconds = span.num_seconds().abs();

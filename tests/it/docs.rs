@@ -229,6 +229,20 @@ fn the_documentation_lists_exactly_the_flags_that_exist() {
     assert_eq!(listed, flags);
 }
 
+#[test]
+fn the_documentation_lists_exactly_the_options_of_check() {
+    let root = Cli::command();
+    let check = root.find_subcommand("check").unwrap();
+    let options = check
+        .get_arguments()
+        .filter_map(|argument| argument.get_long());
+    let options: BTreeSet<String> = options.map(|long| format!("--{long}")).collect();
+    let page = read("docs/command-line.md");
+    let listed = rows(section(&page, "### Options"));
+    let listed = listed.map(|(option, _)| option.split(' ').next().unwrap().to_owned());
+    assert_eq!(listed.collect::<BTreeSet<_>>(), options);
+}
+
 /// Every Markdown page that users read.
 fn pages() -> Vec<PathBuf> {
     fn below(folder: &Path, pages: &mut Vec<PathBuf>) {

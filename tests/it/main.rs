@@ -12,6 +12,7 @@
 )]
 
 mod allocations;
+mod check;
 mod deploy;
 mod details;
 mod docs;

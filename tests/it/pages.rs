@@ -4,6 +4,8 @@ mod browser;
 mod documents;
 mod validators;
 
+pub(crate) use documents::hostile;
+
 use std::time::Duration;
 
 use api_key_exporter::fake_api::Reply;

@@ -254,3 +254,53 @@ fn what_happened_while_nobody_looked_is_told_once_and_a_renewed_key_again() {
     // A clock that goes backwards crosses nothing.
     assert_eq!(crossed(Some((&keys, 1_000)), &keys, 950), "");
 }
+
+#[test]
+fn thresholds_of_all_keys_apply_whatever_the_entry_and_the_lifetime_say() {
+    let (a_day, entry) = (TimeDelta::days(1), entry("*"));
+    let short_lived = Key {
+        created_at: Some(at(0)),
+        expiry: Expiry::At(at(40 * DAY)),
+        ..key("a")
+    };
+    let of = |days: [Option<i32>; 4]| {
+        let [warning, critical, of_entry, critical_of_entry] =
+            days.map(|it| it.map(|it| a_day * it));
+        let thresholds = Thresholds {
+            warning_of_all: warning,
+            critical_of_all: critical,
+            ..Thresholds::default()
+        };
+        let entry = Entry {
+            warning: of_entry,
+            critical: critical_of_entry,
+            ..entry.clone()
+        };
+        let sources = thresholds.with_sources(&short_lived, Some(&entry));
+        let notice = thresholds.notice(&short_lived, Some(&entry));
+        assert_eq!([notice.warning, notice.critical], sources.map(|(it, _)| it));
+        sources.map(|(threshold, source)| (threshold.num_hours(), source))
+    };
+    let lifetime = ThresholdSource::Lifetime(a_day * 40);
+    let (all, entry, other) = (
+        ThresholdSource::OfAll,
+        ThresholdSource::Entry,
+        ThresholdSource::Other,
+    );
+    for (days, expected) in [
+        ([None; 4], [(240, lifetime), (56, lifetime)]),
+        ([Some(20), None, None, None], [(480, all), (56, lifetime)]),
+        ([Some(2), None, None, None], [(48, all), (48, other)]),
+        ([None, Some(20), None, None], [(480, other), (480, all)]),
+        ([Some(3), Some(1), Some(9), Some(8)], [(72, all), (24, all)]),
+        ([Some(3), None, Some(9), Some(8)], [(72, all), (72, other)]),
+        (
+            [None, Some(9), Some(5), Some(4)],
+            [(216, other), (216, all)],
+        ),
+        ([None, None, Some(1), None], [(24, entry), (24, other)]),
+        ([None, None, None, Some(30)], [(720, other), (720, entry)]),
+    ] {
+        assert_eq!(of(days), expected, "{days:?}");
+    }
+}

@@ -62,7 +62,7 @@ const HOSTILE: &str = "</title></style><script>alert(1)</script>\"'&<!--{{7*7}}\
     \\,;:=END:VEVENT鍵\u{1f511}";
 
 /// Keys, an account, a team and a failure that all carry it.
-pub(super) fn hostile() -> Overview {
+pub(crate) fn hostile() -> Overview {
     let account = Account {
         name: HOSTILE.into(),
         provider: "bitgpt".into(),

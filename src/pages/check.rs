@@ -1,0 +1,308 @@
+//! What `check` found: the chosen keys, worst first, the accounts, and the status. Pure.
+//!
+//! [`table`](super::table), [`nagios`](super::nagios) and the JSON document show it.
+
+use std::cmp::Reverse;
+use std::fmt;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::domain::alerts::{self, AlertSeverity};
+use crate::domain::assessment::Severity;
+use crate::pages::json::{self, AccountJson, KeyJson};
+use crate::pages::rows::{AccountRow, KeyRow, Overview, Urgency};
+use crate::pages::words;
+
+/// How a key, an account or a whole check turned out, with the exit code that monitoring plugins
+/// use. In ascending order: an account that could not be listed never hides a critical key, and is
+/// never hidden by a key that merely needs attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// All is well.
+    Ok,
+    /// A key is inside its warning threshold, or needs attention for another reason.
+    Warning,
+    /// Something could not be found out.
+    Unknown,
+    /// A key is inside its critical threshold, or expired.
+    Critical,
+}
+
+/// Which keys are checked; all of them by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Only keys of these teams, unless empty.
+    pub teams: Vec<String>,
+    /// Only keys that have expired or expire within this time.
+    pub within: Option<TimeDelta>,
+}
+
+/// What a check found.
+#[derive(Debug)]
+pub struct Check<'a> {
+    /// The states that were checked; its `now` is the moment as of which they are judged.
+    pub overview: &'a Overview,
+    /// The chosen keys with their status, worst first.
+    pub keys: Vec<(KeyRow<'a>, Status)>,
+    /// The worst status.
+    pub status: Status,
+    /// How many keys there are of each kind.
+    pub counts: Counts,
+}
+
+/// How many of the chosen keys are of each kind. Keys that do not alert count in no kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Expired keys.
+    pub expired: usize,
+    /// Keys inside their critical threshold.
+    pub critical: usize,
+    /// Keys inside their warning threshold only.
+    pub warning: usize,
+    /// Keys with an expiry that cannot be read.
+    pub unreadable: usize,
+    /// Keys that break a policy.
+    pub policy: usize,
+    /// Accounts that could not be listed.
+    pub failed_accounts: usize,
+    /// Entries of listings that could not be used.
+    pub rejected_entries: usize,
+}
+
+impl Status {
+    /// The exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Warning => 1,
+            Self::Critical => 2,
+            Self::Unknown => 3,
+        }
+    }
+
+    /// The word for it, in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Choice {
+    fn includes(&self, row: &KeyRow<'_>) -> bool {
+        let is_of_team = |team: &str| self.teams.iter().any(|wanted| wanted == team);
+        (self.teams.is_empty() || row.team().is_some_and(is_of_team))
+            && self
+                .within
+                .is_none_or(|within| row.time_left().is_some_and(|left| left <= within))
+    }
+}
+
+impl<'a> Check<'a> {
+    /// Checks the keys of `choice`.
+    pub fn new(overview: &'a Overview, choice: &Choice) -> Self {
+        let rows = overview.select(&super::Filter::default()).into_iter();
+        let rows = rows.filter(|row| choice.includes(row));
+        let mut keys: Vec<_> = rows.map(|row| (row, status(&row))).collect();
+        // Stable: keys of the same status stay in the order of the pages.
+        keys.sort_by_key(|(_, status)| Reverse(*status));
+        let accounts = overview.accounts().map(|row| account_status(&row));
+        let all = keys.iter().map(|(_, status)| *status).chain(accounts);
+        Self {
+            status: all.max().unwrap_or(Status::Ok),
+            counts: Counts::new(&keys, overview),
+            overview,
+            keys,
+        }
+    }
+
+    /// The accounts that could not be listed.
+    pub fn failed_accounts(&self) -> impl Iterator<Item = AccountRow<'a>> {
+        let accounts = self.overview.accounts();
+        accounts.filter(|row| row.is_up() != Some(true))
+    }
+
+    /// `2 critical, 1 warning; 12 keys in 2 accounts`.
+    pub fn summary(&self) -> String {
+        let Counts {
+            expired,
+            critical,
+            warning,
+            unreadable,
+            policy,
+            failed_accounts,
+            rejected_entries,
+        } = self.counts;
+        let counts = [
+            (expired, "expired"),
+            (critical, "critical"),
+            (warning, "warning"),
+            (unreadable, "with an unreadable expiry"),
+            (policy, "breaking a policy"),
+        ];
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+        let mut parts: Vec<String> = counts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if rejected_entries > 0 {
+            let noun = if rejected_entries == 1 {
+                "entry"
+            } else {
+                "entries"
+            };
+            parts.push(format!("{rejected_entries} unusable {noun}"));
+        }
+        if failed_accounts > 0 {
+            let accounts = words::count(failed_accounts, "account");
+            parts.push(format!("{accounts} not listed"));
+        }
+        if parts.is_empty() {
+            parts.push("all is well".to_owned());
+        }
+        let keys = words::count(self.keys.len(), "key");
+        let accounts = words::count(self.overview.states.len(), "account");
+        format!("{}; {keys} in {accounts}", parts.join(", "))
+    }
+
+    /// The JSON document. `at` is the moment of `--at`.
+    pub fn json(&self, generated_at: DateTime<Utc>, at: Option<DateTime<Utc>>) -> String {
+        let keys = self.keys.iter().map(|(row, status)| CheckedKey {
+            status: status.as_str(),
+            key: json::key(row, self.overview),
+        });
+        let accounts = self.overview.accounts();
+        let accounts = accounts.map(|row| json::account(&row, self.overview));
+        let document = Document {
+            generated_at: json::time(generated_at).unwrap_or_default(),
+            judged_at: json::time(at.unwrap_or(generated_at)),
+            status: self.status.as_str(),
+            exit_code: self.status.code(),
+            counts: self.counts,
+            total: self.keys.len(),
+            keys: keys.collect(),
+            accounts: accounts.collect(),
+        };
+        let mut text = Vec::new();
+        json::write(&mut text, &document);
+        text.push(b'\n');
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+impl Counts {
+    fn new(keys: &[(KeyRow<'_>, Status)], overview: &Overview) -> Self {
+        let count = |is_counted: &dyn Fn(&KeyRow<'_>) -> bool| {
+            keys.iter().filter(|(row, _)| is_counted(row)).count()
+        };
+        let of = |severity| {
+            count(&|row| alerts_at_threshold(row) && row.assessment.severity == severity)
+        };
+        let states = overview.states.iter();
+        Self {
+            expired: of(Severity::Expired),
+            critical: of(Severity::Critical),
+            warning: of(Severity::Warning),
+            unreadable: count(&|row| row.urgency() == Urgency::Unknown),
+            policy: count(&|row| is_loud(row) && row.broken_policies().next().is_some()),
+            failed_accounts: overview
+                .accounts()
+                .filter(|row| row.is_up() != Some(true))
+                .count(),
+            rejected_entries: states
+                .flat_map(|state| &state.held)
+                .map(|held| held.rejects().total() as usize)
+                .sum(),
+        }
+    }
+}
+
+/// Whether alerts about `row` other than those about its expiry fire.
+fn is_loud(row: &KeyRow<'_>) -> bool {
+    !row.assessment.is_muted && !row.key.is_disabled
+}
+
+/// Whether the expiry of `row` alerts. That of the exporter's own key always does.
+fn alerts_at_threshold(row: &KeyRow<'_>) -> bool {
+    !row.is_quiet() || row.key.is_own
+}
+
+/// The status of a key: the worst of its alerts. The alert about the exporter's own key is critical
+/// from the warning threshold on; here, the thresholds mean the same as for other keys.
+pub(super) fn status(row: &KeyRow<'_>) -> Status {
+    let alerts = alerts::alerts(row.key, &row.assessment, row.is_superseded);
+    let statuses = alerts.into_iter().map(|alert| {
+        if alert.is_about_own_key() && row.assessment.severity == Severity::Warning {
+            return Status::Warning;
+        }
+        match alert.severity {
+            AlertSeverity::Info => Status::Ok,
+            AlertSeverity::Warning => Status::Warning,
+            AlertSeverity::Critical => Status::Critical,
+        }
+    });
+    statuses.max().unwrap_or(Status::Ok)
+}
+
+/// The status of an account: whether its keys are known, all of them.
+fn account_status(row: &AccountRow<'_>) -> Status {
+    match (row.is_up(), &row.state.held) {
+        (Some(true), Some(held)) if held.rejects().total() > 0 => Status::Warning,
+        (Some(true), Some(_)) => Status::Ok,
+        _ => Status::Unknown,
+    }
+}
+
+/// The state of a key in one word.
+pub(super) fn word(row: &KeyRow<'_>, status: Status) -> &'static str {
+    match (status, row.assessment.severity) {
+        (Status::Critical, Severity::Expired) => "expired",
+        (Status::Ok, _) if row.key.is_disabled => "disabled",
+        (Status::Ok, _) if row.is_superseded => "superseded",
+        (Status::Ok, _) if row.assessment.is_muted => "muted",
+        (Status::Ok | Status::Warning | Status::Critical | Status::Unknown, _) => status.as_str(),
+    }
+}
+
+/// Why an account could not be listed:
+/// `unauthorized (HTTP 401): Authentication failed (support_id support_1)`.
+pub(super) fn failure(row: &AccountRow<'_>) -> String {
+    let Some(failure) = row.last_failure().map(|last| &last.failure) else {
+        return "no poll yet".to_owned();
+    };
+    let mut words = failure.reason.as_str().to_owned();
+    let mut add = |text: fmt::Arguments<'_>| words.push_str(&text.to_string());
+    if let Some(status) = failure.http_status {
+        add(format_args!(" (HTTP {status})"));
+    }
+    if let Some(error) = &failure.error {
+        add(format_args!(": {}", error.as_str()));
+    }
+    if let Some(id) = &failure.support_id {
+        add(format_args!(" (support_id {})", id.as_str()));
+    }
+    words
+}
+
+/// The JSON document of a check.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    generated_at: String,
+    judged_at: Option<String>,
+    status: &'static str,
+    exit_code: u8,
+    counts: Counts,
+    total: usize,
+    keys: Vec<CheckedKey<'a>>,
+    accounts: Vec<AccountJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckedKey<'a> {
+    status: &'static str,
+    #[serde(flatten)]
+    key: KeyJson<'a>,
+}
