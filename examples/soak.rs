@@ -699,7 +699,6 @@ fn daemon(config: &str, interval: Duration) -> ExitCode {
         Exit::Done(_) => ExitCode::SUCCESS,
         Exit::Answered { status, .. } => ExitCode::from(status.code()),
         Exit::Failed(_) => ExitCode::from(1),
-        Exit::Unknown(_) => ExitCode::from(3),
         Exit::Misconfigured(words) => {
             println!("{words}");
             ExitCode::from(2)

@@ -45,9 +45,7 @@ const PROBE_CONNECTIONS_MAX: usize = 8;
 pub enum Exit {
     /// Requested stop: exit code 0.
     Done(String),
-    /// The question could not be answered, and this message on stdout says why: exit code 3.
-    Unknown(String),
-    /// The answer of `check` or `explain`, with the exit code of its status.
+    /// The answer of `check`, `explain` or `config check --live`, with the exit code of its status.
     Answered {
         /// For stdout.
         output: String,

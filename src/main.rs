@@ -27,10 +27,6 @@ fn main() -> ExitCode {
             print(false, &words);
             ExitCode::SUCCESS
         }
-        Exit::Unknown(words) => {
-            print(false, &words);
-            ExitCode::from(3)
-        }
         Exit::Answered {
             output,
             words,

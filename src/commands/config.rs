@@ -8,6 +8,7 @@ use crate::cli::Options;
 use crate::commands::live;
 use crate::config::{Config, Origin, Sources};
 use crate::domain::text::{chain, redact};
+use crate::pages::Status;
 
 /// `config check`: reports every problem; with `live`, also lists each account once.
 pub(super) fn check(options: &Options, skip_tokens: bool, live: bool) -> Exit {
@@ -35,7 +36,11 @@ pub(super) fn check(options: &Options, skip_tokens: bool, live: bool) -> Exit {
             }
             match live::check(&config) {
                 Ok((report, true)) => Exit::Done(words + "\n" + &report),
-                Ok((report, false)) => Exit::Unknown(words + "\n" + &report),
+                Ok((report, false)) => Exit::Answered {
+                    output: words + "\n" + &report,
+                    words: String::new(),
+                    status: Status::Unknown,
+                },
                 Err(error) => Exit::Failed(format!("api-key-exporter: {}\n", chain(&error))),
             }
         }

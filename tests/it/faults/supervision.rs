@@ -49,10 +49,7 @@ fn dying_daemon(file: &Path) -> i32 {
         &|_, _| {},
     ) {
         Exit::Failed(_) => 1,
-        other @ (Exit::Done(_)
-        | Exit::Unknown(_)
-        | Exit::Misconfigured(_)
-        | Exit::Answered { .. }) => {
+        other @ (Exit::Done(_) | Exit::Misconfigured(_) | Exit::Answered { .. }) => {
             panic!("{other:?}")
         }
     }
