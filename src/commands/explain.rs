@@ -103,8 +103,10 @@ fn origins(config: &Config) -> Origins {
         .effective
         .iter()
         .map(|option| {
-            let value = option.value.as_deref().unwrap_or("not set");
-            let words = format!("{value} ({})", option.origin);
+            let words = match &option.value {
+                Some(value) => format!("= {value} ({})", option.origin),
+                None => "is not set".to_owned(),
+            };
             (path(&option.section, &option.name), words)
         })
         .collect();

@@ -77,7 +77,7 @@ impl Answer {
 impl Origins {
     fn option(&self, path: &str) -> String {
         let known = self.options.get(path);
-        known.map_or_else(|| path.to_owned(), |words| format!("{path} = {words}"))
+        known.map_or_else(|| path.to_owned(), |words| format!("{path} {words}"))
     }
 
     fn entry(&self, row: &KeyRow<'_>) -> String {

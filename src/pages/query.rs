@@ -68,9 +68,9 @@ pub struct Query {
 /// The parameters that a page accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
-    /// Filters, pages of [`PAGE_LIMIT_MAX`], and the refresh; others are ignored.
+    /// Filters, pages of `PAGE_LIMIT_MAX`, and the refresh; others are ignored.
     StatusPage,
-    /// Filters, and pages of [`JSON_LIMIT_MAX`].
+    /// Filters, and pages of `JSON_LIMIT_MAX`.
     Keys,
     /// Paging only.
     Accounts,

@@ -52,6 +52,8 @@ pub struct Findings {
     pub pages_with_next: usize,
     /// Entries, usable or not.
     pub entries: usize,
+    /// Whether the reader treats null as a missing field, and so cannot count it.
+    pub null_is_missing: bool,
     /// The fields that are read, in their usual order.
     pub fields: Vec<FieldFindings>,
     /// Fields of entries that are not read.
@@ -165,6 +167,7 @@ impl Findings {
 
     fn add(&mut self, page: Self) {
         self.entries += page.entries;
+        self.null_is_missing = page.null_is_missing;
         self.lists = page.lists;
         extend(&mut self.unused, page.unused);
         extend(&mut self.beside, page.beside);
@@ -380,7 +383,7 @@ fn extend(names: &mut BTreeSet<String>, more: BTreeSet<String>) {
     }
 }
 
-/// The names as text, at most [`NAMES_MAX`].
+/// The names as text, at most `NAMES_MAX`.
 pub fn listed(names: &BTreeSet<String>) -> String {
     let shown: Vec<&str> = names.iter().take(NAMES_MAX).map(String::as_str).collect();
     let more = if names.len() > NAMES_MAX { ", …" } else { "" };

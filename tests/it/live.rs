@@ -149,13 +149,13 @@ async fn each_account_is_listed_once_and_a_failing_one_hides_no_other() {
         let words: Vec<&str> = line.unwrap().split_whitespace().skip(1).collect();
         words.join(" ")
     };
-    assert_eq!(row("id"), "/id 3 0 3");
+    assert_eq!(row("id"), "/id 3 - 3");
     // BitGPT's null and a missing field mean the same.
-    let expiry = "/expires_at 2 0 1 latest 2099-01-01 00:00 UTC; never expires: 1; \
+    let expiry = "/expires_at 2 - 1 latest 2099-01-01 00:00 UTC; never expires: 1; \
                   unreadable: like \"aaaaaaaa aa 00:00\"";
     assert_eq!(row("expires_at"), expiry);
-    assert_eq!(row("scopes"), "/scopes 3 0 2 unreadable: no list");
-    assert_eq!(row("created_at"), "/created_at 0 0 0");
+    assert_eq!(row("scopes"), "/scopes 3 - 2 unreadable: no list");
+    assert_eq!(row("created_at"), "/created_at 0 - 0");
     for api in [&good, &busy, &strict] {
         assert_eq!(api.requests().len(), 1);
     }

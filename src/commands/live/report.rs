@@ -175,12 +175,17 @@ fn table(findings: &Findings) -> String {
     )
     .expect("a string takes everything");
     for field in fields {
+        let null = if findings.null_is_missing {
+            "-".to_owned()
+        } else {
+            field.null.to_string()
+        };
         let row = format!(
             "  {:<names$}  {:<places$}  {:>7}  {:>7}  {:>7}  {}",
             field.name,
             field.at,
             field.found,
-            field.null,
+            null,
             field.read,
             remark(field)
         );

@@ -37,11 +37,11 @@ const ENVELOPE: [&str; 7] = [
 
 /// The fields of an entry, of which nothing was found yet.
 pub(super) fn start() -> Findings {
-    Findings::of(
-        FIELDS
-            .into_iter()
-            .map(|(name, at, _)| (name, at.to_owned())),
-    )
+    let fields = FIELDS.into_iter();
+    Findings {
+        null_is_missing: true,
+        ..Findings::of(fields.map(|(name, at, _)| (name, at.to_owned())))
+    }
 }
 
 /// Adds the fields of the answer that are not read.

@@ -39,7 +39,7 @@ fn answers_are_as_they_were() {
     let origins = Origins {
         options: [(
             "thresholds.critical".to_owned(),
-            "\"7d\" (default)".to_owned(),
+            "= \"7d\" (default)".to_owned(),
         )]
         .into(),
         entries: vec!["[[keys]] number 1 (file a.toml:3:9)".to_owned()],
