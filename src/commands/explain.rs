@@ -122,7 +122,7 @@ fn origins(config: &Config) -> Origins {
     let all = config.assessment_rules.inventory.entries().len();
     entries.extend((in_config..all).map(|index| {
         let number = index - in_config + 1;
-        format!("[[keys]] number {number} of inventory_file = {of_file}")
+        format!("[[keys]] number {number} of inventory_file {of_file}")
     }));
     Origins { options, entries }
 }
