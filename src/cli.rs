@@ -137,7 +137,7 @@ enum Command {
 
 #[derive(Clone, Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check the configuration; exit 0, or 2 with every problem named
+    /// Check the configuration; exit 0, or 2 with every problem listed
     #[command(after_long_help = help::CONFIG_CHECK)]
     Check {
         #[command(flatten)]

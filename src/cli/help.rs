@@ -173,7 +173,7 @@ const PARTS: [Part; 4] = [
             ),
             (
                 "3",
-                "check and explain: could not tell; their help lists their codes",
+                "check, explain and config check --live: could not tell; their help says more",
             ),
         ],
     ),

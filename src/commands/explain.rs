@@ -33,8 +33,13 @@ fn answer(options: &Options, asked: &ExplainOptions) -> Result<(String, Status),
     question.check_accounts(&asked.accounts)?;
     let overview = question.ask(&asked.accounts)?;
     let rows: Vec<KeyRow<'_>> = overview.keys().collect();
+    // An id names one key, whatever other keys are called.
+    let has_id = |row: &&KeyRow<'_>| row.key.id.as_str() == asked.key;
     let is_called = |row: &&KeyRow<'_>| names(row).any(|name| name == asked.key);
-    let found: Vec<&KeyRow<'_>> = rows.iter().filter(is_called).collect();
+    let mut found: Vec<&KeyRow<'_>> = rows.iter().filter(has_id).collect();
+    if found.is_empty() {
+        found = rows.iter().filter(is_called).collect();
+    }
     match found[..] {
         [row] => Ok(pages::explain(&overview, row, &origins(&question.config))),
         [] => Err(Unanswered(not_found(&asked.key, &rows, &overview))),

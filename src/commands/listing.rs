@@ -101,13 +101,17 @@ async fn list(account: Account, config: &Config, tls: Arc<TlsConfigs>) -> Listed
         .poll(&attempt, &Mutex::new(PollerCarryover::default()))
         .await;
     let attempts = poll.attempts;
-    let mut details = HashMap::new();
-    if let Ok(listed) = &poll.answer.result
-        && pollers::details_of(&account, config)
-    {
-        details = read_details(&account, config, &lister, &listed.listing).await;
-    }
-    let (outcome, _) = poll.outcome(|listing| listing.with_details(details, None));
+    let details = match &poll.answer.result {
+        Ok(answer) if pollers::details_of(&account, config) => {
+            Some(read_details(&account, config, &lister, &answer.listing).await)
+        }
+        Ok(_) | Err(_) => None,
+    };
+    let (outcome, _) = poll.outcome(|listing| match details {
+        Some(details) => listing.with_details(details, None),
+        // What the listing itself says of the last use.
+        None => listing,
+    });
     finished(account, config, &state, outcome, attempts)
 }
 

@@ -131,6 +131,11 @@ impl Alert {
         Self::EXPORTER_KEY_EXPIRING,
     ];
 
+    /// Whether it is about the use of a key that has a successor.
+    pub fn is_about_use(self) -> bool {
+        self.name == Self::STILL_USED.name
+    }
+
     /// Whether it is about the expiry of the key that the exporter itself uses, which alerts at the
     /// warning threshold although it is critical.
     pub fn is_about_own_key(self) -> bool {

@@ -34,7 +34,8 @@ pub enum Status {
 pub struct Choice {
     /// Only keys of these teams, unless empty.
     pub teams: Vec<String>,
-    /// Only keys that have expired or expire within this time.
+    /// Only keys that have expired or expire within this time, or may do so: their expiry cannot be
+    /// read.
     pub within: Option<TimeDelta>,
 }
 
@@ -64,6 +65,8 @@ pub struct Counts {
     pub unreadable: usize,
     /// Keys that break a policy.
     pub policy: usize,
+    /// Keys with a successor that are still used near their expiry or after it.
+    pub superseded_in_use: usize,
     /// Accounts that could not be listed.
     pub failed_accounts: usize,
     /// Entries of listings that could not be used.
@@ -96,9 +99,10 @@ impl Choice {
     fn includes(&self, row: &KeyRow<'_>) -> bool {
         let is_of_team = |team: &str| self.teams.iter().any(|wanted| wanted == team);
         (self.teams.is_empty() || row.team().is_some_and(is_of_team))
-            && self
-                .within
-                .is_none_or(|within| row.time_left().is_some_and(|left| left <= within))
+            && self.within.is_none_or(|within| match row.time_left() {
+                Some(left) => left <= within,
+                None => row.key.is_expiry_unknown(),
+            })
     }
 }
 
@@ -113,7 +117,8 @@ impl<'a> Check<'a> {
         let accounts = overview.accounts().map(|row| account_status(&row));
         let all = keys.iter().map(|(_, status)| *status).chain(accounts);
         Self {
-            status: all.max().unwrap_or(Status::Ok),
+            // Without accounts, nothing is known.
+            status: all.max().unwrap_or(Status::Unknown),
             counts: Counts::new(&keys, overview),
             overview,
             keys,
@@ -134,6 +139,7 @@ impl<'a> Check<'a> {
             warning,
             unreadable,
             policy,
+            superseded_in_use,
             failed_accounts,
             rejected_entries,
         } = self.counts;
@@ -143,6 +149,7 @@ impl<'a> Check<'a> {
             (warning, "warning"),
             (unreadable, "with an unreadable expiry"),
             (policy, "breaking a policy"),
+            (superseded_in_use, "superseded but still used"),
         ];
         let counts = counts.into_iter().filter(|(count, _)| *count > 0);
         let mut parts: Vec<String> = counts
@@ -161,7 +168,12 @@ impl<'a> Check<'a> {
             parts.push(format!("{accounts} not listed"));
         }
         if parts.is_empty() {
-            parts.push("all is well".to_owned());
+            let words = match self.status {
+                Status::Ok => "all is well",
+                Status::Unknown => "no account to list",
+                Status::Warning | Status::Critical => "a key needs attention",
+            };
+            parts.push(words.to_owned());
         }
         let keys = words::count(self.keys.len(), "key");
         let accounts = words::count(self.overview.states.len(), "account");
@@ -208,6 +220,10 @@ impl Counts {
             warning: of(Severity::Warning),
             unreadable: count(&|row| row.urgency() == Urgency::Unknown),
             policy: count(&|row| is_loud(row) && row.broken_policies().next().is_some()),
+            superseded_in_use: count(&|row| {
+                let alerts = alerts::alerts(row.key, &row.assessment, row.is_superseded);
+                alerts.iter().any(|alert| alert.is_about_use())
+            }),
             failed_accounts: overview
                 .accounts()
                 .filter(|row| row.is_up() != Some(true))

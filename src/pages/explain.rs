@@ -203,7 +203,9 @@ fn expiry(out: &mut Answer, overview: &Overview, row: &KeyRow<'_>, origins: &Ori
     let (left, severity) = (row.time_left(), row.assessment.severity);
     let judgement = match (left, severity) {
         _ if row.key.is_disabled => "a disabled key does not alert".to_owned(),
-        (None, _) if row.key.is_expiry_unknown() => "unknown, so it cannot alert".to_owned(),
+        (None, _) if row.key.is_expiry_unknown() => {
+            "cannot be read, so no alert about it can fire".to_owned()
+        }
         (None, _) => "never expires".to_owned(),
         (Some(left), Severity::Expired) => words::expires(left),
         (Some(left), severity) => {
@@ -284,6 +286,7 @@ fn policies(out: &mut Answer, overview: &Overview, row: &KeyRow<'_>, origins: &O
         let (option, is_off, why) = reason(policy, overview, row);
         let option = origins.option(&format!("policy.{option}"));
         let verdict = if before_exemptions.contains(policy) {
+            let why = why.unwrap_or_default();
             if exempt.contains(&policy) {
                 format!("exempt by {}: {why}", origins.entry(row))
             } else {
@@ -293,26 +296,32 @@ fn policies(out: &mut Answer, overview: &Overview, row: &KeyRow<'_>, origins: &O
             "off".to_owned()
         } else if key.is_disabled {
             "kept: a disabled key breaks no policy".to_owned()
-        } else {
+        } else if let Some(why) = why {
             format!("kept: {why}")
+        } else {
+            "not known: the API does not say, or not readably".to_owned()
         };
         out.row(policy.as_str(), format!("{verdict} ({option})"));
     }
 }
 
-/// The option of a policy, whether it is off, and why a key breaks or keeps it.
-fn reason(policy: Policy, overview: &Overview, row: &KeyRow<'_>) -> (&'static str, bool, String) {
+/// The option of a policy, whether it is off, and why a key breaks or keeps it, if that is known.
+fn reason(
+    policy: Policy,
+    overview: &Overview,
+    row: &KeyRow<'_>,
+) -> (&'static str, bool, Option<String>) {
     let (limits, key, now) = (&overview.rules.policy, row.key, overview.now);
     let list = key.allow_list.as_ref();
-    let unknown = || "not known".to_owned();
     match policy {
         Policy::NeverExpires => {
             let why = match key.expiry {
-                Expiry::Never => "the key has no expiry",
-                Expiry::At(_) => "the key expires",
-                Expiry::Unknown => "not known",
+                Expiry::Never => Some("the key has no expiry"),
+                Expiry::At(_) => Some("the key expires"),
+                Expiry::Unknown => None,
             };
-            ("never_expires", !limits.never_expires, why.to_owned())
+            let why = why.map(str::to_owned);
+            ("never_expires", !limits.never_expires, why)
         }
         Policy::NoIpAllowList => {
             let why = list.map(|list| {
@@ -324,7 +333,7 @@ fn reason(policy: Policy, overview: &Overview, row: &KeyRow<'_>) -> (&'static st
                 why.to_owned()
             });
             let is_off = !limits.no_ip_allow_list;
-            ("no_ip_allow_list", is_off, why.unwrap_or_else(unknown))
+            ("no_ip_allow_list", is_off, why)
         }
         Policy::WideIpAllowList => {
             let why = list.map(|list| match list.ipv6_addresses() {
@@ -335,15 +344,15 @@ fn reason(policy: Policy, overview: &Overview, row: &KeyRow<'_>) -> (&'static st
                 }
             });
             let is_off = limits.max_allowed_addresses.is_none();
-            ("max_allowed_addresses", is_off, why.unwrap_or_else(unknown))
+            ("max_allowed_addresses", is_off, why)
         }
         Policy::PrivilegedScope => {
             let usual = overview.rules.usual_scopes(row.account_name());
             let scopes: Vec<&str> = limits.privileged_scopes_of(key, usual).collect();
             let why = match (scopes.is_empty(), &key.scopes) {
-                (true, None) => unknown(),
-                (true, Some(_)) => "no scope is privileged".to_owned(),
-                (false, _) => scopes.join(", "),
+                (true, None) => None,
+                (true, Some(_)) => Some("no scope is privileged".to_owned()),
+                (false, _) => Some(scopes.join(", ")),
             };
             let is_off = limits
                 .privileged_scopes
@@ -357,19 +366,19 @@ fn reason(policy: Policy, overview: &Overview, row: &KeyRow<'_>) -> (&'static st
                 .created_at
                 .map(|at| format!("created {}", moment(at, now)));
             let is_off = limits.max_age.is_none();
-            ("max_age", is_off, why.unwrap_or_else(unknown))
+            ("max_age", is_off, why)
         }
         Policy::LifetimeTooLong => {
             let why = key.lifetime();
             let why = why.map(|it| format!("a lifetime of {}", span::words(it)));
             let is_off = limits.max_lifetime.is_none();
-            ("max_lifetime", is_off, why.unwrap_or_else(unknown))
+            ("max_lifetime", is_off, why)
         }
         Policy::Unused => {
             let why = match row.last_use() {
-                LastUse::At(at) => format!("last used {}", moment(at, now)),
-                LastUse::Never => "never used".to_owned(),
-                LastUse::Unknown => unknown(),
+                LastUse::At(at) => Some(format!("last used {}", moment(at, now))),
+                LastUse::Never => Some("never used".to_owned()),
+                LastUse::Unknown => None,
             };
             ("max_unused", limits.max_unused.is_none(), why)
         }
@@ -392,7 +401,7 @@ fn key_alerts(out: &mut Answer, overview: &Overview, row: &KeyRow<'_>) {
         out.row(
             "now",
             format!(
-                "{}{}; fires {} after its condition began",
+                "{}{}; waits {} before it fires",
                 name(*alert),
                 since.unwrap_or_default(),
                 span::words(alert.wait),

@@ -724,3 +724,71 @@ async fn details_are_read_where_they_are_enabled_as_many_as_a_minute_allows() {
     );
     assert_eq!(fake.requests().len(), 3);
 }
+
+/// A provider whose listing contains the last use: no details need to be read.
+const LAST_USE: &str = "[providers.acme]\npath = \"/keys\"\nitems = \"/keys\"\nid = \"/id\"\n\
+     label = \"/label\"\nexpires_at = { at = \"/end\", format = \"unix\" }\n\
+     created_at = { at = \"/made\", format = \"unix\" }\n\
+     last_used_at = { at = \"/used\", format = \"unix\" }\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_superseded_key_that_is_still_used_counts_and_an_id_names_one_key_only() {
+    let folder = Folder::new("check-used");
+    let now = Utc::now().timestamp();
+    let day = 86_400;
+    let keys = json!({ "keys": [
+        { "id": "old", "label": "a", "made": now - 90 * day, "end": now - day, "used": now - day / 2 },
+        { "id": "new", "label": "a", "made": now - day, "end": now + 300 * day, "used": now },
+        // Called like the id of another one.
+        { "id": "other", "label": "old", "made": now, "end": now + 300 * day, "used": now },
+    ] });
+    let reply = Reply::body(200, "application/json", keys.to_string());
+    let api = Api::start(reply).await;
+    let text = format!(
+        "poll.attempts = 1\n[[accounts]]\nname = \"a\"\nprovider = \"acme\"\nbase_url = {:?}\n\
+         token_env = \"TOKEN\"\n{LAST_USE}",
+        api.url()
+    );
+    let config = folder.file("config.toml", &text).display().to_string();
+    let answer = ask(&["check", "--config.file", &config]);
+    assert_eq!(answer.code, Some(2), "{}", answer.stderr);
+    let summary = "critical: 1 superseded but still used; 3 keys in 1 account";
+    assert!(answer.stdout.contains(summary), "{}", answer.stdout);
+    let explained = ask(&["explain", "old", "--config.file", &config]);
+    assert_eq!(explained.code, Some(2), "{}", explained.stderr);
+    let alert = "now                ApiKeySupersededStillUsed (critical)";
+    assert!(explained.stdout.contains(alert), "{}", explained.stdout);
+    // What the provider does not say is not judged.
+    let unknown = "no_ip_allow_list   not known";
+    assert!(explained.stdout.contains(unknown), "{}", explained.stdout);
+    let textfile = ask(&["check", "--output", "textfile", "--config.file", &config]);
+    let used = "api_key_last_used_timestamp_seconds{account=\"a\",key_id=\"old\"}";
+    assert!(textfile.stdout.contains(used), "{}", textfile.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_well_where_nothing_was_looked_at() {
+    let folder = Folder::new("check-nothing");
+    let odd = json!({ "id": "odd", "scopes": [], "ip_allow_list": ["10.0.0.1"],
+        "expires_at": "soon" });
+    let (_api, config) = one_account(&folder, &[odd], "").await;
+    let near = ask(&["check", "--within", "30d", "--config.file", &config]);
+    assert_eq!(near.code, Some(1), "{}", near.stdout);
+    // One of the two shards has no account.
+    let empty = ["0", "1"].map(|index| {
+        let mut check = command(&["check", "--config.file", &config]);
+        check.env("API_KEY_EXPORTER__SHARD__TOTAL", "2");
+        check.env("API_KEY_EXPORTER__SHARD__INDEX", index);
+        Answer::from(check.output().unwrap())
+    });
+    let [empty] = &empty
+        .iter()
+        .filter(|answer| answer.code != Some(1))
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("both shards have the account, or none");
+    };
+    assert_eq!(empty.code, Some(3), "{}", empty.stderr);
+    let words = "unknown: no account to list; 0 keys in 0 accounts";
+    assert!(empty.stdout.contains(words), "{}", empty.stdout);
+}
