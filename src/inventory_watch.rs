@@ -132,12 +132,12 @@ impl Watch {
         }
     }
 
-    /// The entries that certainly match no key; `None` while an account has neither a listing nor
-    /// finished a poll. An entry for one account is not judged before that account is listed.
+    /// The entries that match no listed key; `None` while an account has neither a listing nor
+    /// finished a poll, and before any account is listed. An entry for one account is not judged before that account is listed.
     fn unused(&self) -> Option<Unused> {
         // Each account is counted in one of the two.
         let known = self.usage.accounts() + self.failed.len();
-        if self.accounts.is_empty() || known < self.accounts.len() {
+        if self.usage.accounts() == 0 || known < self.accounts.len() {
             return None;
         }
         let mut not_listed: Vec<Box<str>> = self.failed.values().cloned().collect();

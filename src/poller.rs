@@ -111,10 +111,17 @@ impl Attempts<'_> {
     ) -> Poll {
         let ends = Instant::now() + self.limit;
         let mut attempts = 1;
+        let mut failed = None;
         loop {
             let time_left = ends.saturating_duration_since(Instant::now());
             let asked_at = (self.now)();
             let answer = attempt(time_left).await;
+            // A pause of the host in the meantime does not replace the reason of the failure.
+            if answer.is_postponed
+                && let Some(failed) = failed
+            {
+                return failed;
+            }
             let wait = match &answer.result {
                 Ok(_) => {
                     lock(carryover).budget.earn();
@@ -134,13 +141,15 @@ impl Attempts<'_> {
                     wait
                 }
             };
-            let Some(wait) = wait else {
-                return Poll {
-                    answer,
-                    attempts,
-                    asked_at,
-                };
+            let poll = Poll {
+                answer,
+                attempts,
+                asked_at,
             };
+            let Some(wait) = wait else {
+                return poll;
+            };
+            failed = Some(poll);
             sleep(wait).await;
             attempts += 1;
         }
@@ -156,6 +165,7 @@ impl Poll {
             age,
             token,
             traffic: _,
+            is_postponed: _,
         } = self.answer;
         let mut support_id = None;
         let result = result.map(|listed| {
@@ -190,6 +200,11 @@ impl<A: AsyncFn(Duration) -> Answer> Poller<A> {
             let Some(poll) = stop.run_until_cancelled(self.poll()).await else {
                 return;
             };
+            if poll.answer.is_postponed && self.state.is_ready() {
+                // Another account's answer has paused the host in the meantime: this was no poll.
+                due = self.origin.not_before();
+                continue;
+            }
             let ended = Instant::now();
             self.state.poll_durations.observe(ended - started);
             due = started + retry::next_wait(interval, (self.random)());

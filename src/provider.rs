@@ -91,6 +91,8 @@ pub struct Answer<T = Listed> {
     pub token: Option<TokenMark>,
     /// The requests that were made.
     pub traffic: Traffic,
+    /// Whether the attempt was put off instead: the API has paused the host, and nothing was asked.
+    pub is_postponed: bool,
 }
 
 impl<T> Answer<T> {
@@ -102,6 +104,7 @@ impl<T> Answer<T> {
             age: None,
             token: None,
             traffic: Traffic::default(),
+            is_postponed: false,
         }
     }
 }

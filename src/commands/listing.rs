@@ -25,9 +25,9 @@ use crate::pollers;
 use crate::provider::lister::Lister;
 use crate::provider::tls::TlsConfigs;
 
-/// Accounts listed at the same time. Each needs a connection and sometimes a thread for a name or a
-/// file; more would gain nothing on a machine with a few cores.
-const AT_ONCE: usize = 64;
+/// Accounts listed at the same time: few enough not to exceed the rate limit of a host that many of
+/// them share.
+const AT_ONCE: usize = 8;
 
 /// One account after it was listed once.
 #[derive(Debug)]

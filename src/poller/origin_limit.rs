@@ -118,7 +118,7 @@ impl OriginLimit {
     }
 
     /// Makes one attempt within `deadline`, and learns from its answer. If another account's answer
-    /// has paused the origin in the meantime, the attempt waits, or fails without a request.
+    /// has paused the origin in the meantime, the attempt waits, or is postponed.
     pub async fn attempt(
         &self,
         deadline: Duration,
@@ -127,10 +127,14 @@ impl OriginLimit {
         let wait = self.time_left();
         if wait >= deadline {
             let why = "another account of this host was asked to wait";
-            return Answer::failed(Failure {
+            let failure = Failure {
                 retry_after: Some(wait),
                 ..Failure::new(Reason::RateLimited, why)
-            });
+            };
+            return Answer {
+                is_postponed: true,
+                ..Answer::failed(failure)
+            };
         }
         sleep(wait).await;
         let answer = attempt(deadline.saturating_sub(wait)).await;

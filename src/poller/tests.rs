@@ -122,6 +122,7 @@ async fn run_with(
                 age: None,
                 token: None,
                 traffic: Traffic::default(),
+                is_postponed: false,
             }
         },
         details: None,
@@ -357,4 +358,28 @@ async fn whatever_the_api_does_polls_keep_to_the_budget_the_gaps_and_the_waits_a
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_the_host_between_attempts_keeps_the_reason_of_the_failure() {
+    let answer = |reason, is_postponed| Answer {
+        is_postponed,
+        ..Answer::failed(Failure::new(reason, ""))
+    };
+    let answers = Mutex::new(vec![
+        answer(Reason::RateLimited, true),
+        answer(Reason::Timeout, false),
+    ]);
+    let attempts = Attempts {
+        account: "a",
+        max: 3,
+        limit: Duration::from_secs(60),
+        now: crate::os::clock::now,
+        random: || 0.5,
+    };
+    let attempt = async |_: Duration| answers.lock().unwrap().pop().unwrap();
+    let poll = attempts.poll(&attempt, &Mutex::default()).await;
+    let reason = poll.answer.result.unwrap_err().reason;
+    assert_eq!((reason, poll.attempts), (Reason::Timeout, 1));
+    assert!(answers.lock().unwrap().is_empty());
 }

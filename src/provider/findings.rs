@@ -75,6 +75,8 @@ pub struct FieldFindings {
     pub found: usize,
     /// Entries in which it is null.
     pub null: usize,
+    /// Entries with a value that was not tried, because the entry cannot be used for other reasons.
+    pub skipped: usize,
     /// Usable entries in which the value could be read.
     pub read: usize,
     /// Entries in which it has the meaning that matters most: a key never expires, or is disabled.
@@ -178,6 +180,7 @@ impl Findings {
         for (field, of_page) in self.fields.iter_mut().zip(page.fields) {
             field.found += of_page.found;
             field.null += of_page.null;
+            field.skipped += of_page.skipped;
             field.read += of_page.read;
             field.special += of_page.special;
             field.latest = field.latest.max(of_page.latest);
@@ -220,6 +223,7 @@ impl FieldFindings {
             }
             Seen::Skipped => {
                 self.found += 1;
+                self.skipped += 1;
                 return;
             }
             Seen::Unreadable(text) => {

@@ -153,6 +153,7 @@ impl Lister {
             age: session.age,
             token,
             traffic: session.traffic,
+            is_postponed: false,
         }
     }
 

@@ -245,14 +245,14 @@ fn of_fields(of: &Inspected) -> Vec<String> {
         None => hints.push(format!(
             "the definition has no expires_at, so no alert about expiry can fire{similar}"
         )),
-        Some(field) if field.found == 0 => hints.push(format!(
+        Some(field) if field.found == 0 && field.special == 0 => hints.push(format!(
             "no entry has a value at {}: check the pointer of expires_at{similar}",
             field.at
         )),
-        Some(field) if field.read < field.found => hints.push(format!(
+        Some(field) if field.read + field.skipped < field.found => hints.push(format!(
             "expires_at cannot be read in {} of {} entries: add what means \"never\" to never, or \
              correct the format",
-            field.found - field.read,
+            field.found - field.read - field.skipped,
             findings.entries
         )),
         Some(_) => {}

@@ -178,7 +178,7 @@ impl View {
             let pair = rest.get(pair_at..pair_at + 2);
             let pair = pair.filter(|pair| pair.iter().all(u8::is_ascii_hexdigit));
             let len = if pair.is_some() { pair_at + 2 } else { 1 };
-            if pair.is_some() || !PAIR_SEPARATORS.contains(first) {
+            if pair.is_some() || !is_between_pairs(*first) {
                 let places = self.at.get(at..at + len).unwrap_or_default();
                 let range = places.first().zip(places.last());
                 let range = range.map_or(0..0, |(first, last)| first.start..last.end);
@@ -251,24 +251,32 @@ fn escape(text: &[u8]) -> Option<(Option<u8>, usize)> {
     }
 }
 
-/// The characters between two bytes in a hexadecimal dump. Blanks are not visible.
-const PAIR_SEPARATORS: &[u8] = b":-,=.;_|/";
+/// Whether `byte` may be between two bytes in a hexadecimal dump, as in `73:6b`, `x73`, `73h` or
+/// `U+0073`. Blanks are not visible.
+fn is_between_pairs(byte: u8) -> bool {
+    !byte.is_ascii_alphanumeric() || matches!(byte, b'x' | b'X' | b'h' | b'H' | b'u' | b'U')
+}
 
-/// Whether visible ASCII may contain a part as pairs of hexadecimal digits with separators.
+/// Whether visible ASCII may contain a part as a hexadecimal dump: groups of one or two bytes. A
+/// UUID has larger groups, and is far too common to be decoded each time.
 fn has_pairs(visible: &[u8]) -> bool {
-    let (mut digits, mut pairs) = (0, 0);
+    let (mut group, mut digits) = (0, 0);
     for byte in visible {
-        match byte {
-            // `0x`
-            b'x' | b'X' if digits % 2 == 1 => digits -= 1,
-            byte if byte.is_ascii_hexdigit() => digits += 1,
-            byte if PAIR_SEPARATORS.contains(byte) && digits == 2 => {
-                (digits, pairs) = (0, pairs + 1);
+        if byte.is_ascii_hexdigit() {
+            group += 1;
+        } else if is_between_pairs(*byte) {
+            // The 0 of `0x` is not part of a byte.
+            let is_marker = matches!(byte, b'x' | b'X') && group % 2 == 1;
+            match group - usize::from(is_marker) {
+                len @ (0 | 2 | 4) => digits += len,
+                _ => digits = 0,
             }
-            _ => (digits, pairs) = (0, 0),
+            group = 0;
+        } else {
+            (group, digits) = (0, 0);
         }
-        // The last pair has no separator.
-        if pairs >= PART - 1 {
+        // The last group has no separator.
+        if digits >= 2 * (PART - 2) {
             return true;
         }
     }

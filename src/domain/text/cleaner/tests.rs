@@ -110,11 +110,17 @@ fn forms(part: &str, random: &mut fastrand::Rng) -> Vec<(String, String)> {
     forms.push(("entities".to_owned(), entities));
     let escapes: String = part.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
     forms.push(("escapes".to_owned(), escapes));
-    for separator in [":", "-", ", 0x", "=", " ", ":0x"] {
+    for separator in [
+        ":", "-", ", 0x", "=", " ", ":0x", " 0x", "::", "+", "~", ")(", " x", "h,", "\",\"",
+    ] {
         let dump = between(&hex(part, separator == "-"), separator, 2);
         let start = if separator.ends_with("0x") { "0x" } else { "" };
         forms.push((format!("hex with {separator:?}"), format!("{start}{dump}")));
     }
+    let pairs = between(&hex(part, false), ":", 4);
+    forms.push(("hex in groups of two bytes".to_owned(), pairs));
+    let points: String = part.bytes().map(|byte| format!("U+{byte:04X} ")).collect();
+    forms.push(("code points".to_owned(), points));
     let octal: String = part.bytes().map(|byte| format!("\\{byte:03o}")).collect();
     forms.push(("octal escapes".to_owned(), octal));
     let braces: String = part
