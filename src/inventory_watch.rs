@@ -133,7 +133,8 @@ impl Watch {
     }
 
     /// The entries that match no listed key; `None` while an account has neither a listing nor
-    /// finished a poll, and before any account is listed. An entry for one account is not judged before that account is listed.
+    /// finished a poll, and before any account is listed. An entry for one account is not judged
+    /// before that account is listed.
     fn unused(&self) -> Option<Unused> {
         // Each account is counted in one of the two.
         let known = self.usage.accounts() + self.failed.len();
