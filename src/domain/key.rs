@@ -11,6 +11,9 @@ use crate::domain::text::{self, Label, Name};
 /// Longest accepted key id, in characters. Usual ones have up to 44.
 const ID_CHARS_MAX: usize = 128;
 
+/// How much later than written a key may expire: APIs give times in whole seconds.
+const EXPIRY_RESOLUTION: TimeDelta = TimeDelta::seconds(1);
+
 /// The public name of a key: 1 to 128 characters of `A-Z a-z 0-9 _ . : -`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(Box<str>);
@@ -286,7 +289,7 @@ pub struct Key {
     /// The fields that the last listing contains but that cannot be read. Their values here come
     /// from the last readable listing, or are unknown.
     pub unreadable: Fields,
-    /// Whether the API listed it at a time after its end.
+    /// Whether the API listed it after it surely had expired.
     pub is_listed_expired: bool,
     /// Set for an expired key that is kept although the API no longer lists it: when it was first
     /// missing.
@@ -358,6 +361,12 @@ impl Key {
             || self
                 .time_left(now)
                 .is_some_and(|left| left <= TimeDelta::zero())
+    }
+
+    /// Whether it has expired at `now`, whatever part of a second the API left out of its expiry.
+    pub fn has_surely_expired(&self, now: DateTime<Utc>) -> bool {
+        self.time_left(now)
+            .is_some_and(|left| left <= -EXPIRY_RESOLUTION)
     }
 
     /// The state at `now`. `warning` is the time before the expiry from which a key counts as

@@ -164,11 +164,12 @@ impl Listing {
         self
     }
 
-    /// This listing, taken at `now`: a key that has expired by then was listed after its expiry.
+    /// This listing, taken at `now`: a key that has surely expired by then was listed after its
+    /// expiry.
     #[must_use]
     pub fn taken_at(mut self, now: DateTime<Utc>) -> Self {
         for key in &mut self.keys {
-            key.is_listed_expired = key.unlisted_since.is_none() && key.is_expired(now);
+            key.is_listed_expired = key.unlisted_since.is_none() && key.has_surely_expired(now);
         }
         self
     }
@@ -186,8 +187,9 @@ impl Listing {
     /// This listing, recording which keys `later`, a listing taken at `now`, still contains after
     /// their expiry. `None` if nothing changes.
     pub fn seen_in(&self, later: &Self, now: DateTime<Utc>) -> Option<Self> {
-        let is_news =
-            |key: &Key| !key.is_listed_expired && key.is_expired(now) && later.has_entry(&key.id);
+        let is_news = |key: &Key| {
+            !key.is_listed_expired && key.has_surely_expired(now) && later.has_entry(&key.id)
+        };
         self.keys.iter().any(is_news).then(|| {
             let mut seen = self.clone();
             for key in seen.keys.iter_mut().filter(|key| is_news(key)) {
@@ -331,7 +333,7 @@ mod tests {
         let ids: Vec<&str> = kept.keys().iter().map(|key| key.id.as_str()).collect();
         assert_eq!(ids, ["a", "b", "c"]);
         assert_eq!(kept.get("b"), held.get("b"));
-        let listed_expired = kept.clone().taken_at(at(100));
+        let listed_expired = kept.clone().taken_at(at(101));
         assert!(listed_expired.get("b").unwrap().is_listed_expired);
         // Readable fields have their current values.
         assert_eq!(kept.get("a").unwrap().label, None);

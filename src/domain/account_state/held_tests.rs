@@ -24,8 +24,8 @@ fn ids(state: &AccountState) -> String {
     ids.collect::<Vec<_>>().join(" ")
 }
 
-/// The keys held after polls on days 0, 1, 2…, each with the expected ids. With `restarts`, the
-/// exporter restarts from its saved state before each poll.
+/// The keys held after polls a minute into days 0, 1, 2…, each with the expected ids. With
+/// `restarts`, the exporter restarts from its saved state before each poll.
 fn check_held(
     name: &str,
     rules: &AssessmentRules,
@@ -34,7 +34,7 @@ fn check_held(
 ) -> AccountState {
     let mut state = account();
     for (day, (outcome, expected)) in (0..).zip(polls) {
-        let now = at(day * DAY);
+        let now = at(day * DAY + 60);
         if let Some(saved) = state.to_save().filter(|_| restarts) {
             state = account().with_saved(saved, now);
         }
@@ -183,24 +183,30 @@ fn fault_j4_a_listing_on_its_way_or_of_a_slow_clock_is_from_before_the_end() {
             with(DAY - 1, 0),
             "a short*",
         ),
-        ("asked at its end", DAY + 1, with(DAY, 0), "a"),
+        (
+            "its end is in whole seconds",
+            DAY + 1,
+            with(DAY, 0),
+            "a short*",
+        ),
+        ("asked after its end", DAY + 1, with(DAY + 1, 0), "a"),
         (
             "the API's clock is behind",
-            DAY + 9,
-            with(DAY + 9, -10),
+            DAY + 10,
+            with(DAY + 10, -10),
             "a short*",
         ),
         (
             "it is not that far behind",
-            DAY + 10,
-            with(DAY + 10, -10),
+            DAY + 11,
+            with(DAY + 11, -10),
             "a",
         ),
-        ("it is ahead", DAY + 1, with(DAY, 10), "a"),
-        ("whole seconds", DAY + 1, with(DAY, -1), "a"),
+        ("it is ahead", DAY + 1, with(DAY + 1, 10), "a"),
+        ("whole seconds", DAY + 1, with(DAY + 1, -1), "a"),
         (
             "the clock was set back meanwhile",
-            DAY,
+            DAY + 1,
             with(DAY + 99, 0),
             "a",
         ),
