@@ -170,7 +170,7 @@ fn urls(listeners: &[Listener], web_file: Option<&WebFile>) -> Vec<String> {
     let is_encrypted = web_file.is_some_and(WebFile::is_encrypted);
     let scheme = if is_encrypted { "https" } else { "http" };
     let url = |address: ListenAddress| match address {
-        ListenAddress::Unix(_) => address.to_string(),
+        ListenAddress::Unix(_) | ListenAddress::PassedUnix(_) => address.to_string(),
         ListenAddress::EveryAddress(_) | ListenAddress::Tcp(_) => format!("{scheme}://{address}"),
     };
     listeners

@@ -3,7 +3,8 @@
 //!
 //! A shard has only some of the accounts, so it considers only the entries for one of these.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::mem;
 use std::sync::{Arc, Weak};
 
 use tokio::task::spawn_blocking;
@@ -27,6 +28,8 @@ struct Watch {
     listings: HashMap<AccountId, Weak<Listing>>,
     /// The names of the accounts of which a poll has finished, but which were never listed.
     failed: HashMap<AccountId, Box<str>>,
+    /// Whether any of this changed since the unused entries were last determined.
+    is_changed: bool,
 }
 
 /// The entries that match no key, as far as is known.
@@ -45,6 +48,7 @@ impl Default for Watch {
             usage: InventoryUsage::new(0),
             listings: HashMap::new(),
             failed: HashMap::new(),
+            is_changed: false,
         }
     }
 }
@@ -91,6 +95,7 @@ impl Watch {
         subscription: &Subscription,
     ) -> Vec<(AccountId, Arc<AccountState>)> {
         let mut states = changes.states;
+        self.is_changed |= changes.replaced.is_some();
         if let Some(Replaced { order, settings }) = changes.replaced {
             let known: HashSet<AccountId> = order.iter().copied().collect();
             self.accounts = order;
@@ -111,13 +116,15 @@ impl Watch {
         }
         for (id, state) in &states {
             if state.held.is_none() && state.last_attempt.is_some() && !self.usage.has(id) {
-                self.failed.insert(*id, state.account.name.clone());
+                let name = state.account.name.clone();
+                self.is_changed |= self.failed.insert(*id, name).is_none();
             }
         }
         states.retain(|(id, state)| match (&state.held, self.listings.get(id)) {
             (Some(held), Some(known)) => known.as_ptr() != Arc::as_ptr(held),
             (held, _) => held.is_some(),
         });
+        self.is_changed |= !states.is_empty();
         states
     }
 
@@ -133,28 +140,30 @@ impl Watch {
     }
 
     /// The entries that match no listed key; `None` while an account has neither a listing nor
-    /// finished a poll, and before any account is listed. An entry for one account is not judged
-    /// before that account is listed.
-    fn unused(&self) -> Option<Unused> {
+    /// finished a poll, before any account is listed, and if nothing changed since the last call.
+    /// An entry for one account is not judged before that account is listed.
+    fn unused(&mut self) -> Option<Unused> {
+        if !mem::take(&mut self.is_changed) {
+            return None;
+        }
         // Each account is counted in one of the two.
         let known = self.usage.accounts() + self.failed.len();
         if self.usage.accounts() == 0 || known < self.accounts.len() {
             return None;
         }
-        let mut not_listed: Vec<Box<str>> = self.failed.values().cloned().collect();
-        not_listed.sort_unstable();
+        let not_listed: BTreeSet<&str> = self.failed.values().map(|name| &**name).collect();
         let inventory = &self.rules.inventory;
         let unused = self.usage.unused();
         let unused = unused.filter_map(|index| inventory.entries().get(index));
         let unused = unused.filter(|entry| {
             let only = entry.account.as_ref();
-            let is_listed = only.is_none_or(|account| !not_listed.contains(account));
+            let is_listed = only.is_none_or(|account| !not_listed.contains(&**account));
             is_listed && inventory.is_decidable(entry)
         });
         let patterns = unused.map(|entry| entry.pattern.as_str().into());
         Some(Unused {
             patterns: patterns.collect(),
-            not_listed,
+            not_listed: not_listed.into_iter().map(Into::into).collect(),
         })
     }
 }
@@ -242,7 +251,7 @@ mod tests {
         assert_eq!(unused(), some("z w", ""));
         let later = store.state(b).unwrap().with_next_poll(at(9));
         store.publish(b, Arc::new(later));
-        assert_eq!(unused(), some("z w", ""));
+        assert_eq!(unused(), none, "nothing changed");
         // A changed inventory is compared with every account.
         let keep = |id| AccountUpdate::Keep(id);
         store.replace_accounts(vec![keep(a), keep(b)], settings(&["x", "y"]));

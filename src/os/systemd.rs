@@ -3,10 +3,14 @@
 //!
 //! Notifications are best effort: without systemd this does nothing, and failed sends are ignored.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::io::ErrorKind::{NotFound, PermissionDenied};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,12 +165,24 @@ async fn answers(own: &ListenAddress) -> bool {
             ask(TcpStream::connect(address).await).await
         }
         ListenAddress::Tcp(address) => ask(TcpStream::connect(reachable(*address)).await).await,
-        ListenAddress::Unix(path) => match UnixStream::connect(path).await {
+        // If its file is gone, a restart creates it again.
+        ListenAddress::Unix(path) => ask(UnixStream::connect(path).await).await,
+        ListenAddress::PassedUnix(path) => match UnixStream::connect(dialable(path)).await {
             // Not for this user (SocketMode=), or not in this file system (PrivateTmp=): systemd's
             // socket units do this, and a restart would change nothing.
             Err(error) if matches!(error.kind(), PermissionDenied | NotFound) => true,
             connected => ask(connected).await,
         },
+    }
+}
+
+/// An abstract name starts with a NUL byte.
+fn dialable(path: &Path) -> Cow<'_, Path> {
+    match path.as_os_str().as_bytes().strip_prefix(b"@") {
+        Some(name) => Path::new(OsStr::from_bytes(&[b"\0", name].concat()))
+            .to_owned()
+            .into(),
+        None => path.into(),
     }
 }
 
@@ -203,4 +219,46 @@ fn status(totals: Totals) -> String {
         ready: _,
     } = totals;
     format!("{keys} keys of {accounts} accounts; {failing} accounts failing")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_systemd_can_restore_a_socket_that_it_passed() {
+        let name = format!("systemd-{}.sock", std::process::id());
+        let path = std::env::temp_dir().join(&name);
+        let of_abstract = UnixAddress::from_abstract_name(&name).unwrap();
+        let of_abstract = std::os::unix::net::UnixListener::bind_addr(&of_abstract).unwrap();
+        of_abstract.set_nonblocking(true).unwrap();
+        let listeners = [
+            UnixListener::bind(&path).unwrap(),
+            UnixListener::from_std(of_abstract).unwrap(),
+        ];
+        // Rejects each connection.
+        let servers = listeners.map(|listener| {
+            tokio::spawn(async move {
+                loop {
+                    drop(listener.accept().await);
+                }
+            })
+        });
+        let own = ListenAddress::Unix(path.clone());
+        let passed = ListenAddress::PassedUnix(path.clone());
+        let of_abstract = ListenAddress::PassedUnix(format!("@{name}").into());
+        for address in [&own, &passed, &of_abstract] {
+            assert!(answers(address).await, "{address}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(!answers(&own).await, "nobody can reach it");
+        assert!(answers(&passed).await, "a restart would change nothing");
+        for server in servers {
+            server.abort();
+            drop(server.await);
+        }
+        assert!(!answers(&of_abstract).await, "it is closed");
+    }
 }

@@ -28,8 +28,10 @@ pub enum ListenAddress {
     EveryAddress(u16),
     /// `127.0.0.1:10120`
     Tcp(SocketAddr),
-    /// `unix:/run/exporter.sock`; `unix:@exporter` is an abstract socket that systemd passed.
+    /// `unix:/run/exporter.sock`
     Unix(PathBuf),
+    /// A Unix socket that systemd passed: a path, or an abstract name after an `@`.
+    PassedUnix(PathBuf),
 }
 
 /// The text is not a valid listen address.
@@ -65,7 +67,7 @@ impl fmt::Display for ListenAddress {
         match self {
             Self::EveryAddress(port) => write!(f, ":{port}"),
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(path) | Self::PassedUnix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -132,7 +134,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(ListenAddress::Tcp),
             Self::Unix(UnixSocket { path, .. }) => Some(ListenAddress::Unix(path.clone())),
-            Self::PassedUnix(listener) => unix_path(&listener.local_addr().ok()?.into()),
+            Self::PassedUnix(listener) => passed_path(&listener.local_addr().ok()?.into()),
         }
     }
 }
@@ -159,13 +161,13 @@ pub fn from_systemd() -> Result<Vec<Listener>, ListenError> {
         .map_err(ListenError::Passed)
 }
 
-/// The path of a Unix socket, or an abstract name in systemd's notation.
-fn unix_path(address: &UnixAddress) -> Option<ListenAddress> {
+/// The path of a passed Unix socket, or an abstract name in systemd's notation.
+fn passed_path(address: &UnixAddress) -> Option<ListenAddress> {
     let path = match address.as_abstract_name() {
         Some(name) => format!("@{}", String::from_utf8_lossy(name)).into(),
         None => address.as_pathname()?.to_owned(),
     };
-    Some(ListenAddress::Unix(path))
+    Some(ListenAddress::PassedUnix(path))
 }
 
 /// Listens on all `addresses`. Must be called within a runtime.
@@ -183,7 +185,9 @@ pub fn bind_to(address: &ListenAddress) -> Result<Listener, ListenError> {
     let listener = match address {
         ListenAddress::EveryAddress(port) => every_address(*port).map(Listener::Tcp),
         ListenAddress::Tcp(address) => bind_one(*address).map(Listener::Tcp),
-        ListenAddress::Unix(path) => unix(path).map(Listener::Unix),
+        ListenAddress::Unix(path) | ListenAddress::PassedUnix(path) => {
+            unix(path).map(Listener::Unix)
+        }
     };
     listener.map_err(|error| ListenError::Bind(address.clone(), error))
 }
