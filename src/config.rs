@@ -275,7 +275,7 @@ impl Config {
             .collect();
         accounts.retain(|account| shard.takes(&account.name));
         let mut warnings: Vec<String> = empty_file.into_iter().collect();
-        warnings.extend(warnings::of_shard(shard, &accounts, &shards, &effective));
+        warnings.extend(warnings::of_shard(shard, &accounts, &effective));
         warnings.extend(of_options);
         if !sources.skip_tokens {
             warnings.extend(accounts.iter().flat_map(warnings::of_token));

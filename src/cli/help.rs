@@ -68,7 +68,7 @@ Examples:
 /// After the options of `explain --help`.
 pub(super) const EXPLAIN: &str = "\
 Lists the accounts once and explains one key: its facts, how each option and inventory entry applies
-to it, what supersedes it, and which of the shipped alerts fire now and next.
+to it, what supersedes it, which of the shipped alerts fire now, and which one fires next.
 
 Exit codes, as those of check, for this key:
   0  all is well

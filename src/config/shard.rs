@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(names(&config), [""; 0]);
         let expected = [
             "shard.total is 9, but shard.index is not set: this exporter is shard 0",
-            "shard 0 of 9 takes none of the 1 accounts, so it polls nothing",
+            "shard 0 of 9 polls nothing: it has none of the configured accounts",
         ];
         assert_eq!(config.warnings, expected);
         let config = load(&format!("shard.index = 0\n{text}"), &[]).unwrap();

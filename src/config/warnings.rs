@@ -59,14 +59,8 @@ pub(super) fn of(
     warnings
 }
 
-/// Shards that are probably unintended. `accounts` are those of this shard, `shards` the shards of
-/// all accounts.
-pub(super) fn of_shard(
-    shard: Shard,
-    accounts: &[Account],
-    shards: &[u16],
-    effective: &[Effective],
-) -> Vec<String> {
+/// Shards that are probably unintended. `accounts` are those of this shard.
+pub(super) fn of_shard(shard: Shard, accounts: &[Account], effective: &[Effective]) -> Vec<String> {
     if !shard.is_one_of_several() {
         return Vec::new();
     }
@@ -80,10 +74,9 @@ pub(super) fn of_shard(
             shard.total()
         )
     });
-    let empty = accounts.is_empty().then(|| {
-        let count = shards.len();
-        format!("shard {shard} takes none of the {count} accounts, so it polls nothing")
-    });
+    let empty = accounts
+        .is_empty()
+        .then(|| format!("shard {shard} polls nothing: it has none of the configured accounts"));
     unset.into_iter().chain(empty).collect()
 }
 
