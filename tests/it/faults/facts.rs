@@ -216,7 +216,8 @@ async fn fault_j4_a_key_that_vanishes_before_or_well_after_its_expiry_was_delete
     exporter.up().await;
     let expired = |scrape: &Scrape| keys(scrape, "expired") == 1.0;
     exporter.until("it expires", expired).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // It must be listed more than a second after its expiry.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     api.reply(listing(&["long"]));
     exporter.until("it is gone", gone).await;
 }
