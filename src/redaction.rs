@@ -75,7 +75,8 @@ fn find_secret(text: &str) -> Option<(usize, usize)> {
             _ => return None,
         };
         let (before, text) = text.split_at_checked(at.checked_sub(letters)?)?;
-        let is_word_start = !before.ends_with(char::is_alphanumeric);
+        // Text in Chinese has no blank before a key.
+        let is_word_start = !before.ends_with(|c: char| c.is_ascii_alphanumeric());
         Some((before.len(), secret_at(text, is_word_start)?.len()))
     })
 }
@@ -129,6 +130,7 @@ mod tests {
             ("é sk_live_aé", "é [redacted]é"),
             ("whs_c2VjcmV0IG9mIGEgd2ViaG9vaw", "[redacted]"),
             ("key=sk_live_a", "key=[redacted]"),
+            ("密钥sk_live_a", "密钥[redacted]"),
             ("support_sk_live_a", "support_[redacted]"),
             ("xsk_live_MDE5N2MwZWMtYTE5Ny03MTlm", "x[redacted]"),
             // Names that only resemble secrets.

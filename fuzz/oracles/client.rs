@@ -84,7 +84,10 @@ async fn serve(listener: TcpListener, answer: Vec<u8>, requests: Arc<AtomicUsize
                 Err(_) => break,
             }
         }
-        requests.fetch_add(1, Ordering::SeqCst);
+        // Any other program may have connected to this port.
+        if String::from_utf8_lossy(&head).contains(support::TOKEN) {
+            requests.fetch_add(1, Ordering::SeqCst);
+        }
         drop(stream.write_all(&answer).await);
     }
 }
