@@ -7,32 +7,23 @@ use serde_json::error::Category;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::Line;
 
-/// Applies `read` to the body's text. Bytes that are not UTF-8, and unpaired surrogate escapes,
-/// make only their own field unreadable, not the answer.
-pub(super) fn read<T>(
-    body: &[u8],
-    read: impl Fn(&str) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    // Checking is many times as fast as repairing, and repairs are very rare.
-    let body =
-        std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
+/// The body's text. Bytes that are not UTF-8, and unpaired surrogate escapes, become U+FFFD, so that
+/// they affect their own field only, not the answer.
+pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
     // The only byte order mark in use in JSON; RFC 8259 allows a reader to ignore it.
-    let body = body.strip_prefix('\u{feff}').unwrap_or(&body);
-    match read(body) {
-        Err(failure) if matches!(failure.reason, Reason::NotJson | Reason::Gateway) => {
-            match mend_surrogates(body) {
-                Some(mended) => read(&mended),
-                None => Err(failure),
-            }
-        }
-        answer => answer,
-    }
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    // Checking is many times as fast as repairing, and repairs are very rare.
+    let text =
+        std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
+    mend_surrogates(&text).map_or(text, Cow::Owned)
 }
 
-/// An unpaired surrogate escape (`\\ud83d` alone) is not a character, and the JSON reader rejects
-/// the whole text because of it. Like bytes that are not UTF-8, it must affect its own field only:
-/// each becomes U+FFFD. `None` if there is none.
+/// `body` with U+FFFD for each unpaired surrogate escape (`\\ud83d` alone), which is not a character,
+/// and for which the JSON reader rejects a text. `None` if there is none.
 fn mend_surrogates(body: &str) -> Option<String> {
+    if !["\\ud", "\\uD"].iter().any(|escape| body.contains(escape)) {
+        return None;
+    }
     let escape_at = |bytes: &[u8]| {
         let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
         u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

@@ -180,7 +180,8 @@ fn integer(text: &str) -> Option<i64> {
 /// A fraction of a second.
 fn nanoseconds(fraction: &str) -> Option<u32> {
     let spare = FRACTION_DIGITS_MAX.checked_sub(fraction.len())?;
-    let number = u32::try_from(integer(fraction)?).ok()?;
+    let is_plain = fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u32 = is_plain.then(|| fraction.parse().ok())??;
     (0..spare).try_fold(number, |number, _| number.checked_mul(10))
 }
 

@@ -24,8 +24,7 @@ pub fn answer(
     rules: &Rules<'_>,
     read_at: DateTime<Utc>,
 ) -> Result<Details, Failure> {
-    let body = String::from_utf8_lossy(body);
-    let body = body.strip_prefix('\u{feff}').unwrap_or(&body);
+    let body = &json_body::text(body);
     let is_http_success = is_success(http_status);
     let mut page = Entry::default();
     // The limit of 0 entries rejects lists, so the page is the only entry.

@@ -34,17 +34,14 @@ pub(super) fn answer_observed(
     rules: &Rules<'_>,
     findings: Option<&SharedFindings>,
 ) -> Result<Listed, Failure> {
-    json_body::read(body, |body| {
-        // A body that has to be mended is read twice; the last time counts.
-        let mut found = findings.map(|_| observe::start());
-        let listed = read(http_status, body, rules, found.as_mut());
-        if let Some((shared, found)) = findings.zip(found) {
-            shared.restart();
-            shared.add(found);
-            shared.count_page(false);
-        }
-        listed
-    })
+    let mut found = findings.map(|_| observe::start());
+    let listed = read(http_status, &json_body::text(body), rules, found.as_mut());
+    if let Some((shared, found)) = findings.zip(found) {
+        shared.restart();
+        shared.add(found);
+        shared.count_page(false);
+    }
+    listed
 }
 
 /// The token, and the secrets of an answer that can be found before it is parsed.

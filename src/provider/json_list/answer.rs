@@ -3,7 +3,6 @@
 //! The answer is read in one pass: the list item by item, and around it only the fields that the
 //! definition points at.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -75,44 +74,32 @@ pub(super) fn read(
     now: DateTime<Utc>,
     findings: Option<&SharedFindings>,
 ) -> Result<Page, Failure> {
-    // A body that has to be mended is read twice; the last time counts.
-    let found = RefCell::new(None);
-    let page = json_body::read(&answer.body, |body| {
-        let cleaner = Cleaner::new(secrets(json_list, body, rules.token));
-        let mut reading = Reading::new(json_list, answer, &cleaner, keys_max, now);
-        reading.findings = findings.map(|_| observe::start(json_list));
-        let mut reader = serde_json::Deserializer::from_str(body);
-        let around = Around {
-            reading: &mut reading,
-            depth: 0,
-        };
-        let read = around.deserialize(&mut reader).and_then(|()| reader.end());
-        if let Some(mut findings) = reading.findings.take() {
-            observe::structure(
-                json_list,
-                body,
-                is_success(answer.status),
-                &cleaner,
-                &mut findings,
-            );
-            found.replace(Some(findings));
-        }
-        match read {
-            Ok(()) => reading.judge(answer, rules),
-            Err(_) if !is_success(answer.status) => {
-                let nothing = Failure::new(Reason::Internal, "");
-                Err(foreign(answer.status, "the body is not JSON", nothing))
-            }
-            Err(error) => Err(Failure {
-                http_status: Some(answer.status),
-                ..json_body::unreadable(&error)
-            }),
-        }
-    });
-    if let Some((shared, found)) = findings.zip(found.into_inner()) {
+    let body = json_body::text(&answer.body);
+    let cleaner = Cleaner::new(secrets(json_list, &body, rules.token));
+    let mut reading = Reading::new(json_list, answer, &cleaner, keys_max, now);
+    reading.findings = findings.map(|_| observe::start(json_list));
+    let mut reader = serde_json::Deserializer::from_str(&body);
+    let around = Around {
+        reading: &mut reading,
+        depth: 0,
+    };
+    let read = around.deserialize(&mut reader).and_then(|()| reader.end());
+    if let Some((shared, mut found)) = findings.zip(reading.findings.take()) {
+        let is_success = is_success(answer.status);
+        observe::structure(json_list, &body, is_success, &cleaner, &mut found);
         shared.add(found);
     }
-    page
+    match read {
+        Ok(()) => reading.judge(answer, rules),
+        Err(_) if !is_success(answer.status) => {
+            let nothing = Failure::new(Reason::Internal, "");
+            Err(foreign(answer.status, "the body is not JSON", nothing))
+        }
+        Err(error) => Err(Failure {
+            http_status: Some(answer.status),
+            ..json_body::unreadable(&error)
+        }),
+    }
 }
 
 /// The token, and the secrets of an answer: fields with the names of secrets that the definition

@@ -128,6 +128,9 @@ fn fault_c12_everything_else_is_not_a_time() {
         }
         assert_eq!(parse_unambiguous(text), None, "{text:?}");
     }
+    for text in ["84.-00", "84.", "84.+1", ".5", "84.5.5"] {
+        assert_eq!(Unix.parse(text), None, "{text:?}");
+    }
     for text in ["0", "1780172596", "1780172596000", "2026-05-30t20:23:16"] {
         assert_eq!(parse_unambiguous(text), None, "{text:?}");
     }

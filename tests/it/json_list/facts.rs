@@ -343,6 +343,11 @@ fn nested_lists_take_fields_of_both_items() {
         .map(str::to_owned)
         .to_vec();
     assert_eq!(keys(&format!("{one},{two}")), Ok((expected, 0)));
+    // Half of a surrogate pair spoils its own field only.
+    let half =
+        r#"{"x\ud800":0,"name":"\udc00","auth":{"secrets":[{"\ud800":0,"id":"h"},{"id":"i"}]}}"#;
+    let expected = ["h \u{fffd} 0", "i \u{fffd} 0"].map(str::to_owned).to_vec();
+    assert_eq!(keys(half), Ok((expected, 0)));
     for (none, rejected) in [
         (r#"{"name":"Three"}"#, 0),
         (r#"{"auth":null}"#, 0),
