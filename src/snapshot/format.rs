@@ -243,7 +243,7 @@ fn saved(key: &Key) -> SavedKey {
         updated_at_ms: millis(key.updated_at),
         scopes: scopes.map(str::to_owned).collect(),
         networks: networks.map(ToString::to_string).collect(),
-        invalid_entries: allow_list.map_or(0, AllowList::invalid_entries),
+        invalid_entries: allow_list.map_or(0, |list| list.invalid_entries().min(ENTRIES_MAX)),
         scopes_are_unknown: key.scopes.is_none(),
         allow_list_is_unknown: allow_list.is_none(),
         unreadable: key.unreadable.bits(),
