@@ -45,7 +45,8 @@ pub struct Account {
     pub shrink: ShrinkGuard,
     /// How long an expired key that the API no longer lists is kept; zero disables this.
     pub expired_retention: TimeDelta,
-    /// The only scope required to list keys, if the provider has scopes.
+    /// The only scope that the exporter's own key requires; `None` if the provider's listing does not
+    /// show which key that is.
     pub listing_scope: Option<Box<str>>,
 }
 
@@ -576,6 +577,9 @@ impl AccountState {
         now: DateTime<Utc>,
         events: &mut Vec<Event>,
     ) {
+        let Some(needed) = &self.account.listing_scope else {
+            return;
+        };
         let keys = self.held.iter().flat_map(|listing| listing.keys());
         let own = keys
             .into_iter()
@@ -591,16 +595,13 @@ impl AccountState {
         };
         let named = Box::new(NamedKey::new(&self.account.name, key, rules, now));
         events.push(Event::OwnKeyRecognised(named.clone()));
-        if let Some(needed) = &self.account.listing_scope {
-            let scopes = key.scopes.iter().flat_map(Scopes::iter);
-            let surplus = scopes.filter(|scope| *scope != &**needed);
-            let surplus = join_truncated(surplus);
-            events.extend(surplus.map(|scopes| Event::OwnKeySurplusScopes {
-                key: named,
-                needed: needed.clone(),
-                scopes,
-            }));
-        }
+        let scopes = key.scopes.iter().flat_map(Scopes::iter);
+        let surplus = join_truncated(scopes.filter(|scope| *scope != &**needed));
+        events.extend(surplus.map(|scopes| Event::OwnKeySurplusScopes {
+            key: named,
+            needed: needed.clone(),
+            scopes,
+        }));
         self.own_key = found;
     }
 

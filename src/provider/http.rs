@@ -21,7 +21,8 @@ use crate::provider::findings::SharedFindings;
 use crate::provider::quota::{Quota, quota};
 use crate::provider::resolver::Resolver;
 use crate::provider::response::{
-    Response, age, clock_skew, date, foreign, is_success, not_asked_for, redirect_host, wait_asked,
+    Response, age, clock_skew, date, foreign, is_success, not_asked_for, redirect_host,
+    status_words, wait_asked,
 };
 use crate::secret::Token;
 
@@ -210,7 +211,7 @@ impl Session {
         self.traffic.quota = quota(&headers, date.unwrap_or(now));
         if !is_success(status) {
             let to = redirect_host(&headers).map(|host| format!(", a redirect to {host}"));
-            let why = format!("HTTP status {status}{}", to.unwrap_or_default());
+            let why = status_words(status) + &to.unwrap_or_default();
             *known = Some(Failure {
                 http_status: Some(status),
                 retry_after: wait_asked(status, &headers, date.unwrap_or(now)),

@@ -7,7 +7,7 @@ use http::header::{
     AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER,
     TRANSFER_ENCODING,
 };
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use url::Url;
 
 use crate::domain::failure::{Failure, Reason};
@@ -63,16 +63,29 @@ impl Response {
 /// `what` describes its actual format.
 pub fn foreign(status: u16, what: &str, failure: Failure) -> Failure {
     let reason = Reason::of_foreign_status(status);
-    let why = if reason == Reason::Gateway {
-        format!("HTTP status {status}, and not from the API: {what}")
-    } else {
-        format!("HTTP status {status}")
-    };
+    let mut why = status_words(status);
+    if reason == Reason::Gateway {
+        why += ", and not from the API: ";
+        why += what;
+    }
     Failure {
         reason,
         http_status: Some(status),
         error: Some(Line::own(&why)),
         ..failure
+    }
+}
+
+/// What an unusable HTTP status means, in the words of RFC 9110.
+pub(super) fn status_words(status: u16) -> String {
+    let words = StatusCode::from_u16(status).ok();
+    let words = words.and_then(|status| status.canonical_reason());
+    match words {
+        Some(words) if status < 300 => {
+            format!("{words}: only HTTP 200, 201 and 202 have a listing")
+        }
+        Some(words) => words.to_owned(),
+        None => format!("HTTP status {status}"),
     }
 }
 
@@ -87,7 +100,7 @@ pub(super) fn not_asked_for(headers: &HeaderMap) -> Option<&'static str> {
     if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
         return Some("the body is compressed, which was not asked for");
     }
-    is_html(headers).then_some("the answer is an HTML page")
+    is_html(headers).then_some("its Content-Type is that of an HTML page")
 }
 
 fn is_html(headers: &HeaderMap) -> bool {
@@ -106,8 +119,11 @@ fn is_html(headers: &HeaderMap) -> bool {
 
 /// The host that a redirect points to; the rest of the URL may contain secrets.
 pub(super) fn redirect_host(headers: &HeaderMap) -> Option<String> {
-    let location = Url::parse(headers.get(LOCATION)?.to_str().ok()?).ok()?;
-    location.host_str().map(str::to_owned)
+    match Url::parse(headers.get(LOCATION)?.to_str().ok()?) {
+        Ok(location) => location.host_str().map(str::to_owned),
+        Err(url::ParseError::RelativeUrlWithoutBase) => Some("the same host".to_owned()),
+        Err(_) => None,
+    }
 }
 
 pub(super) fn date(headers: &HeaderMap) -> Option<DateTime<Utc>> {

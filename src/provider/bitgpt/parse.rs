@@ -14,7 +14,7 @@ use crate::provider::bitgpt::wire::{self, Data, Entry, Envelope, Text, Texts};
 use crate::provider::bitgpt::{PROFILE, observe};
 use crate::provider::findings::{Findings, SharedFindings};
 use crate::provider::json_body;
-use crate::provider::response::{foreign, is_success, seconds};
+use crate::provider::response::{foreign, is_success, seconds, status_words};
 use crate::provider::secret_fields;
 use crate::provider::time_format::parse_unambiguous;
 use crate::provider::{Listed, Rules};
@@ -267,7 +267,7 @@ pub(super) fn of_http_status(envelope: &Envelope<'_>, failure: Failure) -> Failu
     let error = failure
         .error
         .clone()
-        .or_else(|| Some(Line::own(&format!("HTTP status {http_status}"))));
+        .or_else(|| Some(Line::own(&status_words(http_status))));
     Failure {
         reason: Reason::of_status(http_status),
         error,

@@ -24,7 +24,7 @@ use crate::provider::json_list::key::Item;
 use crate::provider::json_list::observe;
 use crate::provider::json_list::pointer::{self, Pointer, Segment};
 use crate::provider::paging_hints::PagingHints;
-use crate::provider::response::{Response, foreign, is_success};
+use crate::provider::response::{Response, foreign, is_success, status_words};
 use crate::provider::{Rules, json_body, secret_fields};
 use crate::secret::Token;
 
@@ -306,7 +306,7 @@ impl<'d, 'a> Reading<'d, 'a> {
             ..Failure::because(reason, Line::own(why))
         };
         if !is_success(answer.status) {
-            let why = format!("HTTP status {}", answer.status);
+            let why = status_words(answer.status);
             return Err(failure(Reason::of_status(answer.status), &why));
         }
         if self.has_duplicate {
