@@ -145,7 +145,8 @@ pub struct Failure {
     pub error: Option<Line>,
     /// The id of the request or case that the provider's support asks for.
     pub support_id: Option<Line>,
-    /// Other details from the API, keyed by log field name.
+    /// Other details, keyed by log field name: those from the API, and the `url` of the request
+    /// without user and query.
     pub lines: Vec<(&'static str, Line)>,
     /// How long the API asks to wait, before any limit of ours applies.
     pub retry_after: Option<Duration>,

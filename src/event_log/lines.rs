@@ -43,6 +43,7 @@ pub(super) fn failure(account: &str, failure: &Failure, facts: &PollFacts, decis
                 api_message,
                 attempts = facts.attempts,
                 retry_in,
+                url = failure.line("url"),
                 $($rest)*
             )
         };
@@ -74,6 +75,7 @@ pub(super) fn details_failure(
                 api_status = failure.number("api_status"),
                 error,
                 support_id,
+                url = failure.line("url"),
                 paused_for,
                 $($rest)*
             )

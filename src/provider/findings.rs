@@ -394,12 +394,17 @@ pub fn listed(names: &BTreeSet<String>) -> String {
     shown.join(", ") + more
 }
 
-/// The URL without user, and without values in its query that may be secrets.
-fn without_secrets(url: &Url) -> String {
+/// The URL without user and query.
+pub(super) fn without_query(url: &Url) -> String {
     let authority = url.host_str().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}"));
     let port = port.unwrap_or_default();
-    let mut text = format!("{}://{authority}{port}{}", url.scheme(), url.path());
+    format!("{}://{authority}{port}{}", url.scheme(), url.path())
+}
+
+/// The URL without user, and without values in its query that may be secrets.
+fn without_secrets(url: &Url) -> String {
+    let mut text = without_query(url);
     for (at, (name, value)) in url.query_pairs().enumerate() {
         let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
         let is_plain = is_number && value.len() <= NUMBER_DIGITS_MAX;

@@ -17,7 +17,7 @@ use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::{Cleaner, Line};
 use crate::provider::Provider;
 use crate::provider::connection::{CONNECT_TIMEOUT, cause, client};
-use crate::provider::findings::SharedFindings;
+use crate::provider::findings::{SharedFindings, without_query};
 use crate::provider::quota::{Quota, quota};
 use crate::provider::resolver::Resolver;
 use crate::provider::response::{
@@ -188,10 +188,15 @@ impl Session {
         let limit = self.target.timeout.min(self.time_left());
         // The information in an error status must survive a body that never ends.
         let mut known = None;
-        match timeout(limit, self.exchange(&mut known)).await {
+        let read = match timeout(limit, self.exchange(&mut known)).await {
             Ok(answer) => answer.and_then(|answer| answer.judged_by(read, self.now)),
             Err(_elapsed) => Err(known.unwrap_or_else(|| self.too_late(limit, "complete answer"))),
-        }
+        };
+        read.map_err(|mut failure| {
+            let url = self.cleaner.line(&without_query(&self.last_url));
+            failure.lines.push(("url", url));
+            failure
+        })
     }
 
     /// Sends one request and reads the whole answer.

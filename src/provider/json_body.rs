@@ -7,8 +7,8 @@ use serde_json::error::Category;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::text::Line;
 
-/// The body's text. Bytes that are not UTF-8, and unpaired surrogate escapes, become U+FFFD, so that
-/// they affect their own field only, not the answer.
+/// The body's text. Bytes that are not UTF-8, and unpaired surrogate escapes, become U+FFFD, so
+/// that they affect their own field only, not the answer.
 pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
     // The only byte order mark in use in JSON; RFC 8259 allows a reader to ignore it.
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
@@ -18,8 +18,8 @@ pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
     mend_surrogates(&text).map_or(text, Cow::Owned)
 }
 
-/// `body` with U+FFFD for each unpaired surrogate escape (`\\ud83d` alone), which is not a character,
-/// and for which the JSON reader rejects a text. `None` if there is none.
+/// `body` with U+FFFD for each unpaired surrogate escape (`\\ud83d` alone), which is not a
+/// character, and for which the JSON reader rejects a text. `None` if there is none.
 fn mend_surrogates(body: &str) -> Option<String> {
     if !["\\ud", "\\uD"].iter().any(|escape| body.contains(escape)) {
         return None;

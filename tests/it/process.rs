@@ -635,6 +635,8 @@ async fn fault_b1_the_log_tells_what_the_api_said() {
         .find(|line| line.contains("listing keys failed"))
         .unwrap();
     let (_, told) = line.split_once(' ').unwrap();
+    let (told, url) = told.rsplit_once(" url=").unwrap();
+    assert_eq!(url, format!("{}/developers/api_keys", api.url()));
     let (told, retry_in) = told.rsplit_once(" retry_in=").unwrap();
     assert_eq!(
         told,
