@@ -45,8 +45,8 @@ pub struct Account {
     pub shrink: ShrinkGuard,
     /// How long an expired key that the API no longer lists is kept; zero disables this.
     pub expired_retention: TimeDelta,
-    /// The only scope that the exporter's own key requires; `None` if the provider's listing does not
-    /// show which key that is.
+    /// The only scope that the exporter's own key requires; `None` if the provider's listing does
+    /// not show which key that is.
     pub listing_scope: Option<Box<str>>,
 }
 
