@@ -12,7 +12,7 @@ mod rows;
 mod status_page;
 mod table;
 mod timeline;
-mod words;
+pub(crate) mod words;
 
 use bytes::Bytes;
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::domain::alerts::{self, AlertSeverity};
 use crate::domain::assessment::Severity;
+use crate::domain::listing::Reject;
 use crate::pages::json::{self, AccountJson, KeyJson};
 use crate::pages::rows::{AccountRow, KeyRow, Overview, Urgency};
 use crate::pages::words;
@@ -69,7 +70,7 @@ pub struct Counts {
     pub superseded_in_use: usize,
     /// Accounts that could not be listed.
     pub failed_accounts: usize,
-    /// Entries of listings that could not be used.
+    /// Entries of listings that could not be used, or not as a whole.
     pub rejected_entries: usize,
 }
 
@@ -141,7 +142,7 @@ impl<'a> Check<'a> {
             policy,
             superseded_in_use,
             failed_accounts,
-            rejected_entries,
+            rejected_entries: _,
         } = self.counts;
         let counts = [
             (expired, "expired"),
@@ -155,13 +156,18 @@ impl<'a> Check<'a> {
         let mut parts: Vec<String> = counts
             .map(|(count, what)| format!("{count} {what}"))
             .collect();
-        if rejected_entries > 0 {
-            let noun = if rejected_entries == 1 {
-                "entry"
-            } else {
-                "entries"
-            };
-            parts.push(format!("{rejected_entries} unusable {noun}"));
+        let listings = || self.overview.states.iter().flat_map(|state| &state.held);
+        let left_out = listings().flat_map(|it| Reject::ALL.map(|reason| it.left_out(reason)));
+        match left_out.sum() {
+            0 => {}
+            count => parts.push(format!("{} left out", words::entries(count))),
+        }
+        match listings().map(|it| it.used_in_part().count()).sum() {
+            0 => {}
+            count => {
+                let keys = words::count(count, "key");
+                parts.push(format!("{keys} with an unreadable field"));
+            }
         }
         if failed_accounts > 0 {
             let accounts = words::count(failed_accounts, "account");

@@ -64,15 +64,10 @@ pub(super) fn table(check: &Check<'_>, is_as_of: bool, look: Look) -> String {
         line(&mut out, format_args!("account {name}: {word}: {failure}"));
     }
     for state in &*check.overview.states {
-        let rejected = state.held.as_ref().map(|held| held.rejects().total());
-        if let Some(count @ 1..) = rejected {
+        if let Some(rejects) = state.held.as_deref().and_then(words::rejects) {
             let name = &state.account.name;
-            let words = if count == 1 {
-                "1 entry of the listing cannot be used".to_owned()
-            } else {
-                format!("{count} entries of the listing cannot be used")
-            };
-            line(&mut out, format_args!("account {name}: {words}"));
+            let help = "for details, run config check --live";
+            line(&mut out, format_args!("account {name}: {rejects} ({help})"));
         }
     }
     let word = coloured(check.status.as_str(), check.status, look);
