@@ -42,7 +42,11 @@ fn answer(options: &Options, asked: &ExplainOptions) -> Result<(String, Status),
     }
     match found[..] {
         [row] => Ok(pages::explain(&overview, row, &origins(&question.config))),
-        [] => Err(Unanswered(not_found(&asked.key, &rows, &overview))),
+        [] => {
+            let words = not_found(&asked.key, &rows, &overview);
+            let elsewhere = elsewhere(&question.config, &asked.accounts);
+            Err(Unanswered(words + &elsewhere))
+        }
         _ => Err(Unanswered(ambiguous(&asked.key, &found))),
     }
 }
@@ -76,6 +80,17 @@ fn not_found(key: &str, rows: &[KeyRow<'_>], overview: &Overview) -> String {
         near.unwrap_or_default(),
         failed.unwrap_or_default()
     )
+}
+
+/// Why a key may exist although this shard has none of this name.
+fn elsewhere(config: &Config, accounts: &[String]) -> String {
+    if !config.shard.is_one_of_several() || !accounts.is_empty() {
+        return String::new();
+    }
+    let shard = config.shard;
+    let has_none = config.accounts.is_empty().then_some(" has no account and");
+    let has_none = has_none.unwrap_or_default();
+    format!("; shard {shard}{has_none} does not list the accounts of other shards")
 }
 
 fn ambiguous(key: &str, found: &[&KeyRow<'_>]) -> String {

@@ -37,7 +37,7 @@ pub(super) fn line(check: &Check<'_>) -> String {
     let soonest = soonest.map(|left| format!(" next_expiry={}s", left.num_seconds()));
     let counts = check.counts;
     let numbers = [
-        ("keys", check.keys.len()),
+        ("keys", check.total),
         ("expired", counts.expired),
         ("critical", counts.critical),
         ("warning", counts.warning),

@@ -789,6 +789,79 @@ async fn nothing_is_well_where_nothing_was_looked_at() {
         panic!("both shards have the account, or none");
     };
     assert_eq!(empty.code, Some(3), "{}", empty.stderr);
-    let words = "unknown: no account to list; 0 keys in 0 accounts";
-    assert!(empty.stdout.contains(words), "{}", empty.stdout);
+    assert_eq!(empty.stdout, "unknown: no account to list\n");
+    let in_shard = |arguments: &[&str]| {
+        let mut check = command(&[arguments, &["--config.file", &config]].concat());
+        check.env("API_KEY_EXPORTER__SHARD__TOTAL", "2");
+        check.env("API_KEY_EXPORTER__SHARD__INDEX", "0");
+        Answer::from(check.output().unwrap())
+    };
+    // "shop" belongs to shard 1.
+    for (arguments, words) in [
+        (
+            &["check", "--account", "shop"][..],
+            "account \"shop\" belongs to shard 1 of 2; this is shard 0\n",
+        ),
+        (
+            &["check", "--account", "shpo"],
+            "no account \"shpo\"; did you mean \"shop\"? (there are: shop)\n",
+        ),
+        (
+            &["explain", "odd"],
+            "no key has the id, name or label \"odd\"; shard 0 of 2 has no account and does not \
+             list the accounts of other shards\n",
+        ),
+    ] {
+        let answer = in_shard(arguments);
+        assert_eq!(answer.code, Some(3), "{arguments:?}");
+        assert!(answer.stderr.ends_with(words), "{}", answer.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_summary_counts_all_keys_of_the_listed_accounts() {
+    let folder = Folder::new("check-summary");
+    let api = Api::start(Reply::listing(&[key("k", days(3)), key("l", days(300))])).await;
+    let both = [("shop", "TOKEN"), ("office", "WRONG")];
+    for (accounts, within, summary, keys) in [
+        (
+            &both[..1],
+            None,
+            "critical: 1 critical; 2 keys in 1 account",
+            2,
+        ),
+        (
+            &both,
+            None,
+            "critical: 1 critical, 1 account not listed; 2 keys in 1 listed account",
+            2,
+        ),
+        (&both[1..], None, "unknown: 1 account not listed", 0),
+        (
+            &both[..1],
+            Some("1h"),
+            "ok: all is well; 0 of 2 keys in 1 account expire within 1h",
+            2,
+        ),
+        (
+            &both,
+            Some("14d"),
+            "critical: 1 critical, 1 account not listed; 1 of 2 keys in 1 listed account expires \
+             within 14d",
+            2,
+        ),
+    ] {
+        let config = configuration(&folder, &api.url(), accounts, "");
+        let within: Vec<&str> = within.iter().flat_map(|it| ["--within", it]).collect();
+        let check = [&["check", "--config.file", &config][..], &within].concat();
+        let table = ask(&check).stdout;
+        assert_eq!(table.lines().last(), Some(summary), "{table}");
+        let nagios = ask(&[&check[..], &["--output", "nagios"]].concat()).stdout;
+        let (_, said) = summary.split_once(": ").unwrap();
+        assert!(
+            nagios.contains(&format!(": {said}"))
+                && nagios.contains(&format!(" | keys={keys};;;0 ")),
+            "{nagios}"
+        );
+    }
 }

@@ -343,7 +343,7 @@ fn a_check_without_tokens_needs_none() {
     assert_eq!(text(&output.stderr), "");
     assert_eq!(
         text(&output.stdout),
-        "configuration is good: 2 account(s), tokens not checked\n"
+        "configuration is good: 2 accounts, tokens not checked\n"
     );
     assert_eq!(output.status.code(), Some(0));
     let output = run(&["config", "check", "--skip-tokens"], &[]);
@@ -439,7 +439,7 @@ fn fault_g9_one_variable_is_a_whole_configuration_and_is_warned_of() {
         text(&output.stdout),
         "warning: the token of account \"default\" is in the environment (BITGPT_API_KEY), where \
          crash reports and child processes find it, and changes only with a restart; put it into a \
-         file\nconfiguration is good: 1 account(s)\n"
+         file\nconfiguration is good: 1 account\n"
     );
     assert_eq!(text(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
@@ -459,7 +459,7 @@ fn what_is_ignored_in_the_environment_is_warned_of() {
         "warning: BITGPT_API_KEY in the environment is ignored: the accounts are those of the \
          file\nwarning: ignored in the environment, where two underscores replace each dot of an \
          option: API_KEY_EXPORTER_POLL_INTERVAL (write API_KEY_EXPORTER__POLL__INTERVAL)\n\
-         configuration is good: 1 account(s)\n"
+         configuration is good: 1 account\n"
     );
     assert_eq!(output.status.code(), Some(0));
 }

@@ -207,13 +207,12 @@ fn remark(field: &FieldFindings) -> String {
 
 /// What the author of the configuration may want to change.
 fn hints(of: &Inspected) -> Vec<String> {
-    match &of.answer.result {
-        Ok(_) => of_fields(of),
-        Err(failure) if of.findings.entries > 0 => {
-            [of_failure(failure, of), of_fields(of)].concat()
-        }
-        Err(failure) => of_failure(failure, of),
-    }
+    let failure = of.answer.result.as_ref().err();
+    let of_failure = failure.and_then(|failure| of_failure(failure, of));
+    let has_entries = failure.is_none() || of.findings.entries > 0;
+    let of_fields = has_entries.then(|| of_fields(of));
+    let of_fields = of_fields.into_iter().flatten();
+    of_failure.into_iter().chain(of_fields).collect()
 }
 
 fn of_fields(of: &Inspected) -> Vec<String> {
@@ -268,7 +267,7 @@ fn of_fields(of: &Inspected) -> Vec<String> {
     hints
 }
 
-fn of_failure(failure: &Failure, of: &Inspected) -> Vec<String> {
+fn of_failure(failure: &Failure, of: &Inspected) -> Option<String> {
     let profile = of.provider.profile();
     let name = &profile.name;
     let scope = profile.listing_scope.as_ref();
@@ -286,33 +285,30 @@ fn of_failure(failure: &Failure, of: &Inspected) -> Vec<String> {
             "docs/provider-definitions.md".to_owned(),
         ),
     };
-    match failure.reason {
-        Reason::Unauthorized => vec![format!(
-            "the API does not accept the token: {token}; see {page}"
-        )],
-        Reason::Forbidden => vec![format!(
+    let (reason, status) = (failure.reason, failure.http_status);
+    let is_without_list = matches!(reason, Reason::Schema | Reason::ApiError);
+    Some(if reason == Reason::Unauthorized {
+        format!("the API does not accept the token: {token}; see {page}")
+    } else if reason == Reason::Forbidden {
+        format!(
             "the API does not permit the listing: {token}, or add this host to the token's allow \
              list; see {page}"
-        )],
-        Reason::ClientError if failure.http_status == Some(404) => {
-            vec![format!(
-                "nothing is there: check base_url, path and params; see {page}"
-            )]
-        }
-        Reason::Schema if !failure.http_status.is_none_or(is_success) => vec![format!(
+        )
+    } else if reason == Reason::ClientError && status == Some(404) {
+        format!("nothing is there: check base_url, path and params; see {page}")
+    } else if reason == Reason::Schema && !status.is_none_or(is_success) {
+        format!(
             "only answers with the status 200, 201 or 202 hold a listing: check path and query; \
              see {page}"
-        )],
-        Reason::Schema | Reason::ApiError if !of.findings.lists.is_empty() => {
-            let lists = of.findings.lists.iter();
-            let lists = lists.map(|(at, count)| format!("{at:?} ({})", words::entries(*count)));
-            let lists = lists.collect::<Vec<_>>().join(", ");
-            vec![format!(
-                "items must point at the list of keys; the answer has lists at {lists}"
-            )]
-        }
-        reason => remedy(reason).map(str::to_owned).into_iter().collect(),
-    }
+        )
+    } else if is_without_list && !of.findings.lists.is_empty() {
+        let lists = of.findings.lists.iter();
+        let lists = lists.map(|(at, count)| format!("{at:?} ({})", words::entries(*count)));
+        let lists = lists.collect::<Vec<_>>().join(", ");
+        format!("items must point at the list of keys; the answer has lists at {lists}")
+    } else {
+        return remedy(reason).map(str::to_owned);
+    })
 }
 
 /// What to do about a failure, where that depends on its reason only.
