@@ -8,7 +8,7 @@ use api_key_exporter::cli::{self, Invocation};
 use api_key_exporter::commands;
 use api_key_exporter::domain::text::redact;
 use api_key_exporter::os::{allocator, rlimits};
-use api_key_exporter::pages::Status;
+use api_key_exporter::pages::{self, Status};
 use api_key_exporter::reload;
 
 fn main() -> ExitCode {
@@ -18,7 +18,12 @@ fn main() -> ExitCode {
     let invocation = match Invocation::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
         Err(refused) => {
-            print(refused.error.use_stderr(), &cli::words(&refused.error));
+            let words = cli::words(&refused.error);
+            print(refused.error.use_stderr(), &words);
+            if refused.is_nagios {
+                let words = words.trim_start_matches("error: ");
+                print(false, &pages::nagios_unknown(words));
+            }
             return ExitCode::from(refused.code);
         }
     };

@@ -55,9 +55,16 @@ pub(super) fn line(check: &Check<'_>) -> String {
     )
 }
 
-/// The line where nothing could be found out.
+/// The line where nothing could be found out: the first paragraph of `words`.
 pub(super) fn unknown(words: &str) -> String {
-    without_perfdata(Status::Unknown, words) + "\n"
+    let lines = words.trim().lines().map(str::trim);
+    let lines = lines.take_while(|line| !line.is_empty());
+    let words = lines.fold(String::new(), |words, line| match words.chars().last() {
+        None => line.to_owned(),
+        Some(':') => words + " " + line,
+        Some(_) => words + "; " + line,
+    });
+    without_perfdata(Status::Unknown, &words) + "\n"
 }
 
 fn without_perfdata(status: Status, words: &str) -> String {

@@ -217,6 +217,7 @@ async fn keys_are_judged_as_of_another_moment_and_by_other_thresholds() {
             &["--output", "textfile", "--team", "a"],
             "cannot be used with --team",
         ),
+        (&["--within", "-1d"], "--within \"-1d\": must be a duration"),
         (&["--output", "yaml"], "invalid value"),
         (&["--bogus"], "unexpected argument"),
     ] {
@@ -231,6 +232,23 @@ async fn keys_are_judged_as_of_another_moment_and_by_other_thresholds() {
             "{arguments:?}: {}",
             answer.stderr
         );
+        if arguments.contains(&"--output") {
+            continue;
+        }
+        // A monitoring system shows stdout only.
+        let file = folder.0.join("status").display().to_string();
+        let nagios = ["--output", "nagios", "--output-file", &file];
+        let all = [
+            &["check"][..],
+            arguments,
+            &["--config.file", &config],
+            &nagios,
+        ]
+        .concat();
+        let line = ask(&all).stdout;
+        let is_one_line = line.starts_with("API_KEYS UNKNOWN: ") && line.lines().count() == 1;
+        assert!(is_one_line && line.contains(words), "{arguments:?}: {line}");
+        assert!(!Path::new(&file).exists());
     }
 }
 
@@ -330,6 +348,7 @@ async fn a_configuration_that_cannot_be_used_and_an_api_that_is_not_there_end_wi
                 "{all:?}: {text}"
             );
             assert!(!is_nagios || answer.stdout.lines().count() == 1, "{text}");
+            assert!(!answer.stdout.contains("  "), "{text}");
         }
     }
 }
