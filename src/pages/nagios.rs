@@ -81,7 +81,7 @@ fn key(row: &KeyRow<'_>) -> String {
     let policies: Vec<&str> = row.broken_policies().map(Policy::as_str).collect();
     let end = match row.time_left() {
         Some(left) => words::expires(left),
-        None if row.key.is_expiry_unknown() => "unreadable expiry".to_owned(),
+        None if row.key.is_expiry_unknown() => "has an unreadable expiry".to_owned(),
         None => "never expires".to_owned(),
     };
     let policies = if policies.is_empty() {

@@ -660,11 +660,12 @@ async fn explain_finds_a_key_by_id_name_or_label_and_says_what_applies_to_it_and
         );
         for words in [
             "Checkout: muted",
-            &format!("[[keys]] number 2 of inventory_file = {inventory:?} (file "),
+            &format!("keys[1] of inventory_file = {inventory:?} (file "),
             "critical           5d",
             "thresholds.critical = \"5d\" (file ",
             "warning            40d",
             "its alerts are muted (moves away)",
+            "kept: no scope is privileged (the built-in list of bitgpt)",
             "now                none",
             "next               ApiKeyExpired (critical) at 2099-01-01 00:00 UTC",
         ] {
@@ -684,7 +685,7 @@ async fn explain_finds_a_key_by_id_name_or_label_and_says_what_applies_to_it_and
     for (arguments, words) in [
         (
             &["k_soon"][..],
-            "2 keys are called \"k_soon\"; give the id of one, or --account:\n  \
+            "2 keys are called \"k_soon\"; choose with --account:\n  \
              k_soon  Checkout  account shop\n  k_soon  Checkout  account office\n",
         ),
         (
@@ -710,6 +711,46 @@ async fn explain_finds_a_key_by_id_name_or_label_and_says_what_applies_to_it_and
     // A token that is pasted as the name of a key is not repeated.
     let secret = explain(&["sk_live_cGFzdGVkIGJ5IG1pc3Rha2U.abcd1"]);
     assert!(!secret.stderr.contains("cGFzdGVk"), "{}", secret.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_names_what_the_definition_of_a_provider_decides() {
+    let folder = Folder::new("explain-definition");
+    let end = (Utc::now() + days(50)).timestamp();
+    let named = |id: &str| json!({ "id": id, "label": "twin", "end": end, "rights": ["root"] });
+    let keys = json!([named("one"), named("two")]);
+    let api = Api::start(Reply::body(200, "application/json", keys.to_string())).await;
+    let text = format!(
+        "poll.attempts = 1\npolicy.max_unused = \"30d\"\n[[accounts]]\nname = \"a\"\n\
+         provider = \"acme\"\nbase_url = {:?}\ntoken_env = \"TOKEN\"\n\
+         [providers.acme]\npath = \"/\"\nitems = \"\"\nid = \"/id\"\nlabel = \"/label\"\n\
+         expires_at = {{ at = \"/end\", format = \"unix\" }}\nscopes = {{ at = \"/rights\" }}\n\
+         privileged_scopes = [\"root\"]\n[[keys]]\nmatch = \"one\"\ncritical = \"60d\"\n\
+         [[keys]]\nmatch = \"two\"\nwarning = \"2d\"\n",
+        api.url()
+    );
+    let config = folder.file("config.toml", &text).display().to_string();
+    let explain = |key: &str| ask(&["explain", key, "--config.file", &config]);
+    for (key, words) in [
+        (
+            "one",
+            "broken: root (providers.acme.privileged_scopes = [\"root\"] (file ",
+        ),
+        (
+            "one",
+            "not known: providers.acme.last_used_at is not set (policy.max_unused = ",
+        ),
+        ("one", ": raised to the critical threshold\n"),
+        ("one", ": critical of keys[0] (file "),
+        ("two", ": lowered to the warning threshold\n"),
+        ("two", ": warning of keys[1] (file "),
+    ] {
+        let answer = explain(key);
+        assert!(answer.stdout.contains(words), "{words}:\n{}", answer.stdout);
+    }
+    let twins = explain("twin");
+    let words = "2 keys are called \"twin\"; give the id of one:\n";
+    assert!(twins.stderr.contains(words), "{}", twins.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,7 +42,7 @@ fn answers_are_as_they_were() {
             "= \"7d\" (default)".to_owned(),
         )]
         .into(),
-        entries: vec!["[[keys]] number 1 (file a.toml:3:9)".to_owned()],
+        entries: vec!["keys[0] (file a.toml:3:9)".to_owned()],
     };
     let (row, _) = &check.keys[0];
     let (text, status) = explain(&overview, row, &origins);
