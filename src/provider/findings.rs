@@ -346,7 +346,8 @@ impl Names<'_> {
     }
 }
 
-/// Counts the entries that are no objects, by type. A list can be an entry if pointers lead into it.
+/// Counts the entries that are no objects, by type. A list can be an entry if a pointer leads into
+/// one.
 fn count_types(
     counts: &mut BTreeMap<&'static str, usize>,
     entries: &[&RawValue],

@@ -398,6 +398,10 @@ async fn the_table_is_plain_in_a_pipe_and_fits_and_colours_a_terminal() {
         piped.lines().nth(1).unwrap().starts_with("critical"),
         "{piped}"
     );
+    let nagios = ask(&["check", "--config.file", &config, "--output", "nagios"]);
+    let name = nagios.stdout.split("; ").nth(2).unwrap();
+    let (name, _) = name.split_once(" expires").unwrap();
+    assert!(name.ends_with('…') && name.chars().count() == 64, "{name}");
     let on_terminal = |variables: &str| {
         let program = env!("CARGO_BIN_EXE_api-key-exporter");
         // A shell may set COLUMNS itself.

@@ -681,6 +681,30 @@ async fn fault_f1_a_full_disk_behind_stderr_hurts_nothing() {
     child.wait().unwrap();
 }
 
+/// What a command was asked for is lost then.
+#[test]
+fn output_that_cannot_be_written_is_reported_by_every_command() {
+    let folder = Folder::new("full-stdout");
+    let config = config_file(&folder, "http://127.0.0.1:1");
+    for (arguments, code) in [
+        (&["man"][..], 1),
+        (&["completions", "bash"], 1),
+        (&["--help"], 1),
+        (&["--version"], 1),
+        (&["config", "show", "--config.file", &config], 1),
+        (&["config", "check", "--config.file", &config], 1),
+        (&["check", "--config.file", &config], 3),
+        (&["check", "--output", "nagios", "--bogus"], 3),
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full");
+        let output = binary(arguments).stdout(full.unwrap()).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        let words = "api-key-exporter: cannot write the output: No space left on device";
+        assert!(errors.contains(words), "{arguments:?}: {errors}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_f2_a_closed_pipe_behind_stderr_hurts_nothing() {
     let api = Api::start(listing(&["a"])).await;
