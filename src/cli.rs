@@ -402,7 +402,8 @@ fn with_negative_values(arguments: impl Iterator<Item = OsString>) -> Vec<OsStri
         let text = argument.to_str().unwrap_or_default();
         let digits = text.strip_prefix('-').unwrap_or_default();
         let is_negative = digits.starts_with(|c: char| c.is_ascii_digit());
-        let is_option = |before: &str| before.len() > 2 && before.starts_with("--");
+        let is_option =
+            |before: &str| before.len() > 2 && before.starts_with("--") && !before.contains('=');
         match joined.last_mut() {
             Some(before) if is_negative && before.to_str().is_some_and(is_option) => {
                 before.push("=");

@@ -80,8 +80,8 @@ pub struct Config {
     pub shard: Shard,
     /// `[[accounts]]`: those that this shard takes, with unique names; without shards at least one.
     pub accounts: Vec<Account>,
-    /// The name of each account of the configuration, in file order, and the index of the shard that
-    /// takes it.
+    /// The name of each account of the configuration, in file order, and the index of the shard
+    /// that takes it.
     pub shards: Vec<(String, u16)>,
     /// Valid but probably unintended settings; for the log.
     pub warnings: Vec<String>,

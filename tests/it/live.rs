@@ -189,10 +189,16 @@ async fn entries_are_counted_by_what_they_are_and_failures_have_a_remedy() {
         let lines = format!("provider = \"acme\"\nparams = {{ tenant = {name:?} }}");
         config += &account(name, &url, &lines);
     }
-    config += &account("nested", &format!("{url}/nested"), "provider = \"nested\"");
-    config += &format!("[providers.acme]\n{definition}");
     let nested = definition.replace("/{tenant}", "/");
-    config += &format!("[providers.nested]\n{nested}nested = \"/keys\"\n");
+    config += &account("nested", &format!("{url}/nested"), "provider = \"nested\"");
+    config += &[
+        "[providers.acme]\n",
+        definition,
+        "[providers.nested]\n",
+        &nested,
+        "nested = \"/keys\"\n",
+    ]
+    .concat();
     let (status, report, errors) = check("types", &config, &["--live"]).await;
     assert_eq!((status, errors.as_str()), (Some(3), ""), "{report}");
     let parts: Vec<&str> = report.split("\naccount ").skip(1).collect();
@@ -223,9 +229,12 @@ async fn entries_are_counted_by_what_they_are_and_failures_have_a_remedy() {
             numbers,
             "hint         1 entry is a boolean, not an object\n",
         ),
-        (page, "failure      HTTP 403, and not from the API: "),
+        (
+            page,
+            "failure      HTTP 403: Forbidden, and not from the API: ",
+        ),
         (page, "hint         something in front of the API answered"),
-        (slow, "failure      HTTP 429, 2 bytes\n"),
+        (slow, "failure      HTTP 429, 2 bytes: Too Many Requests\n"),
         (slow, "hint         wait, then list less often"),
         (moved, "hint         redirects are not followed"),
         (cut, "hint         the API answers with JSON"),

@@ -106,14 +106,9 @@ fn described(failure: &Failure, traffic: &Traffic) -> String {
         if let (1, bytes @ 1..) = (traffic.requests, traffic.bytes) {
             write!(words, ", {bytes} bytes").expect("a string takes everything");
         }
-        // The exporter's own message begins with the status.
-        match error.strip_prefix(&format!("HTTP status {status}")) {
-            Some(rest) => words.push_str(rest),
-            None => write!(words, ": {error}").expect("a string takes everything"),
-        }
-    } else {
-        words.push_str(error);
+        words.push_str(": ");
     }
+    words.push_str(error);
     for (name, text) in &failure.lines {
         write!(words, "; {name}: {}", text.as_str()).expect("a string takes everything");
     }
@@ -297,10 +292,9 @@ fn of_failure(failure: &Failure, of: &Inspected) -> Option<String> {
     } else if reason == Reason::ClientError && status == Some(404) {
         format!("nothing is there: check base_url, path and params; see {page}")
     } else if reason == Reason::Schema && !status.is_none_or(is_success) {
-        format!(
-            "only answers with the status 200, 201 or 202 hold a listing: check path and query; \
-             see {page}"
-        )
+        format!("check path and query; see {page}")
+    } else if reason == Reason::Redirect && status.is_none() {
+        "the next page is on another host or port than base_url: correct base_url".to_owned()
     } else if is_without_list && !of.findings.lists.is_empty() {
         let lists = of.findings.lists.iter();
         let lists = lists.map(|(at, count)| format!("{at:?} ({})", words::entries(*count)));
