@@ -21,9 +21,13 @@ use crate::provider::Provider;
 /// The name of the program, as users type it.
 const PROGRAM: &str = "api-key-exporter";
 
-/// Longest word of the command line that an error message repeats. Commands and options are
-/// shorter; tokens are longer.
+/// Longest word of letters that an error message repeats. Commands and options are shorter; tokens
+/// have digits.
 const SHOWN_WORD_CHARS_MAX: usize = 32;
+
+/// Longest word with digits that an error message repeats. Tokens are longer, and so are the parts
+/// of them that are of use to anybody.
+const SHOWN_NUMBER_CHARS_MAX: usize = 11;
 
 /// The command with all options, wherever they appear on the command line.
 #[derive(Clone, Debug)]
@@ -322,6 +326,8 @@ pub struct Refused {
     pub error: clap::Error,
     /// The exit code.
     pub code: u8,
+    /// Whether a monitoring system reads stdout.
+    pub is_nagios: bool,
 }
 
 /// The options of `config check` and `config show`.
@@ -340,14 +346,19 @@ impl Invocation {
     pub fn parse(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, Refused> {
-        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let arguments = with_negative_values(arguments.into_iter().map(Into::into));
         Self::read(&arguments).map_err(|error| {
             let code = match error.use_stderr() {
                 false => 0,
                 true if is_question(&arguments) => 3,
                 true => 2,
             };
-            Refused { error, code }
+            let is_nagios = code == 3 && wants_nagios(&arguments);
+            Refused {
+                error,
+                code,
+                is_nagios,
+            }
         })
     }
 
@@ -381,6 +392,35 @@ impl Invocation {
         let options = options.or(cli.options);
         Ok(Self { task, options })
     }
+}
+
+/// `--shard -1` as `--shard=-1`. No option begins with a digit, so this is a value, whose problem
+/// has a better message than that of an unknown option.
+fn with_negative_values(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for argument in arguments {
+        let text = argument.to_str().unwrap_or_default();
+        let digits = text.strip_prefix('-').unwrap_or_default();
+        let is_negative = digits.starts_with(|c: char| c.is_ascii_digit());
+        let is_option =
+            |before: &str| before.len() > 2 && before.starts_with("--") && !before.contains('=');
+        match joined.last_mut() {
+            Some(before) if is_negative && before.to_str().is_some_and(is_option) => {
+                before.push("=");
+                before.push(argument);
+            }
+            Some(_) | None => joined.push(argument),
+        }
+    }
+    joined
+}
+
+/// Whether a command line that cannot be run wants the output of a monitoring plugin.
+fn wants_nagios(arguments: &[OsString]) -> bool {
+    let pairs = arguments.iter().zip(arguments.iter().skip(1));
+    let mut pairs = pairs.map(|(option, value)| (option.to_str(), value.to_str()));
+    pairs.any(|pair| pair == (Some("--output"), Some("nagios")))
+        || arguments.iter().any(|it| it == "--output=nagios")
 }
 
 /// Whether a command line that cannot be run is one of `check` or `explain`, for which 2 means that
@@ -451,10 +491,15 @@ pub fn words(error: &clap::Error) -> String {
     redact(&words).into_owned()
 }
 
-/// Whether `typed` looks like a command or an option, perhaps followed by its `<VALUE>`.
+/// Whether `typed` looks like a command, an option, perhaps followed by its `<VALUE>`, or a name.
 fn could_be_a_word(typed: &str) -> bool {
-    let is_plain = |c: char| c.is_ascii_alphabetic() || "-._<> ".contains(c);
-    typed.chars().count() <= SHOWN_WORD_CHARS_MAX && typed.chars().all(is_plain)
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._<> ".contains(c);
+    let chars_max = if typed.contains(|c: char| c.is_ascii_digit()) {
+        SHOWN_NUMBER_CHARS_MAX
+    } else {
+        SHOWN_WORD_CHARS_MAX
+    };
+    typed.len() <= chars_max && typed.chars().all(is_plain)
 }
 
 impl Options {

@@ -80,8 +80,9 @@ pub struct Config {
     pub shard: Shard,
     /// `[[accounts]]`: those that this shard takes, with unique names; without shards at least one.
     pub accounts: Vec<Account>,
-    /// The index of the shard that takes each account of the configuration, in file order.
-    pub shards: Vec<u16>,
+    /// The name of each account of the configuration, in file order, and the index of the shard
+    /// that takes it.
+    pub shards: Vec<(String, u16)>,
     /// Valid but probably unintended settings; for the log.
     pub warnings: Vec<String>,
     /// The effective value and origin of every option, in file order.
@@ -269,10 +270,12 @@ impl Config {
         let shard = shard.unwrap_or_default();
         let of_options = warnings::of(&poll, &accounts, &details, &policy);
         let of_environment = warnings::of_environment(sources, &accounts, &effective);
-        let shards: Vec<u16> = accounts
-            .iter()
-            .map(|account| shard_of(&account.name, shard.total()))
-            .collect();
+        let names = accounts.iter().map(|account| account.name.clone());
+        let shards = names.map(|name| {
+            let index = shard_of(&name, shard.total());
+            (name, index)
+        });
+        let shards: Vec<(String, u16)> = shards.collect();
         accounts.retain(|account| shard.takes(&account.name));
         let mut warnings: Vec<String> = empty_file.into_iter().collect();
         warnings.extend(warnings::of_shard(shard, &accounts, &effective));

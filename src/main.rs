@@ -8,8 +8,11 @@ use api_key_exporter::cli::{self, Invocation};
 use api_key_exporter::commands;
 use api_key_exporter::domain::text::redact;
 use api_key_exporter::os::{allocator, rlimits};
-use api_key_exporter::pages::Status;
+use api_key_exporter::pages::{self, Status};
 use api_key_exporter::reload;
+
+/// The exit code of a failure that has none of its own.
+const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     reload::survive_early_hangups();
@@ -18,51 +21,58 @@ fn main() -> ExitCode {
     let invocation = match Invocation::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
         Err(refused) => {
-            print(refused.error.use_stderr(), &cli::words(&refused.error));
-            return ExitCode::from(refused.code);
+            let words = cli::words(&refused.error);
+            if !refused.error.use_stderr() {
+                return answer(&words, refused.code, FAILED);
+            }
+            say(&words);
+            if !refused.is_nagios {
+                return ExitCode::from(refused.code);
+            }
+            let line = pages::nagios_unknown(words.trim_start_matches("error: "));
+            return answer(&line, refused.code, refused.code);
         }
     };
-    match commands::execute(&invocation, &|words| print(false, words)) {
-        Exit::Done(words) => {
-            print(false, &words);
-            ExitCode::SUCCESS
-        }
+    // The demo goes on without its introduction.
+    let introduce = |words: &str| drop(write_all(words));
+    match commands::execute(&invocation, &introduce) {
+        Exit::Done(words) => answer(&words, 0, FAILED),
         Exit::Answered {
             output,
             words,
             status,
         } => {
-            print(true, &words);
-            match write_all(&output) {
-                // The reader has seen enough.
-                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                    print(
-                        true,
-                        &format!("api-key-exporter: cannot write the output: {error}\n"),
-                    );
-                    ExitCode::from(Status::Unknown.code())
-                }
-                Ok(()) | Err(_) => ExitCode::from(status.code()),
-            }
+            say(&words);
+            answer(&output, status.code(), Status::Unknown.code())
         }
         Exit::Failed(words) => {
-            print(true, &words);
-            ExitCode::from(1)
+            say(&words);
+            ExitCode::from(FAILED)
         }
         Exit::Misconfigured(words) => {
-            print(true, &words);
+            say(&words);
             ExitCode::from(2)
         }
     }
 }
 
-/// Prints to a standard stream. A failed write cannot be reported anywhere.
-fn print(is_error: bool, words: &str) {
-    if is_error {
-        // A misplaced key may be part of an error about a path.
-        drop(std::io::stderr().write_all(redact(words).as_bytes()));
-    } else {
-        drop(write_all(words));
+/// Prints to stderr. A failed write cannot be reported anywhere.
+fn say(words: &str) {
+    // A misplaced key may be part of an error about a path.
+    drop(std::io::stderr().write_all(redact(words).as_bytes()));
+}
+
+/// Prints to stdout, and ends with `code`; with `code_of_failure` if the output cannot be written.
+fn answer(output: &str, code: u8, code_of_failure: u8) -> ExitCode {
+    match write_all(output) {
+        // The reader has seen enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            say(&format!(
+                "api-key-exporter: cannot write the output: {error}\n"
+            ));
+            ExitCode::from(code_of_failure)
+        }
+        Ok(()) | Err(_) => ExitCode::from(code),
     }
 }
 

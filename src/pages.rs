@@ -12,7 +12,7 @@ mod rows;
 mod status_page;
 mod table;
 mod timeline;
-mod words;
+pub(crate) mod words;
 
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ pub use crate::pages::explain::{Origins, explain};
 pub use crate::pages::query::{Filter, Query, QueryError, StateFilter, Takes};
 pub use crate::pages::rows::{AccountRow, KeyRow, Overview, RowId, Urgency};
 pub use crate::pages::status_page::{CONTENT_SECURITY_POLICY, Exporter};
-pub use crate::pages::table::Look;
+pub use crate::pages::table::{Look, WIDTH_MIN};
 
 /// A document for people, or for their programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

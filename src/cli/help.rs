@@ -165,7 +165,7 @@ const PARTS: [Part; 4] = [
             ("0", "stopped as asked, or the command succeeded"),
             (
                 "1",
-                "failed while running: an address is in use, a task ended unexpectedly",
+                "failed while running: an address is in use, the output cannot be written",
             ),
             (
                 "2",

@@ -92,23 +92,44 @@ fn an_error_repeats_a_misspelled_command_but_nothing_that_could_be_secret() {
     );
     let words = parse("--log.levle debug").unwrap_err();
     assert!(words.contains("--log.level"), "{words}");
+    for (line, shown) in [
+        ("explain k_1 k_2", "'k_2'"),
+        ("demo --provider bitgpt2", "'bitgpt2'"),
+        ("--web_listen_address :1", "'--web_listen_address'"),
+        ("completions bash5", "'bash5'"),
+        ("run --live -1d", "'--live'"),
+    ] {
+        let words = parse(line).unwrap_err();
+        assert!(words.contains(shown), "{line}: {words}");
+    }
     for line in [
-        "hunter2",
+        "Zx9qWmK2vLp7",
+        "hunter2hunter2",
         "http://user:hunter2@proxy:3128",
         "run https://host/?token=hunter2",
         "--token hunter2",
         "--token=hunter2",
-        "--hunter2",
-        "--web.systemd-socket=hunter2",
-        "completions hunter2",
-        "config hunter2",
-        "config check hunter2",
+        "--hunter2hunter2",
+        "--web.systemd-socket=hunter2hunter2",
+        "completions hunter2hunter2",
+        "config hunter2hunter2",
+        "config check hunter2hunter2",
         "sk_live_hunter2",
     ] {
         let words = parse(line).unwrap_err();
         assert!(words.starts_with("error: "), "{words}");
-        assert!(!words.contains("hunter2"), "{line}: {words}");
+        let is_shown = words.contains("hunter2") || words.contains("Zx9");
+        assert!(!is_shown, "{line}: {words}");
     }
+    // A negative number is the value of the option before it, not an option.
+    for line in ["check --within -1d", "check --within=-1d"] {
+        let Task::Check(asked) = parse(line).unwrap().task else {
+            panic!("{line}");
+        };
+        assert_eq!(asked.within.as_deref(), Some("-1d"));
+    }
+    let options = parse("run --shard -1").unwrap().options;
+    assert_eq!(options.shard.shard.as_deref(), Some("-1"));
 }
 
 #[test]

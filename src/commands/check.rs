@@ -14,9 +14,6 @@ use crate::os::{clock, terminal};
 use crate::pages::{self, Check, Choice, Look, Overview, Status};
 use crate::pollers;
 
-/// Narrower terminals get this many columns.
-const WIDTH_MIN: usize = 40;
-
 /// Answers `check`.
 pub(super) fn check(options: &Options, asked: &CheckOptions) -> Exit {
     match answer(options, asked) {
@@ -130,7 +127,7 @@ fn look(sources: &Sources, has_file: bool) -> Look {
         .variable("NO_COLOR")
         .is_some_and(|it| !it.is_empty());
     Look {
-        width: columns.map(|columns| columns.max(WIDTH_MIN)),
+        width: columns.map(|columns| columns.max(pages::WIDTH_MIN)),
         has_colours: !is_plain && !is_refused,
     }
 }

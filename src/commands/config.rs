@@ -8,7 +8,7 @@ use crate::cli::Options;
 use crate::commands::live;
 use crate::config::{Config, Origin, Sources};
 use crate::domain::text::{chain, redact};
-use crate::pages::Status;
+use crate::pages::{Status, words};
 
 /// `config check`: reports every problem; with `live`, also lists each account once.
 pub(super) fn check(options: &Options, skip_tokens: bool, live: bool) -> Exit {
@@ -52,9 +52,9 @@ pub(super) fn check(options: &Options, skip_tokens: bool, live: bool) -> Exit {
 fn accounts_of(config: &Config) -> String {
     let count = config.accounts.len();
     if !config.shard.is_one_of_several() {
-        return format!("{count} account(s)");
+        return words::count(count, "account");
     }
-    let (all, shard) = (config.shards.len(), config.shard);
+    let (all, shard) = (words::count(config.shards.len(), "account"), config.shard);
     let names: Vec<String> = config
         .accounts
         .iter()
@@ -62,7 +62,7 @@ fn accounts_of(config: &Config) -> String {
         .collect();
     let colon = if names.is_empty() { "" } else { ": " };
     let names = names.join(", ");
-    format!("{count} of {all} account(s) in shard {shard}{colon}{names}")
+    format!("{count} of {all} in shard {shard}{colon}{names}")
 }
 
 /// `config show`: prints the effective configuration as TOML, each value with its origin.
@@ -95,7 +95,7 @@ pub(super) fn show(options: &Options) -> Exit {
 
 /// With shards, a comment with the shard that takes the account of this section.
 fn taken_by(config: &Config, (section, index): (&str, usize)) -> String {
-    let shard = config.shards.get(index);
+    let shard = config.shards.get(index).map(|(_, shard)| shard);
     match shard.filter(|_| section == "[[accounts]]" && config.shard.is_one_of_several()) {
         None => String::new(),
         Some(shard) if *shard == config.shard.index() => format!("  # shard {shard}, this one"),

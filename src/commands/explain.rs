@@ -42,7 +42,11 @@ fn answer(options: &Options, asked: &ExplainOptions) -> Result<(String, Status),
     }
     match found[..] {
         [row] => Ok(pages::explain(&overview, row, &origins(&question.config))),
-        [] => Err(Unanswered(not_found(&asked.key, &rows, &overview))),
+        [] => {
+            let words = not_found(&asked.key, &rows, &overview);
+            let elsewhere = elsewhere(&question.config, &asked.accounts);
+            Err(Unanswered(words + &elsewhere))
+        }
         _ => Err(Unanswered(ambiguous(&asked.key, &found))),
     }
 }
@@ -78,6 +82,17 @@ fn not_found(key: &str, rows: &[KeyRow<'_>], overview: &Overview) -> String {
     )
 }
 
+/// Why a key may exist although this shard has none of this name.
+fn elsewhere(config: &Config, accounts: &[String]) -> String {
+    if !config.shard.is_one_of_several() || !accounts.is_empty() {
+        return String::new();
+    }
+    let shard = config.shard;
+    let has_none = config.accounts.is_empty().then_some(" has no account and");
+    let has_none = has_none.unwrap_or_default();
+    format!("; shard {shard}{has_none} does not list the accounts of other shards")
+}
+
 fn ambiguous(key: &str, found: &[&KeyRow<'_>]) -> String {
     let lines = found.iter().take(LISTED_MAX).map(|row| {
         format!(
@@ -92,8 +107,20 @@ fn ambiguous(key: &str, found: &[&KeyRow<'_>]) -> String {
         Some(more @ 1..) => format!("\n  and {more} more"),
         Some(0) | None => String::new(),
     };
+    // An option or an id helps only if the keys differ in it.
+    let differ = |part: fn(&KeyRow<'_>) -> String| {
+        let mut parts = found.iter().map(|row| part(row));
+        let first = parts.next();
+        parts.any(|part| Some(part) != first)
+    };
+    let differ_in_account = differ(|row| row.account_name().to_owned());
+    let advice = match (differ(|row| row.key.id.to_string()), differ_in_account) {
+        (true, true) => "give the id of one, or --account",
+        (true, false) => "give the id of one",
+        (false, _) => "choose with --account",
+    };
     let count = found.len();
-    format!("{count} keys are called {key:?}; give the id of one, or --account:{lines}{more}")
+    format!("{count} keys are called {key:?}; {advice}:{lines}{more}")
 }
 
 /// The value and the origin of each option, and the place of each inventory entry.
@@ -119,15 +146,15 @@ fn origins(config: &Config) -> Origins {
     let patterns = patterns.filter(|it| (&*it.section, &*it.name) == ("[[keys]]", "match"));
     let mut entries: Vec<String> = patterns
         .enumerate()
-        .map(|(index, option)| format!("[[keys]] number {} ({})", index + 1, option.origin))
+        .map(|(index, option)| format!("keys[{index}] ({})", option.origin))
         .collect();
     // Entries of the file follow those of the configuration.
     let of_file = options.get("inventory_file").cloned().unwrap_or_default();
     let in_config = entries.len();
     let all = config.assessment_rules.inventory.entries().len();
     entries.extend((in_config..all).map(|index| {
-        let number = index - in_config + 1;
-        format!("[[keys]] number {number} of inventory_file {of_file}")
+        let index = index - in_config;
+        format!("keys[{index}] of inventory_file {of_file}")
     }));
     Origins { options, entries }
 }

@@ -78,10 +78,20 @@ impl Question {
         })
     }
 
-    /// Fails unless each of `names` is the name of an account.
+    /// Fails unless each of `names` is the name of an account of this shard.
     pub(super) fn check_accounts(&self, names: &[String]) -> Result<(), Unanswered> {
-        let known: Vec<&str> = self.config.accounts.iter().map(|it| &*it.name).collect();
-        check_names("account", names, &known)
+        let (shard, accounts) = (self.config.shard, self.config.shards.iter());
+        let known: Vec<&str> = accounts.clone().map(|(name, _)| &**name).collect();
+        check_names("account", names, &known)?;
+        let mut wanted = accounts.filter(|(name, _)| names.contains(name));
+        match wanted.find(|(_, index)| *index != shard.index()) {
+            None => Ok(()),
+            Some((name, index)) => unanswered(&format!(
+                "account {name:?} belongs to shard {index} of {}; this is shard {}",
+                shard.total(),
+                shard.index()
+            )),
+        }
     }
 
     /// Lists the accounts of these names, or all if there are no names, and judges their keys.

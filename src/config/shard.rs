@@ -53,7 +53,11 @@ mod tests {
         let config = load(&format!("shard.total = 2\n{ACCOUNTS}"), &[]).unwrap();
         assert_eq!(names(&config), ["account-1"]);
         assert_eq!(config.shard, Shard::new(0, 2).unwrap());
-        assert_eq!(config.shards, [0, 1]);
+        let shards = [("account-1", 0), ("account-2", 1)];
+        assert_eq!(
+            config.shards,
+            shards.map(|(name, index)| (name.to_owned(), index))
+        );
         let file = format!("shard.total = 2\nshard.index = 1\n{ACCOUNTS}");
         let found = problems(&file, &[]);
         assert_eq!(found.len(), 2, "{found:?}");

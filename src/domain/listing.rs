@@ -85,14 +85,12 @@ impl Listing {
     /// Sorts `keys` by id. Of several with the same id the one that expires first is kept, because
     /// an early warning is the lesser harm; the others count as duplicates. Keys with an unreadable
     /// field count in `rejects` too.
-    pub fn new(keys: Vec<Key>, mut rejects: Rejects, api_env: Option<Label>) -> Self {
-        for _ in keys
-            .iter()
-            .filter(|key| key.unreadable.has_other_than_expiry())
-        {
-            rejects.add(Reject::Shape);
+    pub fn new(keys: Vec<Key>, rejects: Rejects, api_env: Option<Label>) -> Self {
+        let mut listing = Self::restored(keys, rejects, api_env);
+        for _ in 0..listing.used_in_part().count() {
+            listing.rejects.add(Reject::Shape);
         }
-        Self::restored(keys, rejects, api_env)
+        listing
     }
 
     /// A saved listing; `rejects` contains all of its counts.
@@ -215,17 +213,30 @@ impl Listing {
 
     /// Ids of the entries that were left out, entirely or in part, if they have one.
     pub fn rejected_ids(&self) -> impl Iterator<Item = &KeyId> {
+        let in_part = self.used_in_part().map(|key| &key.id);
+        self.rejected_ids.iter().chain(in_part)
+    }
+
+    /// The keys with a field other than the expiry that cannot be read. Their entries count as
+    /// rejected, but the rest of them is used.
+    pub fn used_in_part(&self) -> impl Iterator<Item = &Key> {
         let keys = self.keys.iter();
-        let in_part = keys.filter(|key| key.unreadable.has_other_than_expiry());
-        self.rejected_ids.iter().chain(in_part.map(|key| &key.id))
+        keys.filter(|key| key.unreadable.has_other_than_expiry())
+    }
+
+    /// How many entries were left out as a whole for this reason.
+    pub fn left_out(&self, reason: Reject) -> usize {
+        let rejected = self.rejects.count(reason) as usize;
+        match reason {
+            Reject::Shape => rejected.saturating_sub(self.used_in_part().count()),
+            Reject::Id | Reject::Duplicate => rejected,
+        }
     }
 
     /// How many entries the response had.
     pub fn entries(&self) -> usize {
-        let keys = self.keys.iter();
-        // Keys with unreadable fields are counted as rejected.
-        let whole = keys.filter(|key| !key.unreadable.has_other_than_expiry());
-        whole.count() + self.rejects.total() as usize
+        let whole = self.keys.len() - self.used_in_part().count();
+        whole + self.rejects.total() as usize
     }
 
     /// The keys, sorted by id; no id twice.
@@ -360,6 +371,30 @@ mod tests {
         let kept = with_unreadable(Field::CreatedAt).keeping(&held);
         assert_eq!(kept.get("a").unwrap().created_at, Some(at(1)));
         assert_eq!(kept.rejects().count(Reject::Shape), 1);
+        assert_eq!(
+            (kept.left_out(Reject::Shape), kept.used_in_part().count()),
+            (0, 1)
+        );
+    }
+
+    #[test]
+    fn an_entry_counts_as_rejected_once() {
+        let mut unreadable = Fields::default();
+        unreadable.insert(Field::Label);
+        let odd = |expiry| Key {
+            expiry,
+            unreadable,
+            ..key("a")
+        };
+        let keys = vec![odd(Expiry::Never), odd(Expiry::At(at(1))), key("b")];
+        let mut rejects = Rejects::default();
+        rejects.add(Reject::Shape);
+        let listing = Listing::new(keys, rejects, None);
+        assert_eq!((listing.entries(), listing.rejects().total()), (4, 3));
+        assert_eq!(
+            Reject::ALL.map(|reason| listing.left_out(reason)),
+            [0, 1, 1]
+        );
     }
 
     #[test]

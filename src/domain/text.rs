@@ -320,7 +320,8 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-fn cut(text: &str, chars_max: usize) -> String {
+/// At most `chars_max` characters of `text`, with `…` if it is truncated.
+pub fn cut(text: &str, chars_max: usize) -> String {
     if text.len() <= chars_max || text.chars().nth(chars_max).is_none() {
         return text.to_owned();
     }

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use crate::domain::alerts::{self, AlertSeverity};
 use crate::domain::assessment::Severity;
+use crate::domain::listing::Reject;
+use crate::domain::span;
 use crate::pages::json::{self, AccountJson, KeyJson};
 use crate::pages::rows::{AccountRow, KeyRow, Overview, Urgency};
 use crate::pages::words;
@@ -46,6 +48,10 @@ pub struct Check<'a> {
     pub overview: &'a Overview,
     /// The chosen keys with their status, worst first.
     pub keys: Vec<(KeyRow<'a>, Status)>,
+    /// How many keys the chosen teams have, whenever they expire.
+    pub total: usize,
+    /// The time within which the chosen keys expire.
+    pub within: Option<TimeDelta>,
     /// The worst status.
     pub status: Status,
     /// How many keys there are of each kind.
@@ -69,7 +75,7 @@ pub struct Counts {
     pub superseded_in_use: usize,
     /// Accounts that could not be listed.
     pub failed_accounts: usize,
-    /// Entries of listings that could not be used.
+    /// Entries of listings that could not be used, or not as a whole.
     pub rejected_entries: usize,
 }
 
@@ -96,21 +102,26 @@ impl Status {
 }
 
 impl Choice {
-    fn includes(&self, row: &KeyRow<'_>) -> bool {
+    fn has_team_of(&self, row: &KeyRow<'_>) -> bool {
         let is_of_team = |team: &str| self.teams.iter().any(|wanted| wanted == team);
-        (self.teams.is_empty() || row.team().is_some_and(is_of_team))
-            && self.within.is_none_or(|within| match row.time_left() {
-                Some(left) => left <= within,
-                None => row.key.is_expiry_unknown(),
-            })
+        self.teams.is_empty() || row.team().is_some_and(is_of_team)
+    }
+
+    fn is_within(&self, row: &KeyRow<'_>) -> bool {
+        self.within.is_none_or(|within| match row.time_left() {
+            Some(left) => left <= within,
+            None => row.key.is_expiry_unknown(),
+        })
     }
 }
 
 impl<'a> Check<'a> {
     /// Checks the keys of `choice`.
     pub fn new(overview: &'a Overview, choice: &Choice) -> Self {
-        let rows = overview.select(&super::Filter::default()).into_iter();
-        let rows = rows.filter(|row| choice.includes(row));
+        let mut rows = overview.select(&super::Filter::default());
+        rows.retain(|row| choice.has_team_of(row));
+        let total = rows.len();
+        let rows = rows.into_iter().filter(|row| choice.is_within(row));
         let mut keys: Vec<_> = rows.map(|row| (row, status(&row))).collect();
         // Stable: keys of the same status stay in the order of the pages.
         keys.sort_by_key(|(_, status)| Reverse(*status));
@@ -122,6 +133,8 @@ impl<'a> Check<'a> {
             counts: Counts::new(&keys, overview),
             overview,
             keys,
+            total,
+            within: choice.within,
         }
     }
 
@@ -131,7 +144,7 @@ impl<'a> Check<'a> {
         accounts.filter(|row| row.is_up() != Some(true))
     }
 
-    /// `2 critical, 1 warning; 12 keys in 2 accounts`.
+    /// `2 critical, 1 warning, 1 account not listed; 12 keys in 2 listed accounts`.
     pub fn summary(&self) -> String {
         let Counts {
             expired,
@@ -141,7 +154,7 @@ impl<'a> Check<'a> {
             policy,
             superseded_in_use,
             failed_accounts,
-            rejected_entries,
+            rejected_entries: _,
         } = self.counts;
         let counts = [
             (expired, "expired"),
@@ -155,13 +168,18 @@ impl<'a> Check<'a> {
         let mut parts: Vec<String> = counts
             .map(|(count, what)| format!("{count} {what}"))
             .collect();
-        if rejected_entries > 0 {
-            let noun = if rejected_entries == 1 {
-                "entry"
-            } else {
-                "entries"
-            };
-            parts.push(format!("{rejected_entries} unusable {noun}"));
+        let listings = || self.overview.states.iter().flat_map(|state| &state.held);
+        let left_out = listings().flat_map(|it| Reject::ALL.map(|reason| it.left_out(reason)));
+        match left_out.sum() {
+            0 => {}
+            count => parts.push(format!("{} left out", words::entries(count))),
+        }
+        match listings().map(|it| it.used_in_part().count()).sum() {
+            0 => {}
+            count => {
+                let keys = words::count(count, "key");
+                parts.push(format!("{keys} with an unreadable field"));
+            }
         }
         if failed_accounts > 0 {
             let accounts = words::count(failed_accounts, "account");
@@ -175,9 +193,31 @@ impl<'a> Check<'a> {
             };
             parts.push(words.to_owned());
         }
-        let keys = words::count(self.keys.len(), "key");
-        let accounts = words::count(self.overview.states.len(), "account");
-        format!("{}; {keys} in {accounts}", parts.join(", "))
+        // Without a listing, there may be any number of keys.
+        let keys = self.keys_in_words().map(|keys| format!("; {keys}"));
+        parts.join(", ") + &keys.unwrap_or_default()
+    }
+
+    /// `12 keys in 2 accounts`, `1 of 12 keys in 2 listed accounts expires within 7d`; `None` if no
+    /// account was listed.
+    fn keys_in_words(&self) -> Option<String> {
+        let failed = self.counts.failed_accounts;
+        let listed = self.overview.states.len() - failed;
+        let noun = if failed > 0 {
+            "listed account"
+        } else {
+            "account"
+        };
+        let accounts = words::count(listed, noun);
+        let words = match self.within.map(span::words) {
+            None => format!("{} in {accounts}", words::count(self.total, "key")),
+            Some(within) => {
+                let (chosen, total) = (self.keys.len(), self.total);
+                let verb = if chosen == 1 { "expires" } else { "expire" };
+                format!("{chosen} of {total} keys in {accounts} {verb} within {within}")
+            }
+        };
+        (listed > 0).then_some(words)
     }
 
     /// The JSON document. `at` is the moment of `--at`.

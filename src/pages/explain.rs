@@ -80,6 +80,26 @@ impl Origins {
         known.map_or_else(|| path.to_owned(), |words| format!("{path} {words}"))
     }
 
+    /// Whether the option at `path` exists without a value.
+    fn is_unset(&self, path: &str) -> bool {
+        let known = self.options.get(path);
+        known.is_some_and(|words| !words.starts_with('='))
+    }
+
+    /// What says which scopes are privileged: the policy, else the definition of the provider.
+    fn privileged_scopes(&self, overview: &Overview, row: &KeyRow<'_>) -> String {
+        let of_provider = format!("providers.{}.privileged_scopes", row.provider());
+        let of_policy = &overview.rules.policy.privileged_scopes;
+        if of_policy.is_none() && self.options.contains_key(&of_provider) {
+            self.option(&of_provider)
+        } else if of_policy.is_none() && !overview.rules.usual_scopes(row.account_name()).is_empty()
+        {
+            format!("the built-in list of {}", row.provider())
+        } else {
+            self.option("policy.privileged_scopes")
+        }
+    }
+
     fn entry(&self, row: &KeyRow<'_>) -> String {
         let index = row.assessment.entry_index;
         let known = index.and_then(|index| self.entries.get(index));
@@ -221,16 +241,17 @@ fn expiry(out: &mut Answer, overview: &Overview, row: &KeyRow<'_>, origins: &Ori
     let thresholds = overview.rules.thresholds;
     let [warning, critical] = thresholds.with_sources(row.key, row.assessment.entry);
     debug_assert_eq!((warning.0, critical.0), (notice.warning, notice.critical));
-    for (term, (threshold, source), option, other) in [
-        ("warning", warning, "warning", "critical"),
-        ("critical", critical, "critical", "warning"),
+    // The critical threshold is never longer than the warning threshold.
+    for (option, (threshold, source), changed, other) in [
+        ("warning", warning, "raised", "critical"),
+        ("critical", critical, "lowered", "warning"),
     ] {
         let own = if row.key.is_own { "own_" } else { "" };
         let usual = || origins.option(&format!("thresholds.{own}{option}"));
         let source = match source {
             ThresholdSource::OfAll => format!("--{option}"),
             ThresholdSource::Entry => format!("{option} of {}", origins.entry(row)),
-            ThresholdSource::Other => format!("limited by the {other} threshold"),
+            ThresholdSource::Other => format!("{changed} to the {other} threshold"),
             ThresholdSource::Usual => usual(),
             ThresholdSource::Lifetime(lifetime) => format!(
                 "{}, shortened for a lifetime of {} by {}",
@@ -242,7 +263,7 @@ fn expiry(out: &mut Answer, overview: &Overview, row: &KeyRow<'_>, origins: &Ori
         let from = left.and_then(|left| (overview.now + left).checked_sub_signed(threshold));
         let from = from.map(|from| format!(", from {}", words::minute(from)));
         out.row(
-            term,
+            option,
             format!(
                 "{}{}: {source}",
                 span::words(threshold),
@@ -284,7 +305,12 @@ fn policies(out: &mut Answer, overview: &Overview, row: &KeyRow<'_>, origins: &O
     let exempt: Vec<Policy> = row.exemptions().collect();
     for policy in Policy::ALL {
         let (option, is_off, why) = reason(policy, overview, row);
-        let option = origins.option(&format!("policy.{option}"));
+        let option = if policy == Policy::PrivilegedScope {
+            origins.privileged_scopes(overview, row)
+        } else {
+            origins.option(&format!("policy.{option}"))
+        };
+        let last_use = format!("providers.{}.last_used_at", row.provider());
         let verdict = if before_exemptions.contains(policy) {
             let why = why.unwrap_or_default();
             if exempt.contains(&policy) {
@@ -298,6 +324,8 @@ fn policies(out: &mut Answer, overview: &Overview, row: &KeyRow<'_>, origins: &O
             "kept: a disabled key breaks no policy".to_owned()
         } else if let Some(why) = why {
             format!("kept: {why}")
+        } else if policy == Policy::Unused && origins.is_unset(&last_use) {
+            format!("not known: {last_use} is not set")
         } else {
             "not known: the API does not say, or not readably".to_owned()
         };

@@ -3,6 +3,7 @@
 //! Format: <https://www.monitoring-plugins.org/doc/guidelines.html#PLUGOUTPUT>
 
 use crate::domain::policy::Policy;
+use crate::domain::text::cut;
 use crate::pages::check::{self, Check, Status};
 use crate::pages::rows::KeyRow;
 use crate::pages::words;
@@ -10,6 +11,9 @@ use crate::pages::words;
 /// Keys and accounts named in the line. Nagios and Icinga cut output after some kilobytes, and a
 /// person reads no more on a phone.
 const NAMED_MAX: usize = 5;
+
+/// Longest name in the line, so that five of them leave room for what is wrong.
+const NAME_CHARS_MAX: usize = 64;
 
 /// The line, with the line end.
 pub(super) fn line(check: &Check<'_>) -> String {
@@ -37,7 +41,7 @@ pub(super) fn line(check: &Check<'_>) -> String {
     let soonest = soonest.map(|left| format!(" next_expiry={}s", left.num_seconds()));
     let counts = check.counts;
     let numbers = [
-        ("keys", check.keys.len()),
+        ("keys", check.total),
         ("expired", counts.expired),
         ("critical", counts.critical),
         ("warning", counts.warning),
@@ -55,9 +59,16 @@ pub(super) fn line(check: &Check<'_>) -> String {
     )
 }
 
-/// The line where nothing could be found out.
+/// The line where nothing could be found out: the first paragraph of `words`.
 pub(super) fn unknown(words: &str) -> String {
-    without_perfdata(Status::Unknown, words) + "\n"
+    let lines = words.trim().lines().map(str::trim);
+    let lines = lines.take_while(|line| !line.is_empty());
+    let words = lines.fold(String::new(), |words, line| match words.chars().last() {
+        None => line.to_owned(),
+        Some(':') => words + " " + line,
+        Some(_) => words + "; " + line,
+    });
+    without_perfdata(Status::Unknown, &words) + "\n"
 }
 
 fn without_perfdata(status: Status, words: &str) -> String {
@@ -70,11 +81,12 @@ fn without_perfdata(status: Status, words: &str) -> String {
 
 /// `checkout (payments) in 5 days`.
 fn key(row: &KeyRow<'_>) -> String {
-    let team = row.team().map(|team| format!(" ({team})"));
+    let team = row.team();
+    let team = team.map(|team| format!(" ({})", cut(team, NAME_CHARS_MAX)));
     let policies: Vec<&str> = row.broken_policies().map(Policy::as_str).collect();
     let end = match row.time_left() {
         Some(left) => words::expires(left),
-        None if row.key.is_expiry_unknown() => "unreadable expiry".to_owned(),
+        None if row.key.is_expiry_unknown() => "has an unreadable expiry".to_owned(),
         None => "never expires".to_owned(),
     };
     let policies = if policies.is_empty() {
@@ -84,7 +96,7 @@ fn key(row: &KeyRow<'_>) -> String {
     };
     format!(
         "{}{} {end}{policies}",
-        row.title(),
+        cut(row.title(), NAME_CHARS_MAX),
         team.unwrap_or_default()
     )
 }

@@ -34,8 +34,12 @@ const NAME: usize = 3;
 /// The columns that hold free text and may be cut. The id is of use only as a whole.
 const CUT: [usize; 4] = [3, 4, 5, 6];
 
-/// The columns that are left out, in this order, where cutting is not enough.
-const LEFT_OUT: [usize; 5] = [7, 5, 4, 6, 2];
+/// The columns that are left out, in this order, where cutting is not enough. The state and the
+/// name remain, which fit [`WIDTH_MIN`].
+const LEFT_OUT: [usize; 6] = [7, 5, 4, 6, 2, 1];
+
+/// Narrower terminals get this many columns: `superseded`, a gap and a name.
+pub const WIDTH_MIN: usize = 20;
 
 /// Letters that are written from right to left.
 const RIGHT_TO_LEFT: [std::ops::RangeInclusive<char>; 5] = [
@@ -64,15 +68,10 @@ pub(super) fn table(check: &Check<'_>, is_as_of: bool, look: Look) -> String {
         line(&mut out, format_args!("account {name}: {word}: {failure}"));
     }
     for state in &*check.overview.states {
-        let rejected = state.held.as_ref().map(|held| held.rejects().total());
-        if let Some(count @ 1..) = rejected {
+        if let Some(rejects) = state.held.as_deref().and_then(words::rejects) {
             let name = &state.account.name;
-            let words = if count == 1 {
-                "1 entry of the listing cannot be used".to_owned()
-            } else {
-                format!("{count} entries of the listing cannot be used")
-            };
-            line(&mut out, format_args!("account {name}: {words}"));
+            let help = "for details, run config check --live";
+            line(&mut out, format_args!("account {name}: {rejects} ({help})"));
         }
     }
     let word = coloured(check.status.as_str(), check.status, look);

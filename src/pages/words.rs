@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::domain::listing::{Listing, Reject};
+
 /// From this many of a unit on, the next smaller unit is omitted.
 const UNITS: [(&str, i64, i64); 4] = [
     ("day", 86_400, 2),
@@ -43,9 +45,40 @@ pub(super) fn rough(span: TimeDelta) -> String {
 }
 
 /// `1 key`, `2 keys`.
-pub(super) fn count(count: usize, noun: &str) -> String {
+pub(crate) fn count(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
+}
+
+/// `1 entry`, `2 entries`.
+pub(crate) fn entries(count: usize) -> String {
+    let noun = if count == 1 { "entry" } else { "entries" };
+    format!("{count} {noun}")
+}
+
+/// The entries of a listing that were left out, by reason, and those that were used without an
+/// unreadable field; `None` if all could be used.
+pub(crate) fn rejects(listing: &Listing) -> Option<String> {
+    let reasons = Reject::ALL.into_iter().filter_map(|reason| {
+        let what = match reason {
+            Reject::Id => "without a usable id",
+            Reject::Duplicate => "with the id of another entry",
+            Reject::Shape => "not an object or with a field twice",
+        };
+        let count = listing.left_out(reason);
+        (count > 0).then(|| format!("{count} {what}"))
+    });
+    let reasons: Vec<String> = reasons.collect();
+    let left_out = (!reasons.is_empty()).then(|| {
+        let count = Reject::ALL.map(|reason| listing.left_out(reason));
+        let entries = entries(count.iter().sum());
+        format!("{entries} left out: {}", reasons.join(", "))
+    });
+    let in_part = listing.used_in_part().count();
+    let in_part =
+        (in_part > 0).then(|| format!("{} with an unreadable field", count(in_part, "key")));
+    let parts: Vec<String> = left_out.into_iter().chain(in_part).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// `2026-01-31 09:15 UTC`.

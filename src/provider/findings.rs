@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::domain::key::{Expiry, Key, LastUse};
 use crate::domain::text::{Cleaner, Line};
-use crate::provider::json_list::pointer::{Pointer, Segment, find};
+use crate::provider::json_list::pointer::{Pointer, Segment, find, index};
 use crate::provider::time_format::{DateEnds, TimeFormat};
 
 /// Most names of fields that are kept. Answers with more are rare, and nobody reads more.
@@ -54,6 +54,8 @@ pub struct Findings {
     pub entries: usize,
     /// Whether the reader treats null as a missing field, and so cannot count it.
     pub null_is_missing: bool,
+    /// Entries of the list that are no objects, by their type.
+    pub other_types: BTreeMap<&'static str, usize>,
     /// The fields that are read, in their usual order.
     pub fields: Vec<FieldFindings>,
     /// Fields of entries that are not read.
@@ -103,6 +105,8 @@ pub(super) enum Seen<'a> {
     Unreadable(Cow<'a, str>),
     /// Any other value that could not be read: its type.
     OtherType(&'static str),
+    /// Missing, because a value on the path to it is neither a list nor an object.
+    Unreachable,
 }
 
 impl Findings {
@@ -144,6 +148,8 @@ impl Findings {
             find_lists(root, &mut Vec::new(), &mut self.lists, cleaner);
             return;
         };
+        let of_list = places.nested.map_or(&*places.entry, |_| &[]);
+        count_types(&mut self.other_types, &elements, of_list);
         let mut names = Names {
             cleaner,
             names: &mut self.unused,
@@ -156,13 +162,17 @@ impl Findings {
         };
         let mut outer: Vec<&Pointer> = places.outer.clone();
         outer.push(nested);
-        for item in elements.into_iter().take(ENTRIES_MAX) {
-            names.collect(item, "^", &mut Vec::new(), &outer);
+        for (at, item) in elements.into_iter().enumerate() {
             let inner = find(item, nested.segments());
             let inner: Option<Vec<&RawValue>> =
                 inner.and_then(|inner| serde_json::from_str(inner.get()).ok());
-            for item in inner.into_iter().flatten().take(ENTRIES_MAX) {
-                names.collect(item, "", &mut Vec::new(), &places.entry);
+            let inner = inner.unwrap_or_default();
+            count_types(&mut self.other_types, &inner, &places.entry);
+            if at < ENTRIES_MAX {
+                names.collect(item, "^", &mut Vec::new(), &outer);
+                for item in inner.into_iter().take(ENTRIES_MAX) {
+                    names.collect(item, "", &mut Vec::new(), &places.entry);
+                }
             }
         }
     }
@@ -171,6 +181,9 @@ impl Findings {
         self.entries += page.entries;
         self.null_is_missing = page.null_is_missing;
         self.lists = page.lists;
+        for (kind, count) in page.other_types {
+            *self.other_types.entry(kind).or_default() += count;
+        }
         extend(&mut self.unused, page.unused);
         extend(&mut self.beside, page.beside);
         if self.fields.is_empty() {
@@ -239,6 +252,7 @@ impl FieldFindings {
                 self.found += 1;
                 kind.to_owned()
             }
+            Seen::Unreachable => "a value on the path to it is not an object".to_owned(),
         };
         self.unreadable.get_or_insert(shape);
     }
@@ -329,6 +343,33 @@ impl Names<'_> {
             }
             path.pop();
         }
+    }
+}
+
+/// Counts the entries that are no objects, by type. A list can be an entry if a pointer leads into
+/// one.
+fn count_types(
+    counts: &mut BTreeMap<&'static str, usize>,
+    entries: &[&RawValue],
+    pointers: &[&Pointer],
+) {
+    let leads_into_list = |pointer: &&Pointer| match pointer.segments().first() {
+        Some(Segment::Name(name)) => index(name).is_some(),
+        Some(Segment::Every) => true,
+        None => false,
+    };
+    let are_lists = pointers.iter().any(leads_into_list);
+    for entry in entries {
+        let kind = match entry.get().as_bytes().first() {
+            Some(b'{') => continue,
+            Some(b'[') if are_lists => continue,
+            Some(b'[') => "list",
+            Some(b'"') => "text",
+            Some(b't' | b'f') => "boolean",
+            Some(b'n') => "null",
+            Some(_) | None => "number",
+        };
+        *counts.entry(kind).or_default() += 1;
     }
 }
 

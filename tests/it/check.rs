@@ -217,6 +217,7 @@ async fn keys_are_judged_as_of_another_moment_and_by_other_thresholds() {
             &["--output", "textfile", "--team", "a"],
             "cannot be used with --team",
         ),
+        (&["--within", "-1d"], "--within \"-1d\": must be a duration"),
         (&["--output", "yaml"], "invalid value"),
         (&["--bogus"], "unexpected argument"),
     ] {
@@ -231,6 +232,23 @@ async fn keys_are_judged_as_of_another_moment_and_by_other_thresholds() {
             "{arguments:?}: {}",
             answer.stderr
         );
+        if arguments.contains(&"--output") {
+            continue;
+        }
+        // A monitoring system shows stdout only.
+        let file = folder.0.join("status").display().to_string();
+        let nagios = ["--output", "nagios", "--output-file", &file];
+        let all = [
+            &["check"][..],
+            arguments,
+            &["--config.file", &config],
+            &nagios,
+        ]
+        .concat();
+        let line = ask(&all).stdout;
+        let is_one_line = line.starts_with("API_KEYS UNKNOWN: ") && line.lines().count() == 1;
+        assert!(is_one_line && line.contains(words), "{arguments:?}: {line}");
+        assert!(!Path::new(&file).exists());
     }
 }
 
@@ -330,6 +348,7 @@ async fn a_configuration_that_cannot_be_used_and_an_api_that_is_not_there_end_wi
                 "{all:?}: {text}"
             );
             assert!(!is_nagios || answer.stdout.lines().count() == 1, "{text}");
+            assert!(!answer.stdout.contains("  "), "{text}");
         }
     }
 }
@@ -379,6 +398,10 @@ async fn the_table_is_plain_in_a_pipe_and_fits_and_colours_a_terminal() {
         piped.lines().nth(1).unwrap().starts_with("critical"),
         "{piped}"
     );
+    let nagios = ask(&["check", "--config.file", &config, "--output", "nagios"]);
+    let name = nagios.stdout.split("; ").nth(2).unwrap();
+    let (name, _) = name.split_once(" expires").unwrap();
+    assert!(name.ends_with('…') && name.chars().count() == 64, "{name}");
     let on_terminal = |variables: &str| {
         let program = env!("CARGO_BIN_EXE_api-key-exporter");
         // A shell may set COLUMNS itself.
@@ -641,11 +664,12 @@ async fn explain_finds_a_key_by_id_name_or_label_and_says_what_applies_to_it_and
         );
         for words in [
             "Checkout: muted",
-            &format!("[[keys]] number 2 of inventory_file = {inventory:?} (file "),
+            &format!("keys[1] of inventory_file = {inventory:?} (file "),
             "critical           5d",
             "thresholds.critical = \"5d\" (file ",
             "warning            40d",
             "its alerts are muted (moves away)",
+            "kept: no scope is privileged (the built-in list of bitgpt)",
             "now                none",
             "next               ApiKeyExpired (critical) at 2099-01-01 00:00 UTC",
         ] {
@@ -665,7 +689,7 @@ async fn explain_finds_a_key_by_id_name_or_label_and_says_what_applies_to_it_and
     for (arguments, words) in [
         (
             &["k_soon"][..],
-            "2 keys are called \"k_soon\"; give the id of one, or --account:\n  \
+            "2 keys are called \"k_soon\"; choose with --account:\n  \
              k_soon  Checkout  account shop\n  k_soon  Checkout  account office\n",
         ),
         (
@@ -691,6 +715,46 @@ async fn explain_finds_a_key_by_id_name_or_label_and_says_what_applies_to_it_and
     // A token that is pasted as the name of a key is not repeated.
     let secret = explain(&["sk_live_cGFzdGVkIGJ5IG1pc3Rha2U.abcd1"]);
     assert!(!secret.stderr.contains("cGFzdGVk"), "{}", secret.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_names_what_the_definition_of_a_provider_decides() {
+    let folder = Folder::new("explain-definition");
+    let end = (Utc::now() + days(50)).timestamp();
+    let named = |id: &str| json!({ "id": id, "label": "twin", "end": end, "rights": ["root"] });
+    let keys = json!([named("one"), named("two")]);
+    let api = Api::start(Reply::body(200, "application/json", keys.to_string())).await;
+    let text = format!(
+        "poll.attempts = 1\npolicy.max_unused = \"30d\"\n[[accounts]]\nname = \"a\"\n\
+         provider = \"acme\"\nbase_url = {:?}\ntoken_env = \"TOKEN\"\n\
+         [providers.acme]\npath = \"/\"\nitems = \"\"\nid = \"/id\"\nlabel = \"/label\"\n\
+         expires_at = {{ at = \"/end\", format = \"unix\" }}\nscopes = {{ at = \"/rights\" }}\n\
+         privileged_scopes = [\"root\"]\n[[keys]]\nmatch = \"one\"\ncritical = \"60d\"\n\
+         [[keys]]\nmatch = \"two\"\nwarning = \"2d\"\n",
+        api.url()
+    );
+    let config = folder.file("config.toml", &text).display().to_string();
+    let explain = |key: &str| ask(&["explain", key, "--config.file", &config]);
+    for (key, words) in [
+        (
+            "one",
+            "broken: root (providers.acme.privileged_scopes = [\"root\"] (file ",
+        ),
+        (
+            "one",
+            "not known: providers.acme.last_used_at is not set (policy.max_unused = ",
+        ),
+        ("one", ": raised to the critical threshold\n"),
+        ("one", ": critical of keys[0] (file "),
+        ("two", ": lowered to the warning threshold\n"),
+        ("two", ": warning of keys[1] (file "),
+    ] {
+        let answer = explain(key);
+        assert!(answer.stdout.contains(words), "{words}:\n{}", answer.stdout);
+    }
+    let twins = explain("twin");
+    let words = "2 keys are called \"twin\"; give the id of one:\n";
+    assert!(twins.stderr.contains(words), "{}", twins.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -789,6 +853,79 @@ async fn nothing_is_well_where_nothing_was_looked_at() {
         panic!("both shards have the account, or none");
     };
     assert_eq!(empty.code, Some(3), "{}", empty.stderr);
-    let words = "unknown: no account to list; 0 keys in 0 accounts";
-    assert!(empty.stdout.contains(words), "{}", empty.stdout);
+    assert_eq!(empty.stdout, "unknown: no account to list\n");
+    let in_shard = |arguments: &[&str]| {
+        let mut check = command(&[arguments, &["--config.file", &config]].concat());
+        check.env("API_KEY_EXPORTER__SHARD__TOTAL", "2");
+        check.env("API_KEY_EXPORTER__SHARD__INDEX", "0");
+        Answer::from(check.output().unwrap())
+    };
+    // "shop" belongs to shard 1.
+    for (arguments, words) in [
+        (
+            &["check", "--account", "shop"][..],
+            "account \"shop\" belongs to shard 1 of 2; this is shard 0\n",
+        ),
+        (
+            &["check", "--account", "shpo"],
+            "no account \"shpo\"; did you mean \"shop\"? (there are: shop)\n",
+        ),
+        (
+            &["explain", "odd"],
+            "no key has the id, name or label \"odd\"; shard 0 of 2 has no account and does not \
+             list the accounts of other shards\n",
+        ),
+    ] {
+        let answer = in_shard(arguments);
+        assert_eq!(answer.code, Some(3), "{arguments:?}");
+        assert!(answer.stderr.ends_with(words), "{}", answer.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_summary_counts_all_keys_of_the_listed_accounts() {
+    let folder = Folder::new("check-summary");
+    let api = Api::start(Reply::listing(&[key("k", days(3)), key("l", days(300))])).await;
+    let both = [("shop", "TOKEN"), ("office", "WRONG")];
+    for (accounts, within, summary, keys) in [
+        (
+            &both[..1],
+            None,
+            "critical: 1 critical; 2 keys in 1 account",
+            2,
+        ),
+        (
+            &both,
+            None,
+            "critical: 1 critical, 1 account not listed; 2 keys in 1 listed account",
+            2,
+        ),
+        (&both[1..], None, "unknown: 1 account not listed", 0),
+        (
+            &both[..1],
+            Some("1h"),
+            "ok: all is well; 0 of 2 keys in 1 account expire within 1h",
+            2,
+        ),
+        (
+            &both,
+            Some("14d"),
+            "critical: 1 critical, 1 account not listed; 1 of 2 keys in 1 listed account expires \
+             within 14d",
+            2,
+        ),
+    ] {
+        let config = configuration(&folder, &api.url(), accounts, "");
+        let within: Vec<&str> = within.iter().flat_map(|it| ["--within", it]).collect();
+        let check = [&["check", "--config.file", &config][..], &within].concat();
+        let table = ask(&check).stdout;
+        assert_eq!(table.lines().last(), Some(summary), "{table}");
+        let nagios = ask(&[&check[..], &["--output", "nagios"]].concat()).stdout;
+        let (_, said) = summary.split_once(": ").unwrap();
+        assert!(
+            nagios.contains(&format!(": {said}"))
+                && nagios.contains(&format!(" | keys={keys};;;0 ")),
+            "{nagios}"
+        );
+    }
 }

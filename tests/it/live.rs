@@ -124,7 +124,7 @@ async fn each_account_is_listed_once_and_a_failing_one_hides_no_other() {
         (of_good, "\"good\" (bitgpt): 3 keys"),
         (of_good, "/developers/api_keys\n"),
         (of_good, "answer       HTTP 200, "),
-        (of_good, "entries      3; 1 with an unreadable field"),
+        (of_good, "entries      3; 1 key with an unreadable field\n"),
         (of_good, "not read     /colour\n"),
         (
             of_good,
@@ -139,6 +139,7 @@ async fn each_account_is_listed_once_and_a_failing_one_hides_no_other() {
         (of_strict, "hint         the API does not accept the token"),
         (of_strict, "docs/providers.md, gitlab"),
         (of_down, "\"down\" (bitgpt): FAILED, connect"),
+        (of_down, "hint         check host and port in base_url"),
     ] {
         assert!(part.contains(expected), "{expected:?} is not in\n{part}");
     }
@@ -159,6 +160,89 @@ async fn each_account_is_listed_once_and_a_failing_one_hides_no_other() {
     for api in [&good, &busy, &strict] {
         assert_eq!(api.requests().len(), 1);
     }
+}
+
+/// A field is found where it is, an entry that is no object has none, and a body that was not read
+/// has no size.
+#[tokio::test]
+async fn entries_are_counted_by_what_they_are_and_failures_have_a_remedy() {
+    let mixed = json!({ "items": [
+        { "id": "a", "in": { "name": "A" } }, { "id": "b", "in": "B" }, { "id": "a" },
+        { "in": { "name": "C" } }, 5, 6, "text", [1], null
+    ] });
+    let api = acme(move |request| match request.line.split(' ').nth(1) {
+        Some("/mixed") => Reply::json(200, &mixed),
+        Some("/numbers") => Reply::json(200, &json!({ "items": [1, true] })),
+        Some("/nested/") => Reply::json(200, &json!({ "items": [7, { "id": "n" }] })),
+        Some("/page") => Reply::body(403, "text/html", "<html>Just a moment</html>"),
+        Some("/slow") => Reply::json(429, &json!({})),
+        Some("/moved") => Reply::body(302, "text/plain", "moved"),
+        _ => Reply::body(200, "application/json", r#"{"items":[{"id":"#),
+    })
+    .await;
+    let url = format!("http://{}", api.address());
+    let definition = "auth = { header = \"X-Api-Key\", prefix = \"\" }\n\
+        path = \"/{tenant}\"\nitems = \"/items\"\nid = \"/id\"\nlabel = \"/in/name\"\n\
+        expires_at = { at = \"/end\", format = \"unix\", never = [\"absent\"] }\n";
+    let mut config = String::new();
+    for name in ["mixed", "numbers", "page", "slow", "moved", "cut"] {
+        let lines = format!("provider = \"acme\"\nparams = {{ tenant = {name:?} }}");
+        config += &account(name, &url, &lines);
+    }
+    let nested = definition.replace("/{tenant}", "/");
+    config += &account("nested", &format!("{url}/nested"), "provider = \"nested\"");
+    config += &[
+        "[providers.acme]\n",
+        definition,
+        "[providers.nested]\n",
+        &nested,
+        "nested = \"/keys\"\n",
+    ]
+    .concat();
+    let (status, report, errors) = check("types", &config, &["--live"]).await;
+    assert_eq!((status, errors.as_str()), (Some(3), ""), "{report}");
+    let parts: Vec<&str> = report.split("\naccount ").skip(1).collect();
+    let [mixed, numbers, page, slow, moved, cut, nested] = parts[..] else {
+        panic!("{report}")
+    };
+    for (part, expected) in [
+        (
+            mixed,
+            "entries      9; 7 entries left out: 1 without a usable id, 1 with the id of another \
+             entry, 5 not an object or with a field twice; 1 key with an unreadable field\n",
+        ),
+        (mixed, "  id          /id             3        0        3\n"),
+        (
+            mixed,
+            "  label       /in/name        2        0        1  \
+             unreadable: a value on the path to it is not an object\n",
+        ),
+        (mixed, "hint         2 entries are numbers, not objects\n"),
+        (mixed, "hint         1 entry is a text, not an object\n"),
+        (mixed, "hint         1 entry is a list, not an object\n"),
+        (mixed, "hint         1 entry is a null, not an object\n"),
+        (
+            numbers,
+            "  id          /id             0        0        0\n",
+        ),
+        (
+            numbers,
+            "hint         1 entry is a boolean, not an object\n",
+        ),
+        (
+            page,
+            "failure      HTTP 403: Forbidden, and not from the API: ",
+        ),
+        (page, "hint         something in front of the API answered"),
+        (slow, "failure      HTTP 429, 2 bytes: Too Many Requests\n"),
+        (slow, "hint         wait, then list less often"),
+        (moved, "hint         redirects are not followed"),
+        (cut, "hint         the API answers with JSON"),
+        (nested, "hint         1 entry is a number, not an object\n"),
+    ] {
+        assert!(part.contains(expected), "{expected:?} is not in\n{part}");
+    }
+    assert!(!numbers.contains("check the pointer"), "{numbers}");
 }
 
 #[tokio::test]

@@ -343,7 +343,7 @@ fn a_check_without_tokens_needs_none() {
     assert_eq!(text(&output.stderr), "");
     assert_eq!(
         text(&output.stdout),
-        "configuration is good: 2 account(s), tokens not checked\n"
+        "configuration is good: 2 accounts, tokens not checked\n"
     );
     assert_eq!(output.status.code(), Some(0));
     let output = run(&["config", "check", "--skip-tokens"], &[]);
@@ -439,7 +439,7 @@ fn fault_g9_one_variable_is_a_whole_configuration_and_is_warned_of() {
         text(&output.stdout),
         "warning: the token of account \"default\" is in the environment (BITGPT_API_KEY), where \
          crash reports and child processes find it, and changes only with a restart; put it into a \
-         file\nconfiguration is good: 1 account(s)\n"
+         file\nconfiguration is good: 1 account\n"
     );
     assert_eq!(text(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
@@ -459,7 +459,7 @@ fn what_is_ignored_in_the_environment_is_warned_of() {
         "warning: BITGPT_API_KEY in the environment is ignored: the accounts are those of the \
          file\nwarning: ignored in the environment, where two underscores replace each dot of an \
          option: API_KEY_EXPORTER_POLL_INTERVAL (write API_KEY_EXPORTER__POLL__INTERVAL)\n\
-         configuration is good: 1 account(s)\n"
+         configuration is good: 1 account\n"
     );
     assert_eq!(output.status.code(), Some(0));
 }
@@ -681,6 +681,30 @@ async fn fault_f1_a_full_disk_behind_stderr_hurts_nothing() {
     assert!(child.try_wait().unwrap().is_none(), "it ended");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// What a command was asked for is lost then.
+#[test]
+fn output_that_cannot_be_written_is_reported_by_every_command() {
+    let folder = Folder::new("full-stdout");
+    let config = config_file(&folder, "http://127.0.0.1:1");
+    for (arguments, code) in [
+        (&["man"][..], 1),
+        (&["completions", "bash"], 1),
+        (&["--help"], 1),
+        (&["--version"], 1),
+        (&["config", "show", "--config.file", &config], 1),
+        (&["config", "check", "--config.file", &config], 1),
+        (&["check", "--config.file", &config], 3),
+        (&["check", "--output", "nagios", "--bogus"], 3),
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full");
+        let output = binary(arguments).stdout(full.unwrap()).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        let words = "api-key-exporter: cannot write the output: No space left on device";
+        assert!(errors.contains(words), "{arguments:?}: {errors}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use crate::domain::failure::{Failure, Reason};
-use crate::domain::listing::Reject;
 use crate::domain::text::Line;
+use crate::pages::words;
 use crate::provider::findings::{FieldFindings, Findings, listed};
 use crate::provider::http::Traffic;
 use crate::provider::json_list::definition::Pagination;
+use crate::provider::response::is_success;
 use crate::provider::{Answer, Listed, Provider};
 
 /// Parts of the names of fields that may hold an expiry.
@@ -31,7 +32,7 @@ pub(super) fn text(of: &Inspected) -> String {
     let (answer, findings) = (&of.answer, &of.findings);
     let provider = &*of.provider.profile().name;
     let outcome = match &answer.result {
-        Ok(listed) => keys(listed),
+        Ok(listed) => words::count(listed.listing.keys().len(), "key"),
         Err(failure) => format!("FAILED, {}", failure.reason.as_str()),
     };
     let account = Line::own(&of.account);
@@ -76,13 +77,6 @@ pub(super) fn text(of: &Inspected) -> String {
     out
 }
 
-fn keys(listed: &Listed) -> String {
-    match listed.listing.keys().len() {
-        1 => "1 key".to_owned(),
-        count => format!("{count} keys"),
-    }
-}
-
 fn request(traffic: &Traffic, findings: &Findings) -> String {
     let Some(url) = &findings.request else {
         return "none was sent".to_owned();
@@ -95,7 +89,8 @@ fn request(traffic: &Traffic, findings: &Findings) -> String {
 }
 
 fn success(listed: &Listed, traffic: &Traffic, findings: &Findings) -> String {
-    let mut words = of_answer(traffic);
+    let status = traffic.status.unwrap_or_default();
+    let mut words = format!("HTTP {status}, {} bytes", traffic.bytes);
     if findings.pages > 1 {
         write!(words, ", {} pages", findings.pages).expect("a string takes everything");
     }
@@ -104,19 +99,20 @@ fn success(listed: &Listed, traffic: &Traffic, findings: &Findings) -> String {
 
 fn described(failure: &Failure, traffic: &Traffic) -> String {
     let mut words = String::new();
-    if traffic.status.is_some() {
-        words = of_answer(traffic) + ": ";
+    let error = failure.error.as_ref().map_or("no message", Line::as_str);
+    if let Some(status) = traffic.status {
+        write!(words, "HTTP {status}").expect("a string takes everything");
+        // Only bodies that were read completely are counted.
+        if let (1, bytes @ 1..) = (traffic.requests, traffic.bytes) {
+            write!(words, ", {bytes} bytes").expect("a string takes everything");
+        }
+        words.push_str(": ");
     }
-    words.push_str(failure.error.as_ref().map_or("no message", Line::as_str));
+    words.push_str(error);
     for (name, text) in &failure.lines {
         write!(words, "; {name}: {}", text.as_str()).expect("a string takes everything");
     }
     add_support_id(words, failure.support_id.as_ref())
-}
-
-fn of_answer(traffic: &Traffic) -> String {
-    let status = traffic.status.unwrap_or_default();
-    format!("HTTP {status}, {} bytes", traffic.bytes)
 }
 
 fn add_support_id(mut words: String, support_id: Option<&Line>) -> String {
@@ -141,22 +137,9 @@ fn pages(provider: &Provider, findings: &Findings) -> String {
 }
 
 fn entries(listed: &Listed, findings: &Findings) -> String {
-    let rejects = listed.listing.rejects();
-    let reasons = Reject::ALL.into_iter().filter_map(|reason| {
-        let count = rejects.count(reason);
-        let what = match reason {
-            Reject::Id => "without a usable id",
-            Reject::Duplicate => "with the id of another entry",
-            Reject::Shape => "with an unreadable field or of another type",
-        };
-        (count > 0).then(|| format!("{count} {what}"))
-    });
-    let reasons: Vec<String> = reasons.collect();
-    let mut words = findings.entries.to_string();
-    if !reasons.is_empty() {
-        write!(words, "; {}", reasons.join(", ")).expect("a string takes everything");
-    }
-    words
+    let rejects = words::rejects(&listed.listing);
+    let rejects = rejects.map_or_else(String::new, |rejects| format!("; {rejects}"));
+    format!("{}{rejects}", findings.entries)
 }
 
 /// A row for each field.
@@ -219,20 +202,28 @@ fn remark(field: &FieldFindings) -> String {
 
 /// What the author of the configuration may want to change.
 fn hints(of: &Inspected) -> Vec<String> {
-    match &of.answer.result {
-        Ok(_) => of_fields(of),
-        Err(failure) if of.findings.entries > 0 => {
-            [of_failure(failure, of), of_fields(of)].concat()
-        }
-        Err(failure) => of_failure(failure, of),
-    }
+    let failure = of.answer.result.as_ref().err();
+    let of_failure = failure.and_then(|failure| of_failure(failure, of));
+    let has_entries = failure.is_none() || of.findings.entries > 0;
+    let of_fields = has_entries.then(|| of_fields(of));
+    let of_fields = of_fields.into_iter().flatten();
+    of_failure.into_iter().chain(of_fields).collect()
 }
 
 fn of_fields(of: &Inspected) -> Vec<String> {
     let findings = &of.findings;
-    let mut hints = Vec::new();
     if findings.entries == 0 {
-        hints.push("the list is empty: is it the right account, and the right path?".to_owned());
+        return vec!["the list is empty: is it the right account, and the right path?".to_owned()];
+    }
+    let other_types = findings
+        .other_types
+        .iter()
+        .map(|(kind, count)| match count {
+            1 => format!("1 entry is a {kind}, not an object"),
+            count => format!("{count} entries are {kind}s, not objects"),
+        });
+    let mut hints: Vec<String> = other_types.collect();
+    if findings.other_types.values().sum::<usize>() >= findings.entries {
         return hints;
     }
     let mut names = findings.unused.iter();
@@ -271,7 +262,7 @@ fn of_fields(of: &Inspected) -> Vec<String> {
     hints
 }
 
-fn of_failure(failure: &Failure, of: &Inspected) -> Vec<String> {
+fn of_failure(failure: &Failure, of: &Inspected) -> Option<String> {
     let profile = of.provider.profile();
     let name = &profile.name;
     let scope = profile.listing_scope.as_ref();
@@ -289,51 +280,75 @@ fn of_failure(failure: &Failure, of: &Inspected) -> Vec<String> {
             "docs/provider-definitions.md".to_owned(),
         ),
     };
-    match failure.reason {
-        Reason::Unauthorized => vec![format!(
-            "the API does not accept the token: {token}; see {page}"
-        )],
-        Reason::Forbidden => vec![format!(
+    let (reason, status) = (failure.reason, failure.http_status);
+    let is_without_list = matches!(reason, Reason::Schema | Reason::ApiError);
+    Some(if reason == Reason::Unauthorized {
+        format!("the API does not accept the token: {token}; see {page}")
+    } else if reason == Reason::Forbidden {
+        format!(
             "the API does not permit the listing: {token}, or add this host to the token's allow \
              list; see {page}"
-        )],
-        Reason::ClientError if failure.http_status == Some(404) => {
-            vec![format!(
-                "nothing is there: check base_url, path and params; see {page}"
-            )]
+        )
+    } else if reason == Reason::ClientError && status == Some(404) {
+        format!("nothing is there: check base_url, path and params; see {page}")
+    } else if reason == Reason::Schema && !status.is_none_or(is_success) {
+        format!("check path and query; see {page}")
+    } else if reason == Reason::Redirect && status.is_none() {
+        "the next page is on another host or port than base_url: correct base_url".to_owned()
+    } else if is_without_list && !of.findings.lists.is_empty() {
+        let lists = of.findings.lists.iter();
+        let lists = lists.map(|(at, count)| format!("{at:?} ({})", words::entries(*count)));
+        let lists = lists.collect::<Vec<_>>().join(", ");
+        format!("items must point at the list of keys; the answer has lists at {lists}")
+    } else {
+        return remedy(reason).map(str::to_owned);
+    })
+}
+
+/// What to do about a failure, where that depends on its reason only.
+fn remedy(reason: Reason) -> Option<&'static str> {
+    Some(match reason {
+        Reason::Dns => "check the name in base_url, and the DNS of this host",
+        Reason::Connect => {
+            "check host and port in base_url, firewalls, and proxy_url if one is needed"
         }
-        Reason::Schema | Reason::ApiError if !of.findings.lists.is_empty() => {
-            let lists = of.findings.lists.iter();
-            let lists = lists.map(|(at, entries)| format!("{at:?} ({entries} entries)"));
-            let lists = lists.collect::<Vec<_>>().join(", ");
-            vec![format!(
-                "items must point at the list of keys; the answer has lists at {lists}"
-            )]
+        Reason::Timeout => {
+            "raise poll.timeout if the API is slow; else check firewalls and proxies"
         }
-        Reason::Incomplete => vec![
+        Reason::Redirect => {
+            "redirects are not followed: set base_url and path to where the API is; a redirect to \
+             a login page means that it does not accept the token"
+        }
+        Reason::RateLimited => {
+            "wait, then list less often: a longer interval, or fewer users of the same token"
+        }
+        Reason::Gateway => {
+            "something in front of the API answered, such as a firewall or a bot check: permit \
+             this host there, and check base_url and proxy_url"
+        }
+        Reason::NotJson => {
+            "the API answers with JSON: check base_url and path, and look for a proxy that cuts or \
+             replaces answers"
+        }
+        Reason::BodyTruncated => "try again; if it recurs, look for a proxy that cuts answers",
+        Reason::BodyTooLarge => "raise poll.max_body_bytes, or list fewer keys per page",
+        Reason::TooManyKeys => "raise poll.max_keys",
+        Reason::Incomplete => {
             "set or correct pagination: the way to the next page is beside the list, or in the \
              answer's headers"
-                .to_owned(),
-        ],
-        Reason::Dns
-        | Reason::Connect
-        | Reason::Tls
-        | Reason::Timeout
-        | Reason::Redirect
-        | Reason::RateLimited
-        | Reason::Gateway
-        | Reason::ClientError
-        | Reason::ServerError
-        | Reason::BodyTooLarge
-        | Reason::BodyTruncated
-        | Reason::NotJson
+        }
+        Reason::EnvironmentMismatch => "correct expected_env, or use a token of that environment",
+        Reason::ClientError => "check path, query and params",
+        Reason::ServerError => "the API itself fails: try again later",
+        // Their messages say what to do, or nothing is known.
+        Reason::Tls
+        | Reason::Unauthorized
+        | Reason::Forbidden
         | Reason::Schema
         | Reason::ApiError
-        | Reason::TooManyKeys
-        | Reason::EnvironmentMismatch
         | Reason::Credential
-        | Reason::Internal => Vec::new(),
-    }
+        | Reason::Internal => return None,
+    })
 }
 
 fn is_built_in(provider: &Provider) -> bool {

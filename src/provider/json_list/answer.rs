@@ -257,8 +257,7 @@ impl<'d, 'a> Reading<'d, 'a> {
         let walked = Walk::item(&tree.root, &mut self.outer).deserialize(&mut reader);
         let is_object = item.get().starts_with('{');
         if walked.is_err() || !is_object || self.outer.is_misshapen {
-            self.page.entries += 1;
-            self.page.rejects.add(Reject::Shape);
+            self.reject_outer();
             return;
         }
         match pointer::find(item, nested) {
@@ -272,10 +271,15 @@ impl<'d, 'a> Reading<'d, 'a> {
             Some(null) if null.get() == "null" => self.inner_lists += 1,
             // Some APIs omit an empty list.
             None => {}
-            Some(_) => {
-                self.page.entries += 1;
-                self.page.rejects.add(Reject::Shape);
-            }
+            Some(_) => self.reject_outer(),
+        }
+    }
+
+    fn reject_outer(&mut self) {
+        self.page.entries += 1;
+        self.page.rejects.add(Reject::Shape);
+        if let Some(findings) = &mut self.findings {
+            findings.entries += 1;
         }
     }
 

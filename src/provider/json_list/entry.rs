@@ -26,9 +26,10 @@ pub(super) enum Captured<'a> {
     Text(Cow<'a, str>),
     /// The elements of a list, `None` for one that is not text; or the keys of an object.
     Texts(Vec<Option<Cow<'a, str>>>),
-    /// A list or an object where a scalar is expected, or a value on the path to the field that is
-    /// neither.
+    /// A list or an object where a scalar is expected.
     Other,
+    /// A value on the path to the field is neither a list nor an object.
+    Unreachable,
 }
 
 /// A field may be a secret that the definition points at by mistake, so none of them is printed.
@@ -81,7 +82,8 @@ impl<'a> Values<'a> {
             | Captured::Bool(_)
             | Captured::Integer(_)
             | Captured::Float(_)
-            | Captured::Other => texts.push(None),
+            | Captured::Other
+            | Captured::Unreachable => texts.push(None),
         }
         if texts.len() > TEXTS_MAX {
             *captured = Captured::Other;
@@ -137,7 +139,7 @@ impl<'s, 'a> Walk<'s, 'a> {
     /// Marks wanted fields as unreachable: those with the slots that `each` names.
     fn lead_nowhere(&mut self, each: impl FnOnce(&mut dyn FnMut(usize))) {
         let (values, is_one_of_many) = (&mut *self.values, self.is_one_of_many);
-        each(&mut |slot| values.put(slot, Captured::Other, is_one_of_many));
+        each(&mut |slot| values.put(slot, Captured::Unreachable, is_one_of_many));
     }
 }
 

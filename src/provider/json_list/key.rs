@@ -71,7 +71,8 @@ impl<'s, 'a> Item<'s, 'a> {
             | Captured::Integer(_)
             | Captured::Float(_)
             | Captured::Texts(_)
-            | Captured::Other => {
+            | Captured::Other
+            | Captured::Unreachable => {
                 unreadable.insert(Field::Label);
                 None
             }
@@ -127,7 +128,8 @@ impl<'s, 'a> Item<'s, 'a> {
             | Captured::Bool(_)
             | Captured::Float(_)
             | Captured::Texts(_)
-            | Captured::Other => return None,
+            | Captured::Other
+            | Captured::Unreachable => return None,
         };
         KeyId::parse(&text).filter(|_| self.cleaner.is_free_of_secrets(&text))
     }
@@ -193,9 +195,11 @@ impl<'s, 'a> Item<'s, 'a> {
                     .flat_map(|text| text.map_or(vec![None], split))
                     .collect())
             }
-            Captured::Bool(_) | Captured::Integer(_) | Captured::Float(_) | Captured::Other => {
-                Err(Unreadable)
-            }
+            Captured::Bool(_)
+            | Captured::Integer(_)
+            | Captured::Float(_)
+            | Captured::Other
+            | Captured::Unreachable => Err(Unreadable),
         }
     }
 
@@ -242,7 +246,12 @@ impl Captured<'_> {
             Self::Text(text) => Some(Cow::Borrowed(text)),
             Self::Integer(number) => Some(Cow::Owned(number.to_string())),
             Self::Float(number) => Some(Cow::Owned(number.to_string())),
-            Self::Absent | Self::Null | Self::Bool(_) | Self::Texts(_) | Self::Other => None,
+            Self::Absent
+            | Self::Null
+            | Self::Bool(_)
+            | Self::Texts(_)
+            | Self::Other
+            | Self::Unreachable => None,
         }
     }
 

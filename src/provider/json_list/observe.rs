@@ -65,6 +65,9 @@ impl Item<'_, '_> {
             };
             field.count(match (captured, is_read) {
                 (Captured::Absent, _) => Seen::Absent,
+                // The entry itself is no object, which the structure shows.
+                (Captured::Unreachable, _) if matches!(key, Err(Reject::Shape)) => Seen::Absent,
+                (Captured::Unreachable, _) => Seen::Unreachable,
                 (Captured::Null, _) => Seen::Null,
                 (_, Some(true)) => Seen::Read,
                 (_, None) => Seen::Skipped,
@@ -119,7 +122,8 @@ impl Captured<'_> {
                 | Captured::Integer(_)
                 | Captured::Float(_)
                 | Captured::Text(_)
-                | Captured::Other => "a list or an object",
+                | Captured::Other
+                | Captured::Unreachable => "a list or an object",
             }),
         }
     }

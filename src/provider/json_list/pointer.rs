@@ -85,7 +85,7 @@ fn segment(text: &str) -> Option<Segment> {
 }
 
 /// The list index that a segment means: digits without a leading zero.
-pub(super) fn index(segment: &str) -> Option<usize> {
+pub(in crate::provider) fn index(segment: &str) -> Option<usize> {
     let is_number = segment.bytes().all(|byte| byte.is_ascii_digit());
     let has_zeros = segment.len() > 1 && segment.starts_with('0');
     (is_number && !has_zeros).then(|| segment.parse().ok())?

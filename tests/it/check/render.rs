@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api_key_exporter::pages::{Check, Choice, Look, Origins, Overview, Status, explain};
+use api_key_exporter::pages::{Check, Choice, Look, Origins, Overview, Status, WIDTH_MIN, explain};
 use chrono::TimeDelta;
 use serde_json::Value;
 
@@ -42,7 +42,7 @@ fn answers_are_as_they_were() {
             "= \"7d\" (default)".to_owned(),
         )]
         .into(),
-        entries: vec!["[[keys]] number 1 (file a.toml:3:9)".to_owned()],
+        entries: vec!["keys[0] (file a.toml:3:9)".to_owned()],
     };
     let (row, _) = &check.keys[0];
     let (text, status) = explain(&overview, row, &origins);
@@ -81,7 +81,7 @@ fn the_table_of_any_names_fits_any_terminal_and_cuts_nothing_elsewhere() {
     for overview in [golden(), hostile()] {
         let check = Check::new(&overview, &Choice::default());
         let keys = check.keys.len();
-        for width in [40, 60, 80, 100, 120, 160, 200, 500] {
+        for width in [WIDTH_MIN, 25, 30, 40, 60, 80, 100, 120, 160, 200, 500] {
             let table = check.table(false, narrow(width));
             let rows = table.lines().take(keys + 1);
             for row in rows {

@@ -125,7 +125,7 @@ fn the_program_accepts_the_rendered_configuration() {
             let said = ask(&mut command);
             assert!(said.is_content, "{what}: {}\n{config}", said.words);
             if is_sharded {
-                let words = format!(" of {tokens} account(s) in shard {index} of {shards}");
+                let words = format!(" of {tokens} accounts in shard {index} of {shards}");
                 assert!(said.words.contains(&words), "{what}: {}", said.words);
             }
             accounts += polled(&said.words);
