@@ -23,7 +23,6 @@ use crate::os::signals::{Request, Signals};
 use crate::os::systemd::Unit;
 use crate::os::threads::ThreadsError;
 use crate::os::{allocator, clock, rlimits, systemd, threads};
-use crate::pages::Status;
 use crate::pollers::Pollers;
 use crate::reload::{Load, Reloader, Reloads};
 use crate::server::listen::{self, ListenAddress, ListenError, Listener};
@@ -45,21 +44,25 @@ const PROBE_CONNECTIONS_MAX: usize = 8;
 pub enum Exit {
     /// Requested stop: exit code 0.
     Done(String),
-    /// The answer of `check`, `explain` or `config check --live`, with the exit code of its status.
+    /// The answer of `check`, `explain` or `config check --live`.
     Answered {
         /// For stdout.
         output: String,
         /// For stderr.
         words: String,
-        /// Which exit code.
-        status: Status,
+        /// The exit code.
+        code: u8,
     },
     /// Runtime failure: exit code 1. The log holds the reason, or this message does if there is no
     /// log yet.
     Failed(String),
-    /// Invalid command line, configuration or token: exit code 2.
+    /// Invalid command line, configuration or token: [`MISCONFIGURED`].
     Misconfigured(String),
 }
+
+/// The exit code for an invalid command line, configuration or token, and for accounts that `config
+/// check --live` cannot list.
+pub const MISCONFIGURED: u8 = 2;
 
 /// Why the daemon ends without a stop request.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use api_key_exporter::app::Exit;
+use api_key_exporter::app::{Exit, MISCONFIGURED};
 use api_key_exporter::cli::{self, Invocation};
 use api_key_exporter::commands;
 use api_key_exporter::domain::text::redact;
@@ -40,10 +40,10 @@ fn main() -> ExitCode {
         Exit::Answered {
             output,
             words,
-            status,
+            code,
         } => {
             say(&words);
-            answer(&output, status.code(), Status::Unknown.code())
+            answer(&output, code, Status::Unknown.code())
         }
         Exit::Failed(words) => {
             say(&words);
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         }
         Exit::Misconfigured(words) => {
             say(&words);
-            ExitCode::from(2)
+            ExitCode::from(MISCONFIGURED)
         }
     }
 }

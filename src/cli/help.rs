@@ -88,8 +88,7 @@ and prints no value of any key.
 
 Exit codes:
   0  the configuration can be used, perhaps with warnings; with --live, each account could be listed
-  2  it cannot be used; every problem is listed
-  3  with --live: it can be used, but an account could not be listed
+  2  it cannot be used, and every problem is listed; or, with --live, an account could not be listed
 
 Examples:
   api-key-exporter config check --config.file /etc/api-key-exporter/config.toml

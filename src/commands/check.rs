@@ -20,7 +20,7 @@ pub(super) fn check(options: &Options, asked: &CheckOptions) -> Exit {
         Ok((output, status)) => Exit::Answered {
             output,
             words: String::new(),
-            status,
+            code: status.code(),
         },
         Err(Unanswered(words)) => {
             // A key may have been pasted as the value of an option.
@@ -33,7 +33,7 @@ pub(super) fn check(options: &Options, asked: &CheckOptions) -> Exit {
             Exit::Answered {
                 output,
                 words: format!("api-key-exporter: {words}\n"),
-                status: Status::Unknown,
+                code: Status::Unknown.code(),
             }
         }
     }

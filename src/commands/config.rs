@@ -3,12 +3,12 @@
 
 use std::fmt::Write as _;
 
-use crate::app::{Exit, misconfigured, sources};
+use crate::app::{Exit, MISCONFIGURED, misconfigured, sources};
 use crate::cli::Options;
 use crate::commands::live;
 use crate::config::{Config, Origin, Sources};
 use crate::domain::text::{chain, redact};
-use crate::pages::{Status, words};
+use crate::pages::words;
 
 /// `config check`: reports every problem; with `live`, also lists each account once.
 pub(super) fn check(options: &Options, skip_tokens: bool, live: bool) -> Exit {
@@ -39,7 +39,7 @@ pub(super) fn check(options: &Options, skip_tokens: bool, live: bool) -> Exit {
                 Ok((report, false)) => Exit::Answered {
                     output: words + "\n" + &report,
                     words: String::new(),
-                    status: Status::Unknown,
+                    code: MISCONFIGURED,
                 },
                 Err(error) => Exit::Failed(format!("api-key-exporter: {}\n", chain(&error))),
             }

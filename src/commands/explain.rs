@@ -24,7 +24,7 @@ pub(super) fn explain(options: &Options, asked: &ExplainOptions) -> Exit {
     Exit::Answered {
         output,
         words,
-        status,
+        code: status.code(),
     }
 }
 

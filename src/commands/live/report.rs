@@ -109,7 +109,8 @@ fn described(failure: &Failure, traffic: &Traffic) -> String {
         words.push_str(": ");
     }
     words.push_str(error);
-    for (name, text) in &failure.lines {
+    // The line above names the URL.
+    for (name, text) in failure.lines.iter().filter(|(name, _)| *name != "url") {
         write!(words, "; {name}: {}", text.as_str()).expect("a string takes everything");
     }
     add_support_id(words, failure.support_id.as_ref())
