@@ -59,7 +59,7 @@ pub struct Name<'a> {
     is_exact: bool,
 }
 
-/// A [`Name`] that is stored; never empty.
+/// A [`Name`] that is stored; never empty or blank.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label {
     text: Box<str>,
@@ -98,7 +98,8 @@ impl Label {
         let is_changed = text.contains(char::REPLACEMENT_CHARACTER)
             || text.contains(REDACTED)
             || text.ends_with('…');
-        (!text.is_empty()).then(|| Self {
+        // A label of blanks only names nothing.
+        (!text.trim().is_empty()).then(|| Self {
             text: text.into(),
             is_exact: is_exact && !is_changed,
         })

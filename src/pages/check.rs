@@ -13,7 +13,7 @@ use crate::domain::assessment::Severity;
 use crate::domain::listing::Reject;
 use crate::domain::span;
 use crate::pages::json::{self, AccountJson, KeyJson};
-use crate::pages::rows::{AccountRow, KeyRow, Overview, Urgency};
+use crate::pages::rows::{AccountRow, KeyRow, Overview};
 use crate::pages::words;
 
 /// How a key, an account or a whole check turned out, with the exit code that monitoring plugins
@@ -258,7 +258,7 @@ impl Counts {
             expired: of(Severity::Expired),
             critical: of(Severity::Critical),
             warning: of(Severity::Warning),
-            unreadable: count(&|row| row.urgency() == Urgency::Unknown),
+            unreadable: count(&|row| row.is_expiry_unreadable()),
             policy: count(&|row| is_loud(row) && row.broken_policies().next().is_some()),
             superseded_in_use: count(&|row| {
                 let alerts = alerts::alerts(row.key, &row.assessment, row.is_superseded);

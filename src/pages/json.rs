@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::domain::allow_list::AllowList;
 use crate::domain::assessment::Severity;
 use crate::domain::key::{LastUse, Mode};
+use crate::domain::listing::Reject;
 use crate::domain::policy::Policy;
 use crate::domain::text::Line;
 use crate::pages::chunks::Chunks;
@@ -83,6 +84,7 @@ pub(super) struct AccountJson<'a> {
     up: Option<bool>,
     keys: BTreeMap<&'static str, usize>,
     keys_total: usize,
+    entries_rejected: BTreeMap<&'static str, u32>,
     poll_interval_seconds: u64,
     polls_total: u64,
     poll_failures_total: u64,
@@ -256,6 +258,8 @@ pub(super) fn account<'a>(row: &AccountRow<'a>, overview: &Overview) -> AccountJ
             .collect(),
     });
     let keys = overview.state_counts(row);
+    let rejects = row.rejects();
+    let rejected = Reject::ALL.map(|reason| (reason.as_str(), rejects.count(reason)));
     AccountJson {
         name: row.name(),
         provider: row.provider(),
@@ -263,6 +267,7 @@ pub(super) fn account<'a>(row: &AccountRow<'a>, overview: &Overview) -> AccountJ
         up: row.is_up(),
         keys: keys.map(|(state, count)| (state.as_str(), count)).into(),
         keys_total: row.keys_len(),
+        entries_rejected: rejected.into(),
         poll_interval_seconds: state.account.interval.as_secs(),
         polls_total: state.polls,
         poll_failures_total: row.failures(),

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use url::form_urlencoded;
 
 use crate::domain::key::KeyState;
+use crate::domain::text;
 
 /// Longest query, in bytes: every filter at its maximum length, percent-encoded, fits several
 /// times.
@@ -186,9 +187,10 @@ impl Query {
             number.filter(|it| range.contains(it)).ok_or_else(words)
         };
         match name {
-            "account" => self.filter.account = Some(value.to_owned()),
-            "team" => self.filter.team = Some(value.to_owned()),
-            "q" => self.filter.text = Some(value.to_lowercase()),
+            // Cleaned as the text that they are compared with: the page shows them.
+            "account" => self.filter.account = Some(text::label(value)),
+            "team" => self.filter.team = Some(text::label(value)),
+            "q" => self.filter.text = Some(text::label(value).to_lowercase()),
             "limit" => self.limit = number(1..=takes.limit_max())?,
             // 2^32 - 1: far above any number of keys.
             "offset" => self.offset = number(0..=u32::MAX as usize)?,
@@ -239,6 +241,11 @@ impl Query {
             query.append_pair("refresh", itoa::Buffer::new().format(seconds));
         }
         query.finish()
+    }
+
+    /// Whether it may leave out keys.
+    pub fn is_filtered(&self) -> bool {
+        self.filter != Filter::default()
     }
 
     /// The same without paging.
@@ -315,7 +322,12 @@ mod tests {
             parse("account=&team=&state=&q=&limit=").unwrap(),
             Query::default()
         );
-        assert_eq!(parse("q=ABC").unwrap().filter.text.unwrap(), "abc");
+        for (query, text) in [
+            ("q=ABC", "abc"),
+            ("q=a%00%1B%5B1m%0Ab", "a\u{fffd}\u{fffd}\u{fffd}b"),
+        ] {
+            assert_eq!(parse(query).unwrap().filter.text.unwrap(), text);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::domain::account_state::{AccountState, LastFailure};
 use crate::domain::assessment::{Assessment, AssessmentRules, Severity};
 use crate::domain::key::{Expiry, Key, KeyState, LastUse, Scopes};
+use crate::domain::listing::Rejects;
 use crate::domain::policy::Policy;
 use crate::domain::successors;
 use crate::pages::query::{Filter, StateFilter};
@@ -238,12 +239,16 @@ impl<'a> KeyRow<'a> {
         }
     }
 
+    /// Whether its listed expiry cannot be read, which needs attention even if an earlier expiry is
+    /// known: the listed one may be sooner.
+    pub fn is_expiry_unreadable(&self) -> bool {
+        self.key.is_expiry_unknown() && !self.is_quiet()
+    }
+
     /// Whether it needs attention today.
     pub fn needs_attention(&self) -> bool {
-        matches!(
-            self.urgency(),
-            Urgency::Expired | Urgency::Critical | Urgency::Unknown
-        )
+        matches!(self.urgency(), Urgency::Expired | Urgency::Critical)
+            || self.is_expiry_unreadable()
     }
 
     /// Whether it is inside its critical threshold.
@@ -338,7 +343,18 @@ impl<'a> AccountRow<'a> {
         Some(self.state.last_attempt?.is_success)
     }
 
-    /// The number of its keys.
+    /// Whether it was ever listed. Otherwise, its keys are unknown.
+    pub fn is_listed(&self) -> bool {
+        self.state.held.is_some()
+    }
+
+    /// The entries of its listing that could not be used.
+    pub fn rejects(&self) -> Rejects {
+        let held = self.state.held.as_ref();
+        held.map(|held| held.rejects()).unwrap_or_default()
+    }
+
+    /// The number of its keys, as far as they are known.
     pub fn keys_len(&self) -> usize {
         self.state.held.as_ref().map_or(0, |held| held.keys().len())
     }

@@ -3,6 +3,8 @@
 //! One file without scripts or external resources. The template escapes its input; the policy in
 //! [`CONTENT_SECURITY_POLICY`] allows only its own style.
 
+mod accounts;
+
 use std::sync::LazyLock;
 
 use askama::Template;
@@ -14,10 +16,10 @@ use ring::digest::{SHA256, digest};
 use crate::domain::allow_list::AllowList;
 use crate::domain::key::{KeyState, LastUse, Mode, Scopes};
 use crate::domain::policy::Policy;
-use crate::domain::text::Line;
 use crate::pages::json::time;
 use crate::pages::query::{Filter, Query, StateFilter};
 use crate::pages::rows::{AccountRow, KeyRow, Overview, Urgency};
+use crate::pages::status_page::accounts::{ACCOUNTS_MAX, AccountView, account_views, unlisted};
 use crate::pages::timeline::{Size, Sums, Timeline};
 use crate::pages::words;
 
@@ -36,9 +38,6 @@ pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
 
 /// Maximum entries in the list of items that need attention.
 const TASKS_MAX: usize = 6;
-
-/// Maximum accounts on the page, failing ones first; the JSON has all.
-const ACCOUNTS_MAX: usize = 100;
 
 /// Maximum accounts or teams in a selection list; if there are more, users type the name.
 const CHOICES_MAX: usize = 200;
@@ -79,13 +78,17 @@ struct StatusPage<'a> {
     next: Option<KeyView<'a>>,
     tasks: Vec<Task<'a>>,
     more_tasks: usize,
+    more_tasks_link: String,
     health: Health,
     timelines: [Timeline; 2],
-    sums: Sums,
-    has_quiet: bool,
+    timeline_words: String,
     form: Form<'a>,
     is_filtered: bool,
+    /// The number of keys that the filter leaves, and of all.
+    filtered: String,
     unfiltered: String,
+    /// Why there are no `keys`.
+    empty_words: String,
     pages: Pages,
     keys: Vec<KeyView<'a>>,
     accounts: Vec<AccountView<'a>>,
@@ -182,30 +185,6 @@ struct Listed<'a> {
     more: usize,
 }
 
-struct AccountView<'a> {
-    name: &'a str,
-    provider: &'a str,
-    env: Option<&'a str>,
-    class: &'static str,
-    state: &'static str,
-    keys: usize,
-    link: String,
-    is_shrink_held: bool,
-    last_success: Option<Moment>,
-    next_poll: Option<Moment>,
-    failures: u64,
-    failure: Option<FailureView<'a>>,
-}
-
-struct FailureView<'a> {
-    is_current: bool,
-    at: Moment,
-    reason: &'static str,
-    http_status: Option<u16>,
-    lines: Vec<&'a str>,
-    support_id: Option<&'a str>,
-}
-
 /// The page as HTML.
 pub(super) fn page(overview: &Overview, exporter: &Exporter, query: &Query) -> String {
     let everything = overview.select(&Filter::default());
@@ -215,16 +194,16 @@ pub(super) fn page(overview: &Overview, exporter: &Exporter, query: &Query) -> S
         .copied()
         .collect();
     let now = overview.now;
-    let accounts: Vec<AccountRow<'_>> = overview.accounts().collect();
-    let attention: Vec<&KeyRow<'_>> = everything
-        .iter()
-        .filter(|row| row.needs_attention())
-        .collect();
-    let mut tasks = tasks(&attention, &accounts, query, now);
+    let all_accounts: Vec<AccountRow<'_>> = overview.accounts().collect();
+    let account = query.filter.account.as_deref();
+    let is_selected = |row: &&AccountRow<'_>| account.is_none_or(|name| name == row.name());
+    let accounts: Vec<AccountRow<'_>> = all_accounts.iter().filter(is_selected).copied().collect();
+    let unlisted = unlisted(&accounts);
+    let mut tasks = tasks(&selected, &accounts, query, now);
     let more_tasks = tasks.len().saturating_sub(TASKS_MAX);
     tasks.truncate(TASKS_MAX);
-    let health = Health::new(&accounts, exporter, now);
-    let next = everything
+    let health = Health::new(&all_accounts, exporter, now);
+    let next = selected
         .iter()
         .filter(|row| !row.is_quiet() && row.time_left() > Some(TimeDelta::zero()))
         .min_by_key(|row| row.expires_at());
@@ -233,12 +212,15 @@ pub(super) fn page(overview: &Overview, exporter: &Exporter, query: &Query) -> S
         .offset
         .min(selected.len().saturating_sub(1) / query.limit * query.limit);
     let shown = selected.iter().skip(offset).take(query.limit);
-    let (views, accounts_left_out) = account_views(&accounts, query, now);
+    let are_unknown = !accounts.is_empty() && !accounts.iter().any(AccountRow::is_listed);
+    let why_empty = why_empty(&everything, &all_accounts, are_unknown, query);
+    let empty_words = [why_empty, unlisted.clone()];
+    let accounts_left_out = accounts.len().saturating_sub(ACCOUNTS_MAX);
     let page = StatusPage {
         style: STYLE,
         version: env!("CARGO_PKG_VERSION"),
-        title: title(&everything, &health),
-        icon_colour: icon_colour(&everything, &health),
+        title: title(&selected, &health, query),
+        icon_colour: icon_colour(&selected, &health),
         now: Moment::new(now, now),
         refresh: query.refresh,
         refresh_link: link(&Query {
@@ -253,17 +235,23 @@ pub(super) fn page(overview: &Overview, exporter: &Exporter, query: &Query) -> S
         filters: filters(query),
         next: next.map(|row| KeyView::new(row, query, now)),
         more_tasks,
+        more_tasks_link: attention_link(query),
         health,
         timelines: [Size::WIDE, Size::NARROW]
             .map(|size| Timeline::new(&selected, thresholds, now, size)),
-        sums: Sums::new(&selected),
-        has_quiet: selected.iter().any(KeyRow::is_quiet),
-        form: Form::new(&everything, &accounts, query),
-        is_filtered: query.filter != Query::default().filter,
+        timeline_words: timeline_words(&selected, unlisted),
+        form: Form::new(&everything, &all_accounts, query),
+        is_filtered: query.is_filtered(),
+        filtered: format!(
+            "{} of {}",
+            selected.len(),
+            words::count(everything.len(), "key")
+        ),
         unfiltered: link(&query.without_filter().at(0)),
         pages: Pages::new(query, offset, selected.len(), everything.len()),
         keys: shown.map(|row| KeyView::new(row, query, now)).collect(),
-        accounts: views,
+        empty_words: sentences(empty_words),
+        accounts: account_views(accounts, query, now),
         accounts_left_out,
         tasks,
     };
@@ -271,7 +259,7 @@ pub(super) fn page(overview: &Overview, exporter: &Exporter, query: &Query) -> S
     page.render().unwrap_or_default()
 }
 
-fn title(keys: &[KeyRow<'_>], health: &Health) -> String {
+fn title(keys: &[KeyRow<'_>], health: &Health, query: &Query) -> String {
     let count = |urgency| keys.iter().filter(|row| row.urgency() == urgency).count();
     let mut parts: Vec<String> = [
         (Urgency::Expired, "expired"),
@@ -285,10 +273,15 @@ fn title(keys: &[KeyRow<'_>], health: &Health) -> String {
     if !health.is_well {
         parts.push("polling fails".to_owned());
     }
+    let what = if query.is_filtered() {
+        "API keys (filtered)"
+    } else {
+        "API keys"
+    };
     if parts.is_empty() {
-        return "API keys".to_owned();
+        return what.to_owned();
     }
-    format!("{} · API keys", parts.join(", "))
+    format!("{} · {what}", parts.join(", "))
 }
 
 fn icon_colour(keys: &[KeyRow<'_>], health: &Health) -> &'static str {
@@ -301,24 +294,75 @@ fn icon_colour(keys: &[KeyRow<'_>], health: &Health) -> &'static str {
     }
 }
 
+/// The caption of the timeline of `keys`.
+fn timeline_words(keys: &[KeyRow<'_>], unlisted: Option<String>) -> String {
+    let sums = Sums::new(keys).0;
+    let has_quiet = keys.iter().any(KeyRow::is_quiet);
+    let parts = [
+        (!sums.is_empty()).then(|| sums.join(" · ")),
+        (sums.is_empty() && unlisted.is_none()).then(|| "No keys".to_owned()),
+        has_quiet.then(|| "Hollow: muted, superseded or disabled".to_owned()),
+        unlisted,
+    ];
+    sentences(parts)
+}
+
+fn sentences(parts: impl IntoIterator<Item = Option<String>>) -> String {
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    format!("{}.", parts.join(". "))
+}
+
+/// Why the page lists no keys, if it does not. `keys` and `accounts` are all that there are;
+/// `are_unknown` says that no account that the filter leaves was ever listed.
+fn why_empty(
+    keys: &[KeyRow<'_>],
+    accounts: &[AccountRow<'_>],
+    are_unknown: bool,
+    query: &Query,
+) -> Option<String> {
+    let Filter { account, team, .. } = &query.filter;
+    let is_account = |name: &&String| accounts.iter().any(|row| row.name() == *name);
+    let is_team = |name: &&String| keys.iter().any(|row| row.team() == Some(name.as_str()));
+    if let Some(name) = account.as_ref().filter(|it| !is_account(it)) {
+        Some(format!("There is no account “{name}”"))
+    } else if let Some(name) = team.as_ref().filter(|it| !is_team(it)) {
+        Some(format!("No known key belongs to a team “{name}”"))
+    } else if are_unknown {
+        None
+    } else if query.is_filtered() {
+        Some("No key matches".to_owned())
+    } else {
+        Some("No keys are known".to_owned())
+    }
+}
+
 /// The items that need attention today, most urgent first.
 fn tasks<'a>(
-    attention: &[&KeyRow<'a>],
+    keys: &[KeyRow<'a>],
     accounts: &[AccountRow<'a>],
     query: &Query,
     now: DateTime<Utc>,
 ) -> Vec<Task<'a>> {
-    let of_key = |row: &&KeyRow<'a>| {
-        let (class, state) = state_words(row);
+    let of_key = |row: &KeyRow<'a>| {
         let left = row.expires_at().map(|end| words::from_now(end - now));
-        let words = match (row.urgency(), left) {
-            (Urgency::Expired, Some(left)) => format!("expired {left}: rotate or delete it"),
-            (_, Some(left)) => format!("expires {left}: rotate it"),
-            (_, None) => "its expiry cannot be read: look it up".to_owned(),
+        let ((class, word), words) = match (row.urgency(), left) {
+            (Urgency::Expired, Some(left)) => (
+                state_words(row),
+                format!("expired {left}: rotate or delete it"),
+            ),
+            (Urgency::Critical, Some(left)) => {
+                (state_words(row), format!("expires {left}: rotate it"))
+            }
+            (_, left) => {
+                let last = left.map(|left| format!(" (the last known one is {left})"));
+                let last = last.unwrap_or_default();
+                let words = format!("its expiry{last} cannot be read: look it up");
+                (("unknown", "unreadable"), words)
+            }
         };
         Task {
             class,
-            word: state,
+            word,
             subject: row.title(),
             words,
             link: key_link(row, query),
@@ -339,11 +383,8 @@ fn tasks<'a>(
             link: "#accounts".to_owned(),
         }
     };
-    attention
-        .iter()
-        .map(of_key)
-        .chain(failing.map(of_account))
-        .collect()
+    let keys = keys.iter().filter(|row| row.needs_attention());
+    keys.map(of_key).chain(failing.map(of_account)).collect()
 }
 
 /// A style-sheet class, and the state in words.
@@ -398,23 +439,12 @@ fn key_link(row: &KeyRow<'_>, query: &Query) -> String {
     format!("{}#keys", link(&only))
 }
 
-fn account_views<'a>(
-    accounts: &[AccountRow<'a>],
-    query: &Query,
-    now: DateTime<Utc>,
-) -> (Vec<AccountView<'a>>, usize) {
-    let only = query.filter.account.as_deref();
-    let is_shown = |row: &&AccountRow<'_>| only.is_none_or(|only| only == row.name());
-    let mut rows: Vec<&AccountRow<'a>> = accounts.iter().filter(is_shown).collect();
-    // Otherwise in configuration order.
-    rows.sort_by_key(|row| row.is_up());
-    rows.sort_by_key(|row| row.is_up() != Some(false));
-    let left_out = rows.len().saturating_sub(ACCOUNTS_MAX);
-    let rows = rows.into_iter().take(ACCOUNTS_MAX);
-    (
-        rows.map(|row| AccountView::new(row, query, now)).collect(),
-        left_out,
-    )
+/// A link to the page with the keys that need attention, of those that the filter leaves.
+fn attention_link(query: &Query) -> String {
+    let mut query = query.at(0);
+    // Keys in a chosen state are in order of urgency.
+    query.filter.state.get_or_insert(StateFilter::Attention);
+    format!("{}#keys", link(&query))
 }
 
 impl Moment {
@@ -463,11 +493,10 @@ impl Health {
             .iter()
             .filter_map(|row| row.state.next_poll_at)
             .min();
-        lines.extend(next.map(|at| {
-            format!(
-                "next poll {}",
-                words::from_now((at - now).max(TimeDelta::zero()))
-            )
+        // The time of the next poll stays until the poll has finished.
+        lines.extend(next.map(|at| match at - now {
+            left if left <= TimeDelta::zero() => "polling now".to_owned(),
+            left => format!("next poll {}", words::from_now(left)),
         }));
         let headline = match (is_well, waiting) {
             (true, 0) => "Working".to_owned(),
@@ -646,53 +675,6 @@ impl<'a> Listed<'a> {
         Self {
             shown: all.take(LISTED_MAX).collect(),
             more: len.saturating_sub(LISTED_MAX),
-        }
-    }
-}
-
-impl<'a> AccountView<'a> {
-    fn new(row: &AccountRow<'a>, query: &Query, now: DateTime<Utc>) -> Self {
-        let (class, state) = match row.is_up() {
-            Some(true) => ("valid", "up"),
-            Some(false) => ("expired", "failing"),
-            None => ("never", "not polled yet"),
-        };
-        let mut only = Query {
-            refresh: query.refresh,
-            ..Query::default()
-        };
-        only.filter.account = Some(row.name().to_owned());
-        Self {
-            name: row.name(),
-            provider: row.provider(),
-            env: row.api_env(),
-            class,
-            state,
-            keys: row.keys_len(),
-            link: format!("{}#keys", link(&only)),
-            is_shrink_held: row.state.shrunk_listings > 0,
-            last_success: row.state.last_success_at.map(|at| Moment::new(at, now)),
-            next_poll: row.state.next_poll_at.map(|at| Moment::new(at, now)),
-            failures: row.failures(),
-            failure: row.last_failure().map(|last| {
-                let failure = &last.failure;
-                let known = failure.error.iter().map(Line::as_str);
-                let others = failure
-                    .lines
-                    .iter()
-                    .filter(|(name, _)| *name != "api_status");
-                let mut lines: Vec<&str> =
-                    known.chain(others.map(|(_, line)| line.as_str())).collect();
-                lines.dedup();
-                FailureView {
-                    is_current: row.is_up() == Some(false),
-                    at: Moment::new(last.at, now),
-                    reason: failure.reason.as_str(),
-                    http_status: failure.http_status,
-                    lines,
-                    support_id: failure.support_id.as_ref().map(Line::as_str),
-                }
-            }),
         }
     }
 }

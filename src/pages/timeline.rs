@@ -219,7 +219,7 @@ impl Sums {
     pub(super) fn new(rows: &[KeyRow<'_>]) -> Self {
         let limits = [
             (TimeDelta::zero(), "expired"),
-            (TimeDelta::days(1), "expire within a day"),
+            (TimeDelta::days(1), "expiring within a day"),
             (TimeDelta::days(7), "within 7 days"),
             (TimeDelta::days(30), "within 30 days"),
             (TimeDelta::days(365), "within a year"),
@@ -257,7 +257,7 @@ struct Scale {
 
 impl Scale {
     fn new(size: Size) -> Self {
-        let start = if size.is_wide { 84.0 } else { 68.0 };
+        let start = if size.is_wide { 84.0 } else { 80.0 };
         Self {
             start,
             // Half of the last tick's label is right of the end.

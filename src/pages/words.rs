@@ -12,8 +12,11 @@ const UNITS: [(&str, i64, i64); 4] = [
     ("second", 1, 0),
 ];
 
-/// `in 5 days`, `2 hours ago`.
+/// `in 5 days`, `2 hours ago`, `now`.
 pub(super) fn from_now(span: TimeDelta) -> String {
+    if span.num_seconds() == 0 {
+        return "now".to_owned();
+    }
     let words = rough(span);
     if span < TimeDelta::zero() {
         format!("{words} ago")
@@ -56,20 +59,24 @@ pub(crate) fn entries(count: usize) -> String {
     format!("{count} {noun}")
 }
 
+/// What is wrong with entries that were left out.
+pub(super) fn left_out(reason: Reject) -> &'static str {
+    match reason {
+        Reject::Id => "without a usable id",
+        Reject::Duplicate => "with the id of another entry",
+        Reject::Shape => "not an object or with a field twice",
+    }
+}
+
 /// The entries of a listing that were left out, by reason, and those that were used without an
 /// unreadable field; `None` if all could be used.
 pub(crate) fn rejects(listing: &Listing) -> Option<String> {
     let reasons = Reject::ALL.into_iter().filter_map(|reason| {
-        let what = match reason {
-            Reject::Id => "without a usable id",
-            Reject::Duplicate => "with the id of another entry",
-            Reject::Shape => "not an object or with a field twice",
-        };
         let count = listing.left_out(reason);
-        (count > 0).then(|| format!("{count} {what}"))
+        (count > 0).then(|| format!("{count} {}", left_out(reason)))
     });
     let reasons: Vec<String> = reasons.collect();
-    let left_out = (!reasons.is_empty()).then(|| {
+    let others = (!reasons.is_empty()).then(|| {
         let count = Reject::ALL.map(|reason| listing.left_out(reason));
         let entries = entries(count.iter().sum());
         format!("{entries} left out: {}", reasons.join(", "))
@@ -77,7 +84,7 @@ pub(crate) fn rejects(listing: &Listing) -> Option<String> {
     let in_part = listing.used_in_part().count();
     let in_part =
         (in_part > 0).then(|| format!("{} with an unreadable field", count(in_part, "key")));
-    let parts: Vec<String> = left_out.into_iter().chain(in_part).collect();
+    let parts: Vec<String> = others.into_iter().chain(in_part).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
@@ -93,7 +100,7 @@ mod tests {
     #[test]
     fn spans_have_one_unit_that_says_enough() {
         for (seconds, words) in [
-            (0, "in 0 seconds"),
+            (0, "now"),
             (1, "in 1 second"),
             (119, "in 119 seconds"),
             (120, "in 2 minutes"),
@@ -104,6 +111,9 @@ mod tests {
             (-31_536_000, "365 days ago"),
         ] {
             assert_eq!(from_now(TimeDelta::seconds(seconds)), words);
+        }
+        for millis in [999, -999] {
+            assert_eq!(from_now(TimeDelta::milliseconds(millis)), "now");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod browser;
 mod documents;
+mod unknowns;
 mod validators;
 
 pub(crate) use documents::hostile;
@@ -167,7 +168,9 @@ async fn bad_parameters_are_answered_with_400_and_what_is_wrong() {
         );
     }
     // A page that links to it from elsewhere may add a parameter of its own.
-    assert_eq!(exporter.get("/?utm_source=chat").await.0, 200);
+    for path in ["/?utm_source=chat", "/api/v1/openapi.json?x=1"] {
+        assert_eq!(exporter.get(path).await.0, 200, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ impl Cleaner {
         (!id.is_empty()).then(|| Line(id.into()))
     }
 
-    /// A label value that the exporter stores; `None` if empty.
+    /// A label value that the exporter stores; `None` if empty or blank.
     pub fn label(&self, text: &str) -> Option<Label> {
         Label::from_name(self.name(text))
     }

@@ -277,12 +277,15 @@ async fn a_reload_over_http_waits_for_its_outcome_and_must_be_enabled() {
     let config = config_file(&folder, &api.url());
     let off = Daemon::start(binary(&["--config.file", &config]), &folder);
     let url = format!("http://{}/-/reload", off.address().await);
-    let response = client().post(url).send().await.unwrap();
-    assert_eq!(response.status().as_u16(), 403);
-    assert_eq!(
-        response.text().await.unwrap(),
-        "Lifecycle API is not enabled.\n"
-    );
+    for (method, status) in [(Method::POST, 403), (Method::PUT, 403), (Method::GET, 405)] {
+        let response = client().request(method, &url).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status);
+        assert_eq!(
+            response.text().await.unwrap(),
+            "Lifecycle API is not enabled. Start the exporter with --web.enable-lifecycle to \
+             enable it.\n"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

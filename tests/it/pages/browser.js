@@ -51,12 +51,13 @@ async function look(browser, size, colorScheme) {
   expect('keys of a team with a text', await rows(), 1);
   expect('query', new URL(page.url()).search, '?account=&team=payments&state=&q=CHECK');
   await check('a filtered page');
-  await page.getByRole('link', { name: 'Show all' }).click();
+  await page.getByRole('link', { name: 'Show all', exact: true }).click();
   expect('all keys', await rows(), found.keys);
   await page.getByLabel('State').selectOption('attention');
   await page.getByRole('searchbox').fill('no such key');
   await page.getByRole('button', { name: 'Filter' }).click();
-  expect('words', await page.locator('.empty').innerText(), 'No key matches.');
+  const words = 'No key matches. Account “warehouse” was never listed: its keys are unknown.';
+  expect('words', await page.locator('.empty').innerText(), words);
   await check('an empty page');
 
   // To a key and to an account by their links.

@@ -8,7 +8,8 @@ use api_key_exporter::domain::changes::ShrinkGuard;
 use api_key_exporter::domain::failure::{Failure, Reason};
 use api_key_exporter::domain::glob::Glob;
 use api_key_exporter::domain::inventory::{Entry, Inventory};
-use api_key_exporter::domain::text::Line;
+use api_key_exporter::domain::listing::Listing;
+use api_key_exporter::domain::text::{self, Line};
 use api_key_exporter::pages::{Body, Exporter, Overview, Page};
 use api_key_exporter::provider::Rules;
 use api_key_exporter::provider::bitgpt::parse;
@@ -61,25 +62,22 @@ fn documents_are_as_they_were() {
 const HOSTILE: &str = "</title></style><script>alert(1)</script>\"'&<!--{{7*7}}\
     \\,;:=END:VEVENT鍵\u{1f511}";
 
-/// Keys, an account, a team and a failure that all carry it.
-pub(crate) fn hostile() -> Overview {
-    let account = Account {
-        name: HOSTILE.into(),
+/// An account before its first poll.
+pub(super) fn account(name: &str) -> AccountState {
+    AccountState::new(Arc::new(Account {
+        name: name.into(),
         provider: "bitgpt".into(),
         base_url: "https://api.bitgpt.xyz/".into(),
         interval: std::time::Duration::from_secs(60),
         shrink: ShrinkGuard::default(),
         expired_retention: chrono::TimeDelta::days(7),
         listing_scope: None,
-    };
-    let line_breaks = format!("\r\nEND:VEVENT\r\nBEGIN:VEVENT\n\u{0}\u{1b}[31m\u{202e}{HOSTILE}");
-    let key = |id: &str| {
-        json!({ "id": id, "label": line_breaks, "organization_id": HOSTILE,
-            "scopes": [HOSTILE, "</ul>"], "ip_allow_list": [HOSTILE],
-            "expires_at": "2026-02-03 00:00:00", "created_at": "2025-02-03 00:00:00" })
-    };
-    let body = json!({ "status": 200, "data": [key("a"), key("b")], "error": null,
-        "env": "</script>" });
+    }))
+}
+
+/// A poll that lists `keys`.
+pub(super) fn listed(keys: &[Value], env: &str) -> Outcome {
+    let body = json!({ "status": 200, "data": keys, "error": null, "env": env });
     let token = Token::parse(b"sk_live_ZXhwb3J0ZXJzIG93biBrZXk.aaaa4", "test").unwrap();
     let rules = Rules {
         token: &token,
@@ -89,23 +87,32 @@ pub(crate) fn hostile() -> Overview {
         expected_env: None,
     };
     let listing = parse::answer(200, body.to_string().as_bytes(), &rules);
-    let good = Outcome {
-        result: Ok(listing.unwrap().listing),
+    ended(Ok(listing.unwrap().listing))
+}
+
+/// A poll that ended with `result`.
+pub(super) fn ended(result: Result<Listing, Failure>) -> Outcome {
+    Outcome {
+        result,
         clock_skew: None,
         age: None,
         token: None,
         asked_at: None,
+    }
+}
+
+/// Keys, an account, a team and a failure that all carry it.
+pub(crate) fn hostile() -> Overview {
+    let line_breaks = format!("\r\nEND:VEVENT\r\nBEGIN:VEVENT\n\u{0}\u{1b}[31m\u{202e}{HOSTILE}");
+    let key = |id: &str| {
+        json!({ "id": id, "label": line_breaks, "organization_id": HOSTILE,
+            "scopes": [HOSTILE, "</ul>"], "ip_allow_list": [HOSTILE],
+            "expires_at": "2026-02-03 00:00:00", "created_at": "2025-02-03 00:00:00" })
     };
+    let good = listed(&[key("a"), key("b")], "</script>");
     let failure = Failure {
         error: Some(Line::own(HOSTILE)),
         ..Failure::new(Reason::ServerError, "")
-    };
-    let bad = Outcome {
-        result: Err(failure),
-        clock_skew: None,
-        age: None,
-        token: None,
-        asked_at: None,
     };
     let entry = Entry {
         name: Some(HOSTILE.into()),
@@ -119,9 +126,8 @@ pub(crate) fn hostile() -> Overview {
         inventory: Inventory::new(vec![entry]),
         ..AssessmentRules::default()
     };
-    let state = AccountState::new(Arc::new(account));
-    let (state, _) = state.after(good, &rules, at("2026-01-01T00:00:00Z"));
-    let (state, _) = state.after(bad, &rules, at("2026-01-01T00:01:00Z"));
+    let (state, _) = account(HOSTILE).after(good, &rules, at("2026-01-01T00:00:00Z"));
+    let (state, _) = state.after(ended(Err(failure)), &rules, at("2026-01-01T00:01:00Z"));
     Overview {
         states: [Arc::new(state)].into(),
         rules: Arc::new(rules),
@@ -134,7 +140,9 @@ fn hostile_values_stay_where_they_belong() {
     let query: String = url::form_urlencoded::Serializer::new(String::new())
         .append_pair("account", HOSTILE)
         .finish();
-    for query in ["", &query] {
+    // Control characters in a parameter, which are shown as those in a label.
+    let controls = "q=%00%1b%5B31m%C2%9B%E2%80%AE&account=a%00&team=%1b";
+    for query in ["", &query, controls] {
         let page = render(Page::Status, hostile(), query);
         for tag in [
             "<script", "</style>", "</title>", "<!--", "</ul>\"", "<b>alert",
@@ -150,7 +158,8 @@ fn hostile_values_stay_where_they_belong() {
             page.contains("&#60;script&#62;alert(1)"),
             "it is shown as text"
         );
-        assert!(!page.contains('\u{202e}'));
+        let is_hidden = |c: char| text::is_hidden(c) && c != '\n';
+        assert_eq!(page.find(is_hidden), None, "{query}");
     }
     let keys: Value = serde_json::from_str(&render(Page::Keys, hostile(), "")).unwrap();
     assert_eq!(keys["keys"][0]["account"], HOSTILE);
