@@ -697,7 +697,7 @@ fn daemon(config: &str, interval: Duration) -> ExitCode {
         &|_, _| {},
     ) {
         Exit::Done(_) => ExitCode::SUCCESS,
-        Exit::Answered { status, .. } => ExitCode::from(status.code()),
+        Exit::Answered { code, .. } => ExitCode::from(code),
         Exit::Failed(_) => ExitCode::from(1),
         Exit::Misconfigured(words) => {
             println!("{words}");
