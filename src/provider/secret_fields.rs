@@ -1,46 +1,193 @@
 //! Finds the values of secret fields in JSON before it is parsed, so that a secret can also be
 //! removed from text that precedes it. Pure.
 
-use memchr::{memchr2, memmem};
+use memchr::{memchr, memchr2};
+use secrecy::zeroize::Zeroizing;
 
-/// Longest value that is treated as a secret, in bytes: the length of the longest token.
+/// Longest text that is treated as a secret, in bytes: the length of the longest token.
 const SECRET_BYTES_MAX: usize = 4096;
 
-/// The string values of all fields of this name, at any depth. This is not a JSON parser: values
-/// with escapes or blanks, and names with escapes, are left to the real one.
-pub fn values<'a>(json: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
-    let quoted = format!("\"{name}\"");
-    let finder = memmem::Finder::new(quoted.as_bytes()).into_owned();
-    let mut rest = json;
-    std::iter::from_fn(move || {
-        loop {
-            let at = finder.find(rest.as_bytes())?;
-            rest = rest.get(at + quoted.len()..)?;
-            if let Some(value) = string_after_colon(rest) {
-                return Some(value);
-            }
-        }
-    })
+/// A number with fewer digits is not a secret: it is a count, a time or an id.
+const NUMBER_BYTES_MIN: usize = 12;
+
+/// What the value of a field is, as far as its name shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Not a secret.
+    Plain,
+    /// A secret if it is a text or a number. A list or an object has fields of its own.
+    SecretText,
+    /// A secret; in a list or an object, every text and number is one.
+    Secret,
 }
 
-fn string_after_colon(text: &str) -> Option<&str> {
-    let value = text.trim_ascii_start().strip_prefix(':')?;
-    let value = value.trim_ascii_start().strip_prefix('"')?;
-    let end = memchr2(b'"', b'\\', value.as_bytes())?;
-    let (value, after) = value.split_at_checked(end)?;
-    let is_whole = after.starts_with('"') && end <= SECRET_BYTES_MAX;
-    let is_secret = is_whole && !value.contains(|c: char| c.is_ascii_whitespace());
-    is_secret.then_some(value)
+/// Passes each secret in `json` to `found`. `value_of` judges a field by its name. This is not a
+/// JSON parser: in invalid JSON, it may find other secrets or none.
+pub fn find(json: &str, value_of: impl Fn(&str) -> Value, found: &mut dyn FnMut(&str)) {
+    let mut scanner = Scanner { rest: json };
+    while let Some(text) = scanner.next_string() {
+        if scanner.is_after_name() {
+            match decoded(text, &value_of) {
+                Value::Plain => {}
+                value => scanner.secrets(value, found),
+            }
+        }
+    }
+}
+
+/// Reads `rest` from its start.
+struct Scanner<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Scanner<'a> {
+    /// Continues behind the first `len` bytes.
+    fn skip(&mut self, len: usize) {
+        self.rest = self.rest.get(len..).unwrap_or_default();
+    }
+
+    /// The content of the next string, escaped.
+    fn next_string(&mut self) -> Option<&'a str> {
+        self.skip(memchr(b'"', self.rest.as_bytes())?);
+        self.string()
+    }
+
+    /// The content of the string at the start, escaped.
+    fn string(&mut self) -> Option<&'a str> {
+        let text = self.rest.strip_prefix('"')?;
+        let mut len = 0;
+        loop {
+            let bytes = text.as_bytes().get(len..)?;
+            let at = memchr2(b'"', b'\\', bytes)?;
+            if bytes.get(at) == Some(&b'"') {
+                let content = text.get(..len + at)?;
+                self.skip(content.len() + 2);
+                return Some(content);
+            }
+            len += at + 2;
+        }
+    }
+
+    /// Whether the string before was the name of a field; its value follows then.
+    fn is_after_name(&mut self) -> bool {
+        let rest = self.rest.trim_ascii_start();
+        let Some(value) = rest.strip_prefix(':') else {
+            return false;
+        };
+        self.rest = value.trim_ascii_start();
+        true
+    }
+
+    /// The secrets in the value at the start.
+    fn secrets(&mut self, value: Value, found: &mut dyn FnMut(&str)) {
+        let mut depth = 0_usize;
+        loop {
+            match self.rest.as_bytes().first() {
+                Some(b'"') => {
+                    let Some(text) = self.string() else { return };
+                    if !(depth > 0 && self.is_after_name()) && text.len() <= SECRET_BYTES_MAX {
+                        decoded(text, &mut *found);
+                    }
+                }
+                Some(b'-' | b'0'..=b'9') => {
+                    let is_number = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+                    let rest = self.rest.trim_start_matches(is_number);
+                    let number = self.rest.strip_suffix(rest).unwrap_or_default();
+                    if (NUMBER_BYTES_MIN..=SECRET_BYTES_MAX).contains(&number.len()) {
+                        found(number);
+                    }
+                    self.rest = rest;
+                }
+                Some(b'{' | b'[') if value == Value::Secret => {
+                    depth += 1;
+                    self.skip(1);
+                }
+                Some(b'}' | b']') => {
+                    depth = depth.saturating_sub(1);
+                    self.skip(1);
+                }
+                Some(_) if depth > 0 => {
+                    let next = self.rest.chars().next().map_or(0, char::len_utf8);
+                    self.skip(next);
+                }
+                Some(_) | None => return,
+            }
+            if depth == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// Applies `then` to the content of a string without its escapes.
+fn decoded<T>(escaped: &str, then: impl FnOnce(&str) -> T) -> T {
+    if !escaped.contains('\\') {
+        return then(escaped);
+    }
+    let quoted = Zeroizing::new(format!("\"{escaped}\""));
+    match serde_json::from_str(&quoted).map(Zeroizing::<String>::new) {
+        Ok(text) => then(&text),
+        Err(_invalid) => then(escaped),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn found(json: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        let value_of = |name: &str| match name {
+            "secret" => Value::Secret,
+            "key" => Value::SecretText,
+            _ => Value::Plain,
+        };
+        find(json, value_of, &mut |secret| all.push(secret.to_owned()));
+        all
+    }
+
     #[test]
-    fn string_values_are_found_at_any_depth() {
-        let json = r#"{"secret":"one","a":[{"secret" : "two"}],"secret":7,"x":"secret",
-            "secret":"has blanks","Secret":"no","secret":"esc\u0061ped","secret":"three"#;
-        assert_eq!(values(json, "secret").collect::<Vec<_>>(), ["one", "two"]);
+    fn secrets_are_found_at_any_depth_and_in_any_spelling() {
+        for (json, expected) in [
+            (
+                r#"{"secret":"one","a":[{"secret" : "two"}]}"#,
+                &["one", "two"][..],
+            ),
+            (
+                r#"{"x":"secret","y":["secret",":"],"z":"\"secret\":\"no\""}"#,
+                &[],
+            ),
+            (
+                r#"{"secret":"with blanks","secr\u0065t":"a\/b\u0063\"d"}"#,
+                &["with blanks", "a/bc\"d"],
+            ),
+            (
+                r#"{"secret":123456789012345678,"secret":-1.5e3,"secret":null}"#,
+                &["123456789012345678"],
+            ),
+            (
+                r#"{"secret":{"a":["b",{"c":"d"},"e"],"f":123456789012},"g":"h"}"#,
+                &["b", "d", "e", "123456789012"],
+            ),
+            (
+                r#"[{"secret":["one"]},{"secret":[]},{"secret":"two"}]"#,
+                &["one", "two"],
+            ),
+            (
+                r#"{"key":"one","key":{"id":"x","secret":"two"},"key":["y"]}"#,
+                &["one", "two"],
+            ),
+            // Not JSON.
+            (r#"{"secret":"never ends"#, &[]),
+            (r#"{"secret":["é ✓","#, &["é ✓"]),
+            (r#"{"secret":"#, &[]),
+            (r#"{"secret":]"x"}"#, &[]),
+            (r#"{"secret":"\ud800","#, &["\\ud800"]),
+            ("\"\\", &[]),
+        ] {
+            assert_eq!(found(json), expected, "{json}");
+        }
+        let long = "x".repeat(SECRET_BYTES_MAX + 1);
+        assert_eq!(found(&format!(r#"{{"secret":["{long}","y"]}}"#)), ["y"]);
     }
 }

@@ -70,12 +70,6 @@ impl Cleaner {
         matches!(self.scrub(&shown, text), Cow::Borrowed(_))
     }
 
-    /// Whether the secret was known when the cleaner was built; false positives are one in
-    /// millions.
-    pub fn knows(&self, secret: &str) -> bool {
-        self.0.contains(secret)
-    }
-
     /// Whether `text` is printable ASCII and certainly without a secret. A fast check that almost
     /// all labels and scopes pass.
     fn is_plain(&self, text: &str) -> bool {

@@ -100,16 +100,6 @@ impl Secrets {
         len
     }
 
-    /// Whether this secret was added; false positives are one in millions.
-    pub fn contains(&self, secret: &str) -> bool {
-        let is_plain = secret.bytes().all(|byte| byte.is_ascii_graphic());
-        if is_plain {
-            return self.has_grams(secret.as_bytes());
-        }
-        let visible = secret.bytes().filter(u8::is_ascii_graphic);
-        self.has_grams(&Zeroizing::new(visible.collect::<Vec<u8>>()))
-    }
-
     /// Whether sequences that cover almost all of `bytes`, its end included, are in the filter.
     fn has_grams(&self, bytes: &[u8]) -> bool {
         let last = bytes.len().checked_sub(GRAM).and_then(|at| bytes.get(at..));

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use secrecy::zeroize::Zeroizing;
 use serde_json::value::RawValue;
 
 use crate::domain::allow_list::AllowList;
@@ -44,12 +43,14 @@ pub(super) fn answer_observed(
     listed
 }
 
-/// The token, and the secrets of an answer that can be found before it is parsed.
+/// The token, and the secrets of an answer.
 pub(super) fn secrets(body: &str, token: &Token) -> Secrets {
     let mut secrets = token.secrets(body.len());
-    for secret in secret_fields::values(body, "secret") {
-        secrets.add(secret);
-    }
+    let value_of = |name: &str| match name.eq_ignore_ascii_case("secret") {
+        true => secret_fields::Value::Secret,
+        false => secret_fields::Value::Plain,
+    };
+    secret_fields::find(body, value_of, &mut |secret| secrets.add(secret));
     secrets
 }
 
@@ -59,34 +60,7 @@ fn read(
     rules: &Rules<'_>,
     mut findings: Option<&mut Findings>,
 ) -> Result<Listed, Failure> {
-    let mut unknown = Vec::new();
-    let cleaner = Cleaner::new(secrets(body, rules.token));
-    let found = findings.as_deref_mut();
-    let listed = read_with(&cleaner, &mut unknown, (http_status, body), rules, found);
-    if unknown.is_empty() {
-        return listed;
-    }
-    if let Some(findings) = &mut findings {
-        **findings = observe::start();
-    }
-    // Secrets in an unusual spelling, now also known for the text before them.
-    let mut secrets = secrets(body, rules.token);
-    for secret in &unknown {
-        secrets.add(secret);
-    }
-    let cleaner = Cleaner::new(secrets);
-    let answer = (http_status, body);
-    read_with(&cleaner, &mut Vec::new(), answer, rules, findings)
-}
-
-/// Parses an answer. Secrets that `cleaner` does not know are added to `unknown`.
-fn read_with(
-    cleaner: &Cleaner,
-    unknown: &mut Vec<Zeroizing<String>>,
-    (http_status, body): (u16, &str),
-    rules: &Rules<'_>,
-    mut findings: Option<&mut Findings>,
-) -> Result<Listed, Failure> {
+    let cleaner = &Cleaner::new(secrets(body, rules.token));
     let is_http_success = is_success(http_status);
     if let Some(findings) = &mut findings {
         observe::structure(body, is_http_success, cleaner, findings);
@@ -95,10 +69,6 @@ fn read_with(
     let mut rejects = Rejects::default();
     let mut rejected_ids = Vec::new();
     let mut collect = |entry: Entry<'_>| {
-        let secret = entry.secret.as_str().unwrap_or_default();
-        if !cleaner.knows(secret) {
-            unknown.push(Zeroizing::new(secret.to_owned()));
-        }
         // Entries of an error answer are not used for anything else.
         if !is_http_success {
             return;
@@ -890,10 +860,26 @@ mod tests {
             r#"{{"id":"a","secret":"{SECRET}","label":"{SECRET}","organization_id":"{SECRET}","scopes":["{SECRET}"],
                 "ip_allow_list":["{SECRET}"],"expires_at":"{SECRET}"}}"#
         );
-        let listing = format!("{:?}", listing(&entry));
-        for shown in [failure, listing] {
+        let listed = format!("{:?}", listing(&entry));
+        for shown in [failure, listed] {
             assert!(
                 !shown.contains("MDE5N2Mw") && !shown.contains("GdwdA"),
+                "{shown}"
+            );
+        }
+        for field in [
+            r#""Secret":"Zm9v\/YmFyYmF6cXV4""#,
+            r#""secret":["Zm9v\u002fYmFyYmF6cXV4"]"#,
+            r#""secret":{"a":"Zm9v/YmFyYmF6cXV4"}"#,
+        ] {
+            let shown = format!(
+                "{:?}",
+                listing(&format!(
+                    r#"{{"id":"a","label":"Zm9v/YmFyYmF6cXV4"}},{{"id":"b",{field}}}"#
+                ))
+            );
+            assert!(
+                shown.contains("\"b\"") && !shown.contains("YmFyYmF6"),
                 "{shown}"
             );
         }

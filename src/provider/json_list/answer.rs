@@ -18,7 +18,7 @@ use crate::domain::listing::{Reject, Rejects};
 use crate::domain::text::{Cleaner, Line, Secrets};
 use crate::provider::findings::{Findings, SharedFindings};
 use crate::provider::json_list::JsonList;
-use crate::provider::json_list::definition::{Pagination, SupportId};
+use crate::provider::json_list::definition::{Definition, Pagination, SupportId};
 use crate::provider::json_list::entry::{Values, Walk};
 use crate::provider::json_list::key::Item;
 use crate::provider::json_list::observe;
@@ -106,20 +106,50 @@ pub(super) fn read(
 /// does not point at.
 fn secrets(json_list: &JsonList, body: &str, token: &Token) -> Secrets {
     let mut secrets = token.secrets(body.len());
-    let facts = &json_list.definition().facts;
-    let is_wanted = |name: &&str| {
-        let mut places = facts.all();
-        places.any(|(_, place)| {
-            let last = place.pointer.segments().last();
-            matches!(last, Some(Segment::Name(last)) if **last == **name)
-        })
+    let judged = SECRET_NAMES.map(|name| (name, value_of(json_list.definition(), name)));
+    let value_of = |name: &str| {
+        let judged = judged.iter().find(|it| it.0.eq_ignore_ascii_case(name));
+        judged.map_or(secret_fields::Value::Plain, |(_, value)| *value)
     };
-    for name in SECRET_NAMES.iter().filter(|name| !is_wanted(name)) {
-        for secret in secret_fields::values(body, name) {
-            secrets.add(secret);
-        }
-    }
+    secret_fields::find(body, value_of, &mut |secret| secrets.add(secret));
     secrets
+}
+
+/// What the value of a field with a secret's name is to the definition.
+fn value_of(definition: &Definition, name: &str) -> secret_fields::Value {
+    let is_name =
+        |segment: &Segment| matches!(segment, Segment::Name(it) if it.eq_ignore_ascii_case(name));
+    let lists = [Some(&definition.items), definition.nested.as_ref()];
+    let support_id = match &definition.support_id {
+        Some(SupportId::At(at)) => Some(at),
+        Some(SupportId::Header(_)) | None => None,
+    };
+    let paging = definition.pagination.pointers();
+    let facts = definition.facts.all().map(|(_, place)| &place.pointer);
+    let values = facts.chain(paging.into_iter().map(|(_, at)| at));
+    let values = values.chain(
+        [support_id, definition.error.as_ref()]
+            .into_iter()
+            .flatten(),
+    );
+    let mut contains_wanted = lists
+        .into_iter()
+        .flatten()
+        .any(|at| at.segments().iter().any(is_name));
+    for at in values {
+        let Some((last, before)) = at.segments().split_last() else {
+            continue;
+        };
+        if is_name(last) {
+            return secret_fields::Value::Plain;
+        }
+        contains_wanted |= before.iter().any(is_name);
+    }
+    if contains_wanted {
+        secret_fields::Value::SecretText
+    } else {
+        secret_fields::Value::Secret
+    }
 }
 
 /// The value at the place of the list.

@@ -523,6 +523,44 @@ fn secrets_of_an_answer_never_leave_the_parser() {
             "{failure}"
         );
     }
+    // Whatever the spelling, and whatever repeats it.
+    for (field, shown) in [
+        (
+            r#""token":"Zm9v\/YmFyYmF6cXV4MTIz""#,
+            "Zm9v/YmFyYmF6cXV4MTIz",
+        ),
+        (r#""hash":"\u0041BCDefghijklmn55""#, "ABCDefghijklmn55"),
+        (
+            r#""password":"horse staple battery correct""#,
+            "horse staple battery correct",
+        ),
+        (
+            r#""SECRET":"SeCrEtCaseAbcdefgh1234""#,
+            "SeCrEtCaseAbcdefgh1234",
+        ),
+        (
+            r#""token":{"parts":[0,"ArrayTokenAbcd998877"]}"#,
+            "ArrayTokenAbcd998877",
+        ),
+        (r#""value":123456789012345678"#, "123456789012345678"),
+        (r#""tok\u0065n":"NameWithEscape4711""#, "NameWithEscape4711"),
+    ] {
+        let body = format!(
+            r#"{{"data":[{{"id":"k","name":"my {shown}","scopes":["x {shown}"]}},{{"id":"l",{field}}}]}}"#
+        );
+        let listed = format!("{:?}", answer(&provider, 200, &[], &body).unwrap());
+        assert!(
+            listed.contains("\"l\"") && !listed.contains(shown),
+            "{listed}"
+        );
+    }
+    // A list or an object that the definition reads is no secret, a text of the same name is.
+    let inside = json_list("items = \"/value\"\nid = \"/key/id\"\nlabel = \"/name\"");
+    let body = r#"{"value":[{"key":{"id":"long-enough-id"},"name":"long-enough-id"},
+        {"key":{"id":"other"},"name":"my Zm9vYmFyYmF6","key":"Zm9vYmFyYmF6"}]}"#;
+    let listed = format!("{:?}", answer(&inside, 200, &[], body));
+    assert!(listed.contains("long-enough-id"), "{listed}");
+    assert!(!listed.contains("Zm9vYmFyYmF6"), "{listed}");
     let body = format!(r#"{{"data":[{{"id":"k","name":"my {TOKEN}","scopes":["{TOKEN}"]}}]}}"#);
     let listed = format!("{:?}", answer(&provider, 200, &[], &body).unwrap());
     assert!(!listed.contains("c2VjcmV0"), "{listed}");
