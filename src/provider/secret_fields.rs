@@ -29,7 +29,7 @@ pub fn find(json: &str, value_of: impl Fn(&str) -> Value, found: &mut dyn FnMut(
         if scanner.is_after_name() {
             match decoded(text, &value_of) {
                 Value::Plain => {}
-                value => scanner.secrets(value, found),
+                value @ (Value::SecretText | Value::Secret) => scanner.secrets(value, found),
             }
         }
     }

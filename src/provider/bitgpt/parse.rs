@@ -46,9 +46,12 @@ pub(super) fn answer_observed(
 /// The token, and the secrets of an answer.
 pub(super) fn secrets(body: &str, token: &Token) -> Secrets {
     let mut secrets = token.secrets(body.len());
-    let value_of = |name: &str| match name.eq_ignore_ascii_case("secret") {
-        true => secret_fields::Value::Secret,
-        false => secret_fields::Value::Plain,
+    let value_of = |name: &str| {
+        if name.eq_ignore_ascii_case("secret") {
+            secret_fields::Value::Secret
+        } else {
+            secret_fields::Value::Plain
+        }
     };
     secret_fields::find(body, value_of, &mut |secret| secrets.add(secret));
     secrets
