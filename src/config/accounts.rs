@@ -132,8 +132,7 @@ pub(super) fn read(
         let (name, account) = account(section, candidates, poll, sources, shard);
         ((name, section.origin_in_force("name")), account)
     });
-    let (names, accounts): (Vec<(Option<String>, Origin)>, Vec<Option<Account>>) =
-        read.into_iter().unzip();
+    let (names, accounts): (Vec<_>, Vec<_>) = read.into_iter().unzip();
     let mut accounts: Vec<Account> = accounts.into_iter().flatten().collect();
     if names.is_empty() {
         accounts.extend(from_environment(root, poll, sources));

@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_yaml_ng::Value;
 
 use crate::config::closest;
 use crate::domain::text::{Line, REDACTED};
@@ -178,12 +179,14 @@ struct Scalar {
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_yaml_ng::Value::deserialize(deserializer)?;
+        let value = Value::deserialize(deserializer)?;
         let (text, is_text) = match value {
-            serde_yaml_ng::Value::String(text) => (text, true),
-            serde_yaml_ng::Value::Bool(flag) => (flag.to_string(), false),
-            serde_yaml_ng::Value::Number(number) => (number.to_string(), false),
-            _ => return Err(serde::de::Error::custom("invalid type")),
+            Value::String(text) => (text, true),
+            Value::Bool(flag) => (flag.to_string(), false),
+            Value::Number(number) => (number.to_string(), false),
+            Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
+                return Err(serde::de::Error::custom("invalid type"));
+            }
         };
         Ok(Self { text, is_text })
     }
