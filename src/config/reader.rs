@@ -628,7 +628,7 @@ impl<'a> Section<'a> {
         self.problems.push(problem);
     }
 
-    /// The origin of the effective value of an option that was read earlier, or of the entry of one.
+    /// The origin of the effective value of an option that was read earlier, or of an entry of it.
     pub(super) fn origin_in_force(&self, name: &str) -> Origin {
         if let Some(origin) = self.entries.get(name) {
             return origin.clone();
