@@ -206,8 +206,8 @@ pub fn misconfigured(problems: &[Problem]) -> Exit {
     Exit::Misconfigured(words)
 }
 
-/// Like [`misconfigured`], for a daemon: if the log format is JSON, the problems are logged as JSON
-/// lines.
+/// Like [`misconfigured`], for a daemon: if the log format is set, each problem is logged as a line
+/// in it.
 pub fn misconfigured_daemon(sources: &Sources, problems: &[Problem]) -> Exit {
     match Log::for_problems(sources) {
         Some(log) => {
@@ -382,7 +382,8 @@ async fn start(
         probes,
         web_file,
     } = sockets;
-    announce(config, &urls(&listeners, web_file.as_deref()));
+    let metrics = urls(&listeners, web_file.as_deref());
+    announce(config, &metrics, urls(probes.as_slice(), None).first());
     let own = probes.as_ref().or(listeners.first());
     let own = own.and_then(Listener::address);
     let probe_server = Server {
@@ -433,7 +434,7 @@ async fn start(
     tasks
 }
 
-fn announce(config: &Config, urls: &[String]) {
+fn announce(config: &Config, urls: &[String], probes: Option<&String>) {
     let Paths {
         prefix, telemetry, ..
     } = &config.web.paths;
@@ -445,6 +446,7 @@ fn announce(config: &Config, urls: &[String]) {
         version = env!("CARGO_PKG_VERSION"),
         revision = env!("API_KEY_EXPORTER_REVISION"),
         metrics = urls.join(" "),
+        probes,
         accounts = config.accounts.len(),
         shard = config
             .shard

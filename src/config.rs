@@ -256,11 +256,15 @@ impl Config {
         let known = are_accounts_good.then_some(accounts.as_slice());
         let mut entries = keys::read(&mut root, known);
         root.finish();
+        let mut empty_inventory = None;
         if let Some(path) = &inventory_file {
-            entries.extend(keys::read_file(path, known, &mut problems));
+            let (of_file, warning) = keys::read_file(path, known, &mut problems);
+            entries.extend(of_file);
+            empty_inventory = warning;
         }
         keys::check_number(&entries, &mut problems);
-        let empty_file = is_file_empty.then(|| empty(text, sources));
+        let path = sources.file.as_deref().unwrap_or(Path::new(""));
+        let empty_file = is_file_empty.then(|| empty(text, path));
         if !problems.is_empty() {
             // The likely cause of all other problems.
             problems.splice(0..0, empty_file.map(Problem::general));
@@ -277,7 +281,7 @@ impl Config {
         });
         let shards: Vec<(String, u16)> = shards.collect();
         accounts.retain(|account| shard.takes(&account.name));
-        let mut warnings: Vec<String> = empty_file.into_iter().collect();
+        let mut warnings: Vec<String> = empty_file.into_iter().chain(empty_inventory).collect();
         warnings.extend(warnings::of_shard(shard, &accounts, &effective));
         warnings.extend(of_options);
         if !sources.skip_tokens {
@@ -517,8 +521,7 @@ default_by_reading_nothing!(
 );
 
 /// Reports that the file sets no option; a file that is being written may look like this briefly.
-fn empty(text: &str, sources: &Sources) -> String {
-    let path = sources.file.as_deref().unwrap_or(Path::new(""));
+fn empty(text: &str, path: &Path) -> String {
     let what = if text.trim().is_empty() {
         "the file is empty"
     } else {
@@ -536,9 +539,24 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>, Problem> {
         }
         Err(error) => return Err(problem(format!("the file {error}"))),
     };
+    // With a byte order mark, or ASCII text without one.
+    if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] = **content {
+        return Err(problem("the file is UTF-16; save it as UTF-8".to_owned()));
+    }
     match std::str::from_utf8(&content) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(error) => Err(problem(format!("cannot read the file: {error}"))),
+        Err(error) => {
+            let valid = content
+                .utf8_chunks()
+                .next()
+                .map_or("", |chunk| chunk.valid());
+            let place = layers::place_after(valid);
+            let words = format!(
+                "{}:{place}: {error}; save the file as UTF-8",
+                shown_path(path)
+            );
+            Err(Problem::general(words))
+        }
     }
 }
 

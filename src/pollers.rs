@@ -51,6 +51,8 @@ pub struct Pollers {
     log: ReloadLog,
     /// The active configuration.
     config: Config,
+    /// The options with which the daemon started and that a reload does not change.
+    fixed: BTreeSet<(String, Option<String>)>,
     handles: Vec<PollerHandle>,
     /// Cancelled when a poller is crash-looping, or its supervision panics.
     dead: CancellationToken,
@@ -85,6 +87,7 @@ impl Pollers {
             origins: OriginLimits::default(),
             log: ReloadLog::default(),
             config: config.clone(),
+            fixed: fixed_options(&config.effective),
             handles: Vec::new(),
             dead: CancellationToken::new(),
             stop: stop.clone(),
@@ -198,7 +201,10 @@ impl Pollers {
                 removed.push(name);
             }
         }
-        let need_restart = what_needs_a_restart(&self.config.effective, &config.effective);
+        let fixed = fixed_options(&config.effective);
+        let need_restart = fixed.difference(&self.fixed).map(|(name, _)| name.as_str());
+        let need_restart: Vec<&str> = need_restart.collect();
+        let need_restart = (!need_restart.is_empty()).then(|| need_restart.join(", "));
         self.store.replace_accounts(plan, view_settings(&config));
         if config.shard != self.config.shard {
             self.telemetry.set_shard(config.shard);
@@ -350,25 +356,17 @@ async fn open_store(config: &Config) -> Option<Arc<SnapshotDirectory>> {
     Some(directory)
 }
 
-/// The changed options that take effect only after a restart.
-fn what_needs_a_restart(before: &[Effective], now: &[Effective]) -> Option<String> {
-    let fixed = |all: &[Effective]| -> BTreeSet<(String, Option<String>)> {
-        let fixed = all
-            .iter()
-            .filter(|option| FIXED_AT_START.contains(&option.section.as_str()));
-        fixed
-            .map(|option| {
-                let section = option.section.trim_matches(['[', ']']);
-                (format!("{section}.{}", option.name), option.value.clone())
-            })
-            .collect()
-    };
-    let (before, now) = (fixed(before), fixed(now));
-    let differing: Vec<&str> = now
-        .difference(&before)
-        .map(|(name, _)| name.as_str())
-        .collect();
-    (!differing.is_empty()).then(|| differing.join(", "))
+/// The options that take effect only at a start, with their values.
+fn fixed_options(effective: &[Effective]) -> BTreeSet<(String, Option<String>)> {
+    let fixed = effective
+        .iter()
+        .filter(|option| FIXED_AT_START.contains(&option.section.as_str()));
+    fixed
+        .map(|option| {
+            let section = option.section.trim_matches(['[', ']']);
+            (format!("{section}.{}", option.name), option.value.clone())
+        })
+        .collect()
 }
 
 /// Whether details of the account's keys are read.

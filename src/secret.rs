@@ -60,12 +60,9 @@ pub enum TokenError {
     /// It contains nothing.
     #[error("the token in {0} is empty")]
     Empty(String),
-    /// It is not valid in a header.
-    #[error(
-        "the token in {0} contains a space, a line break or a character outside printable ASCII; \
-         it must be one word"
-    )]
-    BadCharacter(String),
+    /// It is not valid in a header; and why, without its content.
+    #[error("the token in {0} {1}")]
+    BadCharacter(String, &'static str),
 }
 
 /// The source of a token, which is read again at each poll.
@@ -147,10 +144,15 @@ impl Token {
         if text.is_empty() {
             return Err(TokenError::Empty(source.to_owned()));
         }
-        let text = std::str::from_utf8(text)
-            .ok()
-            .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
-            .ok_or_else(|| TokenError::BadCharacter(source.to_owned()))?;
+        let is_valid = text.iter().all(u8::is_ascii_graphic);
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        if !is_valid {
+            let why = paste_mistake(text).unwrap_or(
+                "contains a space, a line break or a character outside printable ASCII; it must \
+                 be one word",
+            );
+            return Err(TokenError::BadCharacter(source.to_owned(), why));
+        }
         Ok(Self(SecretString::from(text)))
     }
 
@@ -206,28 +208,43 @@ impl Token {
     /// A common paste mistake, as text that continues "the token of …"; the API would reject such a
     /// token.
     pub fn paste_mistake(&self) -> Option<&'static str> {
-        let token = self.0.expose_secret();
-        let is_quote = |c: char| matches!(c, '"' | '\'' | '`');
-        let is_variable = |name: &str| {
-            let mut chars = name.chars();
-            chars
-                .next()
-                .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-                && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
-        };
-        // Base64 ends in at most two equals signs, and nothing follows them.
-        let is_assignment = token
-            .split_once('=')
-            .is_some_and(|(name, value)| is_variable(name) && !value.trim_matches('=').is_empty());
-        if token.starts_with(is_quote) || token.ends_with(is_quote) {
-            Some("is in quotes; remove them, they would be sent with it")
-        } else if is_assignment {
-            Some("starts with VARIABLE=; leave only what follows the equals sign")
-        } else if token.contains("...") || token.contains("**") {
-            Some("is masked, as a listing shows it; paste the whole key, shown when it was created")
-        } else {
-            None
-        }
+        paste_mistake(self.0.expose_secret())
+    }
+}
+
+/// The first words of an `Authorization` header, in lower case.
+const SCHEMES: [&str; 5] = ["apikey", "basic", "bearer", "ssws", "token"];
+
+fn paste_mistake(text: &str) -> Option<&'static str> {
+    let is_quote = |c: char| matches!(c, '"' | '\'' | '`');
+    let is_variable = |name: &str| {
+        let mut chars = name.chars();
+        chars
+            .next()
+            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    // Base64 ends in at most two equals signs, and nothing follows them.
+    let is_assignment = text.split_once('=').is_some_and(|(name, value)| {
+        let name = name.strip_prefix("export ").unwrap_or(name).trim();
+        is_variable(name) && !value.trim_matches('=').is_empty()
+    });
+    let is_header = text
+        .split_once(char::is_whitespace)
+        .is_some_and(|(first, _)| {
+            first.ends_with(':') || SCHEMES.contains(&first.to_ascii_lowercase().as_str())
+        });
+    let masks = ["...", "**", "\u{2026}", "\u{2022}"];
+    if is_header {
+        Some("starts like a header, such as \"Bearer \"; leave only the token that follows")
+    } else if is_assignment {
+        Some("starts with VARIABLE=; leave only what follows the equals sign, without quotes")
+    } else if text.starts_with(is_quote) || text.ends_with(is_quote) {
+        Some("is in quotes; remove them, they would be sent with it")
+    } else if masks.iter().any(|mark| text.contains(mark)) {
+        Some("is masked, as a listing shows it; paste the whole key, shown when it was created")
+    } else {
+        None
     }
 }
 
@@ -285,6 +302,27 @@ mod tests {
     }
 
     #[test]
+    fn mistakes_of_pasting_that_no_header_can_carry_are_named() {
+        for (text, expected) in [
+            ("Bearer sk_live_MDE5", "starts like a header"),
+            ("bearer\tsk_live_MDE5", "starts like a header"),
+            ("Authorization: Bearer sk_live_MDE5", "starts like a header"),
+            ("X-Api-Key: sk_live_MDE5", "starts like a header"),
+            ("export T='sk_live_MDE5'", "starts with VARIABLE="),
+            ("T = sk_live_MDE5", "starts with VARIABLE="),
+            ("\"sk_live MDE5\"", "is in quotes"),
+            ("sk_live_MDE5\u{2026}dwdA", "is masked"),
+            ("sk_live_\u{2022}\u{2022}\u{2022}", "is masked"),
+            ("sk_live_MDE5 dwdA", "contains a space"),
+        ] {
+            let error = Token::parse(text.as_bytes(), "x").unwrap_err().to_string();
+            let start = format!("the token in x {expected}");
+            assert!(error.starts_with(&start), "{text}: {error}");
+            assert!(!error.contains("MDE5"), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn mistakes_of_pasting_are_recognized() {
         for (text, expected) in [
             ("sk_live_MDE5N2MwZWMt...GdwdA", Some("is masked")),
@@ -293,7 +331,7 @@ mod tests {
             ("'sk_live_MDE5N2MwZWMt'", Some("is in quotes")),
             ("sk_live_MDE5N2MwZWMt\"", Some("is in quotes")),
             ("BITGPT_API_KEY=sk_live_MDE5", Some("starts with VARIABLE=")),
-            ("key='sk_live_MDE5'", Some("is in quotes")),
+            ("key='sk_live_MDE5'", Some("starts with VARIABLE=")),
             ("sk_live_MDE5N2MwZWMt.GdwdA", None),
             ("c2VjcmV0IHNlY3JldA==", None),
             ("c2VjcmV0=", None),

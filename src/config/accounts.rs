@@ -132,20 +132,24 @@ pub(super) fn read(
         let (name, account) = account(section, candidates, poll, sources, shard);
         ((name, section.origin_in_force("name")), account)
     });
-    let (names, accounts): (Vec<(String, Origin)>, Vec<Option<Account>>) = read.into_iter().unzip();
+    let (names, accounts): (Vec<_>, Vec<_>) = read.into_iter().unzip();
     let mut accounts: Vec<Account> = accounts.into_iter().flatten().collect();
     if names.is_empty() {
         accounts.extend(from_environment(root, poll, sources));
     }
     let is_ours = |name: &str| shard.is_some_and(|shard| shard.takes(name));
-    let count = names.iter().filter(|(name, _)| is_ours(name)).count();
+    let valid = || {
+        let valid = names.iter();
+        valid.filter_map(|(name, origin)| Some((name.as_deref()?, origin)))
+    };
+    let count = valid().filter(|(name, _)| is_ours(name)).count();
     if count > ACCOUNTS_MAX {
         root.general_problem(format!(
             "accounts: {count} are configured; the maximum is {ACCOUNTS_MAX} in each shard"
         ));
     }
     let mut known = HashSet::new();
-    for (name, origin) in &names {
+    for (name, origin) in valid() {
         if !known.insert(name) {
             let words = "this name is used twice; names must be unique";
             root.problem_at(&format!("accounts {name:?}"), origin, words);
@@ -154,14 +158,15 @@ pub(super) fn read(
     accounts
 }
 
-/// The account's name, for the duplicate check, and the account if it is valid.
+/// The account's name if it is valid, for the duplicate check, and the account if all of it is.
 fn account(
     section: &mut Section<'_>,
     candidates: &Candidates,
     poll: &Poll,
     sources: &Sources,
     shard: Option<Shard>,
-) -> (String, Option<Account>) {
+) -> (Option<String>, Option<Account>) {
+    let before = section.problem_count();
     let name = section.text(
         "name",
         NAME,
@@ -169,6 +174,7 @@ fn account(
          or a URL with a password",
         parse_name,
     );
+    let is_name_valid = section.problem_count() == before;
     let is_ours = shard.is_some_and(|shard| shard.takes(&name));
     let elsewhere = Sources {
         skip_tokens: true,
@@ -241,7 +247,7 @@ fn account(
         proxy_url,
         interval,
     });
-    (name, account)
+    (is_name_valid.then_some(name), account)
 }
 
 const BASE_URL: &str =

@@ -8,7 +8,7 @@ use url::Url;
 use crate::config::Account;
 use crate::config::assessment::NOTICE_RANGE;
 use crate::config::layers;
-use crate::config::problem::Problem;
+use crate::config::problem::{Problem, shown};
 use crate::config::reader::Section;
 use crate::domain::glob::{self, Glob};
 use crate::domain::inventory::Entry;
@@ -30,26 +30,30 @@ pub(super) fn read(root: &mut Section<'_>, accounts: Option<&[Account]>) -> Vec<
     entries.into_iter().flatten().collect()
 }
 
-/// Reads `[[keys]]` of an inventory file, which contains nothing else.
+/// Reads `[[keys]]` of an inventory file, which contains nothing else. Also returns a warning if it
+/// is empty.
 pub(super) fn read_file(
     path: &Path,
     accounts: Option<&[Account]>,
     problems: &mut Vec<Problem>,
-) -> Vec<Entry> {
+) -> (Vec<Entry>, Option<String>) {
+    let wanted = "the inventory must be TOML, with [[keys]] above each entry";
     let text = super::read_file(path).map_err(|problem| vec![problem]);
-    let values = match text.and_then(|text| layers::parse(&text, path)) {
-        Ok(values) => values,
+    let values = text.and_then(|text| Ok((layers::parse(&text, path, wanted)?, text)));
+    let (values, text) = match values {
+        Ok(read) => read,
         Err(mut of_file) => {
             problems.append(&mut of_file);
-            return Vec::new();
+            return (Vec::new(), None);
         }
     };
+    let empty = values.is_empty().then(|| super::empty(&text, path));
     // `config show` does not include the inventory: the file itself shows it.
     let mut unshown = Vec::new();
     let mut root = Section::root(values, Some(path), problems, &mut unshown);
     let entries = read(&mut root, accounts);
     root.finish();
-    entries
+    (entries, empty)
 }
 
 /// Records a problem if there are more entries than a poll can process.
@@ -82,7 +86,7 @@ fn entry(section: &mut Section<'_>, accounts: Option<&[Account]>) -> Option<Entr
     {
         let names: Vec<&str> = accounts.iter().map(|it| it.name.as_str()).collect();
         let words = format!("must be one of the accounts: {}", names.join(", "));
-        section.problem("account", Some(name), &words);
+        section.problem("account", Some(&shown(name)), &words);
     }
     let label = "1 to 255 characters without control characters, not a key";
     let name = section.optional_text("name", None, label, fit);

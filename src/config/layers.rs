@@ -32,7 +32,10 @@ pub(super) struct Layers {
 
 /// Parses `text`, the content of the file, and merges environment and flags over it.
 pub(super) fn merge(text: &str, sources: &Sources) -> Result<Layers, Vec<Problem>> {
-    let file = parse(text, sources.file.as_deref().unwrap_or(Path::new("")));
+    let wanted = "the configuration must be TOML, such as poll.interval = \"5m\", with \
+                  [[accounts]] above each account";
+    let path = sources.file.as_deref().unwrap_or(Path::new(""));
+    let file = parse(text, path, wanted);
     let mut problems = unusable_variables(sources);
     let file = match file {
         Ok(file) if problems.is_empty() => file,
@@ -87,16 +90,22 @@ fn unusable_variables(sources: &Sources) -> Vec<Problem> {
     unusable.map(problem).collect()
 }
 
-/// The values of one file, or all its syntax errors; `path` is for the errors.
-pub(super) fn parse(text: &str, path: &Path) -> Result<Map<String, Value>, Vec<Problem>> {
+/// The values of one file, or all its syntax errors; `path` is for the errors, `wanted` for a file
+/// in another format.
+pub(super) fn parse(
+    text: &str,
+    path: &Path,
+    wanted: &str,
+) -> Result<Map<String, Value>, Vec<Problem>> {
     let lines = Lines::of(text);
     let (table, mut errors) = parse_toml(text);
     let problem = |place: Place, words: &str| {
         Problem::general(format!("{}:{place}: {words}", shown_path(path)))
     };
     if !errors.is_empty() {
-        if let Some((place, words)) = other_format(text) {
-            return Err(vec![problem(place, words)]);
+        if let Some((place, format)) = other_format(text) {
+            let words = format!("this looks like {format}; {wanted}");
+            return Err(vec![problem(place, &words)]);
         }
         let start = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
         errors.sort_by_key(start);
@@ -104,7 +113,8 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Map<String, Value>, Vec<P
         let shown = errors.iter().take(SYNTAX_ERRORS_MAX).map(|error| {
             // The parser's message without the line itself, which may contain a secret.
             let message = shown_name(error.message());
-            let words = format!("TOML syntax error: {message}");
+            let key = duplicate_key(text, error).map(|key| format!(" {key:?}"));
+            let words = format!("TOML syntax error: {message}{}", key.unwrap_or_default());
             problem(lines.place(start(error)), &words)
         });
         return Err(shown.collect());
@@ -134,7 +144,14 @@ fn parse_toml(text: &str) -> (Spanned<DeTable<'_>>, Vec<toml::de::Error>) {
     }
 }
 
-/// Whether `text`, which is not TOML, is in another common configuration format.
+/// The key of an error about a duplicate key. Anything but a plain word may be a misplaced secret.
+fn duplicate_key<'a>(text: &'a str, error: &toml::de::Error) -> Option<&'a str> {
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-');
+    let key = text.get(error.span()?)?;
+    (error.message() == "duplicate key" && key.bytes().all(is_word)).then_some(key)
+}
+
+/// The other common configuration format in which `text`, which is not TOML, is.
 fn other_format(text: &str) -> Option<(Place, &'static str)> {
     let mut lines = (1..).zip(text.lines());
     let (line, first) = lines.find(|(_, line)| {
@@ -143,9 +160,7 @@ fn other_format(text: &str) -> Option<(Place, &'static str)> {
     })?;
     let place = Place { line, column: 1 };
     if first.trim_start().starts_with('{') {
-        let words = "this looks like JSON; the configuration must be TOML, such as \
-                     poll.interval = \"5m\"";
-        return Some((place, words));
+        return Some((place, "JSON"));
     }
     let first = first.trim();
     let is_yaml_key = first.split_once(':').is_some_and(|(key, value)| {
@@ -153,9 +168,7 @@ fn other_format(text: &str) -> Option<(Place, &'static str)> {
         !key.is_empty() && key.chars().all(is_key) && (value.is_empty() || value.starts_with(' '))
     });
     let is_yaml = is_yaml_key || first == "---" || first.starts_with("- ");
-    let words = "this looks like YAML; the configuration must be TOML, such as \
-                 poll.interval = \"5m\", with [[accounts]] above each account";
-    is_yaml.then_some((place, words))
+    is_yaml.then_some((place, "YAML"))
 }
 
 /// Merges `above` over `below`, table by table. The `config` crate's own merge treats names in the
@@ -230,6 +243,11 @@ impl Conversion<'_> {
         };
         Value::new(Some(&places.to_origin()), kind)
     }
+}
+
+/// The place after `text`, the beginning of a file.
+pub(super) fn place_after(text: &str) -> Place {
+    Lines::of(text).place(text.len())
 }
 
 /// Offsets of line starts, to convert a byte offset into a location.

@@ -8,7 +8,7 @@ use http::HeaderName;
 
 use crate::config::accounts::parse_base_url;
 use crate::config::layers;
-use crate::config::problem::{Problem, shown_name};
+use crate::config::problem::{Problem, shown, shown_name};
 use crate::config::reader::Section;
 use crate::config::value;
 use crate::domain::glob::Glob;
@@ -77,7 +77,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Candidates {
 
 /// Reads the text of one definition, in the form used under `[providers.NAME]`.
 pub fn definition_of(name: &str, text: &str) -> Result<Definition, Vec<Problem>> {
-    let values = layers::parse(text, Path::new(name))?;
+    let values = layers::parse(text, Path::new(name), "a definition must be TOML")?;
     let (mut problems, mut effective) = (Vec::new(), Vec::new());
     let mut section = Section::root(values, Some(Path::new(name)), &mut problems, &mut effective);
     let read = definition(name, &mut section);
@@ -193,7 +193,7 @@ fn check(section: &mut Section<'_>, definition: &Definition) {
     for (name, pointer) in around.chain(support_id) {
         if pointer.is_within(&definition.items) {
             let why = "must point beside the list, not into what items points to";
-            section.problem(&name, Some(&pointer.to_string()), why);
+            section.problem(&name, Some(&shown(&pointer.to_string())), why);
         }
     }
     for param in definition.pagination.params() {

@@ -4,6 +4,7 @@
 //! Deserializing into structs would stop at the first problem; this reader continues with the
 //! default and reports all problems.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub(super) struct Section<'a> {
     file: Option<&'a Path>,
     /// Its location in the file.
     place: Option<Place>,
+    /// The origins of the entries of an option that is a table, by path such as `params.group`.
+    entries: BTreeMap<String, Origin>,
     known: Vec<&'static str>,
     problems: &'a mut Vec<Problem>,
     effective: &'a mut Vec<Effective>,
@@ -65,6 +68,7 @@ impl<'a> Section<'a> {
             header,
             file,
             place: None,
+            entries: BTreeMap::new(),
             known: Vec::new(),
             problems,
             effective,
@@ -210,11 +214,13 @@ impl<'a> Section<'a> {
         wanted: &str,
         parse: impl Fn(&str, &str) -> Option<T>,
     ) -> Vec<T> {
+        let mut entries = BTreeMap::new();
         let read = |section: &mut Section<'_>| {
             let mut values: Vec<(String, Value)> = section.values.drain().collect();
             values.sort_by(|a, b| a.0.cmp(&b.0));
             let mut parsed = Vec::new();
             for (key, value) in values {
+                entries.insert(format!("{name}.{key}"), section.origin(&key, &value));
                 let text = value::scalar_text(&value);
                 match text.and_then(|text| parse(&key, &text)) {
                     Some(read) => parsed.push(read),
@@ -223,8 +229,9 @@ impl<'a> Section<'a> {
             }
             parsed
         };
-        self.inline(name, &format!("a table of {wanted}"), read)
-            .unwrap_or_default()
+        let read = self.inline(name, &format!("a table of {wanted}"), read);
+        self.entries.append(&mut entries);
+        read.unwrap_or_default()
     }
 
     /// Reads a list of mixed values; `None` if the option is unset or invalid.
@@ -306,6 +313,7 @@ impl<'a> Section<'a> {
             header: (String::new(), 0),
             file: self.file,
             place,
+            entries: BTreeMap::new(),
             known: Vec::new(),
             problems: &mut *self.problems,
             effective: &mut effective,
@@ -581,7 +589,7 @@ impl<'a> Section<'a> {
         least: usize,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Vec<T> {
-        let default = default.iter().map(|text| (*text).to_owned()).collect();
+        let default = default.iter().map(|text| Value::new(None, *text)).collect();
         self.optional_texts(name, Some(default), wanted, least, parse)
             .unwrap_or_default()
     }
@@ -589,46 +597,44 @@ impl<'a> Section<'a> {
     fn optional_texts<T>(
         &mut self,
         name: &'static str,
-        default: Option<Vec<String>>,
+        default: Option<Vec<Value>>,
         wanted: &str,
         least: usize,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<Vec<T>> {
-        let show = |texts: &Vec<String>| {
-            format!(
-                "[{}]",
-                texts
-                    .iter()
-                    .map(|text| shown(text))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            )
+        let show = |entries: &Vec<Value>| {
+            let entries: Vec<String> = entries.iter().map(value::as_toml).collect();
+            format!("[{}]", entries.join(", "))
         };
-        let texts = self.read(name, default, show, |value| {
-            let texts = value::texts(value).filter(|texts| texts.len() >= least);
-            texts.ok_or_else(|| format!("must be a list of {wanted}"))
+        let entries = self.read(name, default, show, |value| {
+            let entries = value::entries(value).filter(|entries| entries.len() >= least);
+            entries.ok_or_else(|| format!("must be a list of {wanted}"))
         });
-        let texts = texts?;
-        for text in texts.iter().filter(|text| parse(text).is_none()) {
-            self.problem(name, Some(text), &format!("must be {wanted}"));
+        let mut parsed = Vec::new();
+        for entry in entries? {
+            match value::text(&entry).and_then(&parse) {
+                Some(one) => parsed.push(one),
+                None => self.wrong(name, &entry, &format!("must be {wanted}")),
+            }
         }
-        Some(texts.iter().filter_map(|text| parse(text)).collect())
+        Some(parsed)
     }
 
-    /// Reports a problem with an option of this section that was read earlier.
+    /// Reports a problem with an option of this section that was read earlier. `given` is its value
+    /// as TOML, redacted.
     pub(super) fn problem(&mut self, name: &str, given: Option<&str>, words: &str) {
         let origin = self.origin_in_force(name);
-        let problem = Problem::value(
-            &self.path_of(name),
-            given.map(shown).as_deref(),
-            &origin,
-            words,
-        );
+        let problem = Problem::value(&self.path_of(name), given, &origin, words);
         self.problems.push(problem);
     }
 
-    /// The origin of the effective value of an option that was read earlier.
+    /// The origin of the effective value of an option that was read earlier, or of an entry of it.
     pub(super) fn origin_in_force(&self, name: &str) -> Origin {
+        if let Some(origin) = self.entries.get(name) {
+            return origin.clone();
+        }
+        // A missing entry belongs to its option.
+        let name = name.split('.').next().unwrap_or(name);
         let of_this = |option: &&Effective| {
             option.name == name
                 && (&option.section, option.index) == (&self.header.0, self.header.1)
@@ -725,6 +731,7 @@ impl<'a> Section<'a> {
             header,
             file: self.file,
             place,
+            entries: BTreeMap::new(),
             known,
             problems,
             effective,

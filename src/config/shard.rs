@@ -102,7 +102,7 @@ mod tests {
         for (set, expected) in [
             (
                 "index = 4\ntotal = 4",
-                vec![format!("shard.index = \"4\" (file a.toml): {first}")],
+                vec![format!("shard.index = 4 (file a.toml): {first}")],
             ),
             (
                 "total = 0",

@@ -461,6 +461,15 @@ fn accounts_cannot_come_from_the_environment() {
 }
 
 #[test]
+fn names_that_are_not_valid_are_not_compared() {
+    let account = "[[accounts]]\nname = \"\"\ntoken_env = \"TOKEN\"\n";
+    let found = problems(&account.repeat(2), &[]);
+    assert_eq!(found.len(), 2, "{found:?}");
+    let is_name = |it: &String| it.contains("name = \"\" (file a.toml): must be a name of ");
+    assert!(found.iter().all(is_name), "{found:?}");
+}
+
+#[test]
 fn one_wrong_token_option_is_one_problem_and_names_are_compared_all_the_same() {
     let account = "[[accounts]]\nname = \"a\"\ntoken_file = 12\n";
     let wrong = "accounts \"a\": token_file = 12 (file a.toml): must be the path of a file";

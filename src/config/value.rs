@@ -141,19 +141,17 @@ pub(super) fn boolean(value: &Value) -> Option<bool> {
     }
 }
 
-/// A list of strings; in the environment, one string with commas.
-pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
+/// The entries of a list; in the environment, it is one string with commas.
+pub(super) fn entries(value: &Value) -> Option<Vec<Value>> {
     match &value.kind {
         ValueKind::String(text) if layer(value) == Some(Layer::Environment) => Some(
             text.split(',')
-                .map(|text| text.trim().to_owned())
+                .map(str::trim)
                 .filter(|text| !text.is_empty())
+                .map(|text| Value::new(value.origin().map(str::to_owned).as_ref(), text))
                 .collect(),
         ),
-        ValueKind::Array(values) => values
-            .iter()
-            .map(|value| text(value).map(str::to_owned))
-            .collect(),
+        ValueKind::Array(values) => Some(values.clone()),
         _ => None,
     }
 }

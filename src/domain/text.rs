@@ -265,8 +265,9 @@ pub fn redact_url(text: &str) -> String {
     let has_query = is_url || query.contains('=');
     let mut shown = scheme.to_owned();
     match rest.rsplit_once('@') {
-        // `team@example.com` is not a secret; `user:password@host` is, even without a scheme.
-        Some((before, host)) if is_url || before.contains(':') => {
+        // `team@example.com` is not a secret, nor is `unix:@name`, an abstract socket;
+        // `user:password@host` is, even without a scheme.
+        Some((before, host)) if is_url || before.contains(':') && before != "unix:" => {
             shown.push_str(REDACTED);
             shown.push('@');
             shown.push_str(host);
@@ -414,6 +415,8 @@ mod tests {
             ("http://me:pass:word/x", "http://me:[redacted]"),
             // Not a URL, no secret.
             ("team@example.com", "team@example.com"),
+            ("unix:@name", "unix:@name"),
+            ("unix:pass@name", "[redacted]@name"),
             ("what now?", "what now?"),
             ("a?b", "a?b"),
             ("#1", "#1"),

@@ -1,6 +1,7 @@
 //! One connection: its TLS, its HTTP version, and its time limits.
 
 use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use rustix::net::{RecvFlags, recv};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -118,9 +119,7 @@ async fn open(server: &Server, stream: Stream) -> Option<Opened> {
     let Some(tls) = file.tls().await.ok()? else {
         return Some(Opened::Plain(stream));
     };
-    if let Stream::Left(stream) = &stream
-        && !starts_tls(stream).await
-    {
+    if !starts_tls(&stream).await {
         refuse(stream).await;
         return None;
     }
@@ -135,18 +134,24 @@ async fn open(server: &Server, stream: Stream) -> Option<Opened> {
 }
 
 /// A client that does not read it needs no answer.
-async fn refuse(stream: &TcpStream) {
+async fn refuse(mut stream: Stream) {
     // Unread input at close would make the kernel discard the answer.
-    drop(stream.try_read(&mut [0; REQUEST_BYTES]));
-    if stream.writable().await.is_ok() {
-        drop(stream.try_write(NOT_TLS));
+    if stream.read(&mut [0; REQUEST_BYTES]).await.is_ok() {
+        drop(stream.write_all(NOT_TLS).await);
     }
 }
 
 /// Whether the first byte starts a handshake. Read errors are left to the handshake.
-async fn starts_tls(stream: &TcpStream) -> bool {
+async fn starts_tls(stream: &Stream) -> bool {
     let mut first = [0];
-    match stream.peek(&mut first).await {
+    // tokio can peek at TCP streams only.
+    let mut peek = |fd: BorrowedFd<'_>| Ok(recv(fd, &mut first, RecvFlags::PEEK)?.0);
+    let readable = Interest::READABLE;
+    let peeked = match stream {
+        Stream::Left(stream) => stream.async_io(readable, || peek(stream.as_fd())).await,
+        Stream::Right(stream) => stream.async_io(readable, || peek(stream.as_fd())).await,
+    };
+    match peeked {
         Ok(1) => first == [HANDSHAKE],
         Ok(_) | Err(_) => true,
     }

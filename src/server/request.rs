@@ -1,5 +1,7 @@
 //! Whether a request is well-formed, and whether a page of another site sent it. Pure.
 
+use std::net::Ipv6Addr;
+
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue, Uri, Version};
 use url::Url;
@@ -58,16 +60,37 @@ pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap, external: Option<&Ur
     !origins.all(|origin| is_own_origin(origin) == Some(true))
 }
 
-/// The normalized host, and the port or the scheme's default; `None` if there is more than a host
-/// and a port.
+/// The host in lower case, and the port or the scheme's default (RFC 3986, 3.2.2 and 3.2.3);
+/// `None` if there is more than a host and a port. Not a [`Url`], which rejects valid names that
+/// end like an IPv4 address, such as the `exporter.1` of a Docker Swarm task.
 fn host_and_port(scheme: &str, authority: &str) -> Option<(String, Option<u16>)> {
-    let is_delimiter = |c: char| matches!(c, '@' | '/' | '?' | '#' | '\\') || c.is_whitespace();
-    if authority.contains(is_delimiter) {
-        return None;
-    }
-    let url = Url::parse(&format!("{scheme}://{authority}/")).ok()?;
-    let host = url.host_str().filter(|host| !host.is_empty())?;
-    Some((host.to_owned(), url.port_or_known_default()))
+    let (host, port) = match authority.rsplit_once(':') {
+        // Not a colon within an IPv6 address.
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        Some(_) | None => (authority, ""),
+    };
+    let is_host = match host.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok(),
+        None => is_name(host),
+    };
+    let port = match (port, scheme) {
+        ("", "http") => Some(80),
+        ("", "https") => Some(443),
+        ("", _) => None,
+        (port, _) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some(port.parse().ok()?),
+        _ => return None,
+    };
+    is_host.then(|| (host.to_ascii_lowercase(), port))
+}
+
+/// A non-empty `reg-name` of RFC 3986, which includes IPv4 addresses.
+fn is_name(host: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte);
+    let is_escape = |text: &[u8]| text.len() == 2 && text.iter().all(u8::is_ascii_hexdigit);
+    let mut after_percent = host.split('%').skip(1);
+    !host.is_empty()
+        && host.bytes().all(|byte| byte == b'%' || is_plain(byte))
+        && after_percent.all(|rest| rest.as_bytes().get(..2).is_some_and(is_escape))
 }
 
 #[cfg(test)]
@@ -89,6 +112,22 @@ mod tests {
             (eleven, "/", &["a"][..], true),
             (eleven, "/", &["a:80"], true),
             (eleven, "/", &["[::1]:80"], true),
+            (eleven, "/", &["[2001:DB8::1]"], true),
+            (eleven, "/", &["exporter.1:10120"], true),
+            (eleven, "/", &["256.1.1.1"], true),
+            (eleven, "/", &["xn--a"], true),
+            (eleven, "/", &["stack_exporter.1.x7~(a)%41"], true),
+            (eleven, "/", &["a:"], true),
+            (eleven, "/", &[":80"], false),
+            (eleven, "/", &["a%4"], false),
+            (eleven, "/", &["a%zz"], false),
+            (eleven, "/", &["a<b"], false),
+            (eleven, "/", &["a\\b"], false),
+            (eleven, "/", &["a:+80"], false),
+            (eleven, "/", &["::1"], false),
+            (eleven, "/", &["[::1"], false),
+            (eleven, "/", &["[::1]x"], false),
+            (eleven, "/", &["[1.2.3.4]"], false),
             (eleven, "/", &[""], true),
             (eleven, "/", &[], false),
             (eleven, "/", &["a", "a"], false),
@@ -101,6 +140,7 @@ mod tests {
             (eleven, "/", &["[::::]"], false),
             (eleven, "http://a/", &["a"], true),
             (eleven, "http://a:1/", &["b"], true),
+            (eleven, "http://exporter.1/metrics", &["b"], true),
             (eleven, "http://[::::]/", &["a"], false),
             (eleven, "http://u:p@a/", &["a"], false),
             (eleven, "http://a:99999/", &["a"], false),
@@ -120,6 +160,20 @@ mod tests {
             };
             let is_valid = is_valid(version, &uri, &headers(&pairs));
             assert_eq!(is_valid, expected, "{version:?} {target} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn an_authority_has_a_host_and_a_port() {
+        for (scheme, authority, expected) in [
+            ("http", "Own.1", Some(("own.1", Some(80)))),
+            ("https", "own:", Some(("own", Some(443)))),
+            ("https", "[::A]:80", Some(("[::a]", Some(80)))),
+            ("moz-extension", "own", Some(("own", None))),
+            ("http", "own:65536", None),
+        ] {
+            let expected = expected.map(|(host, port)| (host.to_owned(), port));
+            assert_eq!(host_and_port(scheme, authority), expected, "{authority}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use chrono::TimeDelta;
 
-use crate::config::tests::{load, problems};
+use crate::config::tests::{load, placed_problems, problems};
 use crate::config::{Config, Sources};
 use crate::domain::glob::Glob;
 use crate::domain::key::Key;
@@ -188,6 +188,35 @@ fn a_bad_inventory_file_is_told_with_its_own_name() {
     let expected = "/nonexistent/inventory: cannot open the file: No such file or directory (os \
                     error 2)";
     assert_eq!(problems(&given, &[]), [expected]);
+}
+
+#[test]
+fn an_inventory_file_that_is_empty_or_in_another_format_is_named() {
+    let file = File::new("format", "# later\n");
+    let path = file.0.display();
+    let text = format!("inventory_file = \"{path}\"\n{ACCOUNT}");
+    let warning = format!("{path}: the file sets no option; every line is blank or a comment");
+    assert_eq!(load(&text, &[]).unwrap().warnings[0], warning);
+    let utf16: Vec<u8> = "keys = []\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let with_mark = [&b"\xff\xfe"[..], &utf16].concat();
+    for (content, expected) in [
+        (
+            &b"keys:\n  - match: a\n"[..],
+            ":1:1: this looks like YAML; the inventory must be TOML, with [[keys]] above each entry",
+        ),
+        (&utf16, ": the file is UTF-16; save it as UTF-8"),
+        (&with_mark, ": the file is UTF-16; save it as UTF-8"),
+        (
+            b"[[keys]]\nmatch = \"\xc3\xa9t\xe9\"\n",
+            ":2:12: invalid utf-8 sequence of 1 bytes from index 21; save the file as UTF-8",
+        ),
+    ] {
+        std::fs::write(&file.0, content).unwrap();
+        assert_eq!(placed_problems(&text, &[]), [format!("{path}{expected}")]);
+    }
 }
 
 #[test]

@@ -38,6 +38,32 @@ fn every_problem_has_file_line_and_column() {
 }
 
 #[test]
+fn entries_of_lists_and_tables_have_their_own_place() {
+    let text = "[web]\nlisten_addresses = [\n  \":1\",\n  \":x\",\n  3,\n]\n\
+                [[accounts]]\nname = \"one\"\ntoken_env = \"TOKEN\"\nprovider = \"github-org\"\n\
+                params = { x = 1 }\n\
+                [[accounts]]\nname = \"two\"\ntoken_env = \"TOKEN\"\nprovider = \"github-org\"\n\
+                [[accounts]]\nname = \"three\"\ntoken_env = \"TOKEN\"\n\
+                [accounts.params]\nok = \"\"\n";
+    let given = problems(text);
+    let starts = [
+        "web.listen_addresses = \":x\" (file a.toml:4:3): must be ",
+        "web.listen_addresses = 3 (file a.toml:5:3): must be ",
+        "accounts \"one\": params.org (file a.toml:11:1): ",
+        "accounts \"one\": params.x (file a.toml:11:16): ",
+        "accounts \"two\": params.org (file a.toml:12:1): ",
+        "accounts \"three\": params.ok (file a.toml:20:6): ",
+    ];
+    for start in starts {
+        assert!(
+            given.iter().any(|it| it.starts_with(start)),
+            "{start}\n{given:#?}"
+        );
+    }
+    assert_eq!(given.len(), starts.len(), "{given:#?}");
+}
+
+#[test]
 fn flags_and_variables_have_no_place_in_the_file() {
     let text = format!("poll.interval = \"1m\"\n{ACCOUNT}");
     let given = placed_problems(&text, &[("API_KEY_EXPORTER__POLL__INTERVAL", "1s")]);
@@ -83,6 +109,11 @@ fn all_syntax_errors_are_listed_without_the_text() {
     let twice = problems("hunter2 = 1\nhunter2 = 2");
     assert!(twice[0].starts_with("a.toml:2:1: "), "{twice:?}");
     assert!(!twice[0].contains("hunter2"), "{twice:?}");
+    let twice = problems("[poll]\ninterval = \"1m\"\ninterval = \"2m\"");
+    assert_eq!(
+        twice,
+        ["a.toml:3:1: TOML syntax error: duplicate key \"interval\""]
+    );
 }
 
 #[test]

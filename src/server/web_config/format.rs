@@ -12,7 +12,9 @@ use http::{HeaderName, HeaderValue};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_yaml_ng::Value;
 
+use crate::config::closest;
 use crate::domain::text::{Line, REDACTED};
 
 /// The headers that may be set, and their allowed values if these are limited.
@@ -150,14 +152,14 @@ struct RawTls {
     curve_preferences: Option<Vec<String>>,
     min_version: Option<String>,
     max_version: Option<String>,
-    prefer_server_cipher_suites: Option<String>,
+    prefer_server_cipher_suites: Option<Scalar>,
     client_allowed_sans: Option<Vec<String>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RawHttp {
-    http2: Option<String>,
+    http2: Option<Scalar>,
     headers: Option<Unique<String>>,
 }
 
@@ -165,7 +167,29 @@ struct RawHttp {
 #[serde(default, deny_unknown_fields)]
 struct RawRateLimit {
     interval: Option<String>,
-    burst: Option<String>,
+    burst: Option<Scalar>,
+}
+
+/// A boolean or a number. As in the reference, it must not be in quotes.
+struct Scalar {
+    text: String,
+    /// Whether YAML considers it to be text.
+    is_text: bool,
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let (text, is_text) = match value {
+            Value::String(text) => (text, true),
+            Value::Bool(flag) => (flag.to_string(), false),
+            Value::Number(number) => (number.to_string(), false),
+            Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
+                return Err(serde::de::Error::custom("invalid type"));
+            }
+        };
+        Ok(Self { text, is_text })
+    }
 }
 
 /// A map that rejects duplicate keys.
@@ -212,7 +236,7 @@ pub(super) fn parse(content: &[u8], folder: &Path) -> Result<Parsed, String> {
     let mut problems = Vec::new();
     let http = raw.http_server_config.unwrap_or_default();
     let http2 = flag(
-        http.http2.as_deref(),
+        http.http2.as_ref(),
         "http_server_config.http2",
         &mut problems,
     );
@@ -248,8 +272,10 @@ fn structure(error: &serde_yaml_ng::Error) -> String {
         // Anything but a plain word may be a misplaced secret.
         let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         let name = Some(name.0).filter(|name| name.len() <= 40 && name.chars().all(is_word));
+        let meant = name.and_then(|name| suggestion(&words, name));
+        let meant = meant.map_or_else(String::new, |it| format!("; did you mean {it:?}?"));
         let name = name.map_or_else(String::new, |name| format!(" {name:?}"));
-        return format!("unknown field{name}{place}");
+        return format!("unknown field{name}{place}{meant}");
     }
     let kind = if words.contains("duplicate ") {
         "a field is given twice"
@@ -261,6 +287,12 @@ fn structure(error: &serde_yaml_ng::Error) -> String {
         "is not valid YAML"
     };
     format!("{kind}{place}")
+}
+
+/// The closest of the expected fields, which serde's message lists as code.
+fn suggestion<'a>(words: &'a str, name: &str) -> Option<&'a str> {
+    let (_, expected) = words.rsplit_once("expected ")?;
+    closest(name, expected.split('`').skip(1).step_by(2))
 }
 
 fn tls(raw: RawTls, folder: &Path, http2: bool, problems: &mut Vec<String>) -> Option<TlsServer> {
@@ -296,7 +328,7 @@ fn tls(raw: RawTls, folder: &Path, http2: bool, problems: &mut Vec<String>) -> O
     let cipher_suites = raw.cipher_suites.unwrap_or_default();
     check_suites(&cipher_suites, versions, http2, &mut problem);
     let curves = curves(&raw.curve_preferences.unwrap_or_default(), &mut problem);
-    let prefer_server_cipher_suites = match boolean(raw.prefer_server_cipher_suites.as_deref()) {
+    let prefer_server_cipher_suites = match boolean(raw.prefer_server_cipher_suites.as_ref()) {
         Ok(flag) => flag.unwrap_or(true),
         Err(words) => {
             problem(format!("prefer_server_cipher_suites: {words}"));
@@ -540,14 +572,17 @@ fn rate_limit(raw: &RawRateLimit, problems: &mut Vec<String>) -> Option<RateLimi
         ));
         Duration::ZERO
     });
-    let burst = raw.burst.as_deref().unwrap_or("0");
-    let burst = burst.parse().unwrap_or_else(|_| {
-        problems.push(format!(
-            "rate_limit.burst = {}: must be a whole number that is not negative",
-            shown(burst)
-        ));
-        0
+    let burst = raw.burst.as_ref().map_or(Some(0), |burst| {
+        let number = burst.text.parse().ok().filter(|_| !burst.is_text);
+        if number.is_none() {
+            problems.push(format!(
+                "rate_limit.burst = {}: must be a whole number that is not negative, without quotes",
+                shown(&burst.text)
+            ));
+        }
+        number
     });
+    let burst = burst.unwrap_or(0);
     (interval > Duration::ZERO).then_some(RateLimit { interval, burst })
 }
 
@@ -580,8 +615,8 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A flag that defaults to on.
-fn flag(text: Option<&str>, name: &str, problems: &mut Vec<String>) -> bool {
-    match boolean(text) {
+fn flag(given: Option<&Scalar>, name: &str, problems: &mut Vec<String>) -> bool {
+    match boolean(given) {
         Ok(flag) => flag.unwrap_or(true),
         Err(words) => {
             problems.push(format!("{name}: {words}"));
@@ -591,18 +626,22 @@ fn flag(text: Option<&str>, name: &str, problems: &mut Vec<String>) -> bool {
 }
 
 /// The boolean words of YAML 1.1, which Go's parser accepts.
-fn boolean(text: Option<&str>) -> Result<Option<bool>, String> {
-    let yes = [
-        "y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON",
-    ];
-    let no = [
-        "n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF",
-    ];
-    match text {
-        None => Ok(None),
-        Some(text) if yes.contains(&text) => Ok(Some(true)),
-        Some(text) if no.contains(&text) => Ok(Some(false)),
-        Some(text) => Err(format!("is {}, must be true or false", shown(text))),
+fn boolean(given: Option<&Scalar>) -> Result<Option<bool>, String> {
+    let yes = ["y", "Y", "yes", "Yes", "YES", "on", "On", "ON"];
+    let no = ["n", "N", "no", "No", "NO", "off", "Off", "OFF"];
+    let Some(Scalar { text, is_text }) = given else {
+        return Ok(None);
+    };
+    match (text.as_str(), is_text) {
+        ("true", false) => Ok(Some(true)),
+        ("false", false) => Ok(Some(false)),
+        // Text to this parser, with or without quotes.
+        (text, true) if yes.contains(&text) => Ok(Some(true)),
+        (text, true) if no.contains(&text) => Ok(Some(false)),
+        (text, _) => Err(format!(
+            "is {}, must be true or false, without quotes",
+            shown(text)
+        )),
     }
 }
 

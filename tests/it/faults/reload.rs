@@ -249,6 +249,11 @@ async fn fault_g5_a_new_listen_address_needs_a_restart_and_the_rest_applies() {
     })
     .await;
     assert_eq!(after.of("api_key_expires_in_seconds").len(), 0);
+    // Back to the address in use: no warning.
+    folder.file("config.toml", &format!("{head}{second}"));
+    daemon.signal("-HUP");
+    daemon.logs("removed=first").await;
+    assert_eq!(daemon.log().matches("after a restart").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

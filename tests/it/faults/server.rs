@@ -318,6 +318,25 @@ async fn a_port_alone_is_both_families_where_there_are_both_and_else_ipv4() {
 }
 
 #[tokio::test]
+async fn the_first_line_has_the_address_of_the_probe_listener() {
+    let folder = Folder::new("probes-address");
+    let config = config_file(&folder, "http://127.0.0.1:9");
+    let probes = ["--web.probe-listen-address", "127.0.0.2:0"];
+    let arguments = [&["--config.file", &config][..], &probes].concat();
+    let daemon = Daemon::start(binary(&arguments), &folder);
+    daemon.logs(" probes=http://127.0.0.2:").await;
+    let log = daemon.log();
+    let (_, rest) = log.split_once(" probes=").unwrap();
+    let url = rest.split_whitespace().next().unwrap();
+    let healthy = ask(debian("curl").args(["-s", &format!("{url}/-/healthy")])).stdout;
+    assert_eq!(healthy, "api-key-exporter is healthy.\n");
+    // Without one, there is no such field.
+    let daemon = Daemon::start(binary(&["--config.file", &config]), &folder);
+    daemon.logs("level=INFO msg=started").await;
+    assert!(!daemon.log().contains("probes="), "{}", daemon.log());
+}
+
+#[tokio::test]
 async fn a_unix_socket_is_served_replaced_after_a_kill_and_removed_at_the_end() {
     let folder = Folder::new("unix");
     let socket = folder.0.join("web.sock").display().to_string();

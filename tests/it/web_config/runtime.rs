@@ -427,7 +427,9 @@ fn the_watchdog_is_fed_whatever_the_file_asks_of_clients() {
 #[test]
 fn clients_that_never_finish_a_handshake_are_closed_and_hold_up_no_stop() {
     let material = Material::new("web-slow");
-    let server = Server::ours(&material, "web_config_noAuth.good.yml", &[]).unwrap();
+    let socket = material.path("own.sock");
+    let arguments = ["--web.listen-address", &format!("unix:{socket}")];
+    let server = Server::ours(&material, "web_config_noAuth.good.yml", &arguments).unwrap();
     let connect = |bytes: &[u8]| {
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(bytes).unwrap();
@@ -452,6 +454,16 @@ fn clients_that_never_finish_a_handshake_are_closed_and_hold_up_no_stop() {
         answer.starts_with("HTTP/1.0 400 Bad Request\r\n"),
         "{answer}"
     );
+    // A Unix socket gives the same answer, and TLS works after the look at the first byte.
+    let unix = ["-sk", "--unix-socket", &socket];
+    let plain = demand(
+        debian("curl")
+            .args(unix)
+            .args(["--http0.9", "-i", "http://a/metrics"]),
+    );
+    assert_eq!(plain.replace('\r', ""), answer.replace('\r', ""));
+    let healthy = demand(debian("curl").args(unix).arg("https://localhost/-/healthy"));
+    assert_eq!(healthy, "api-key-exporter is healthy.\n");
     let url = server.url("https");
     let mut curl = debian("curl");
     let scrape = demand(curl.args(["-s", "-k", &url]));

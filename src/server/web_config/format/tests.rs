@@ -178,11 +178,35 @@ fn what_is_wrong_is_said_and_no_secret_is() {
         ),
         (
             &format!("tls_server_config: {{{pair}, prefer_server_cipher_suites: 1}}"),
-            "tls_server_config.prefer_server_cipher_suites: is \"1\", must be true or false",
+            "tls_server_config.prefer_server_cipher_suites: is \"1\", must be true or false, without quotes",
         ),
         (
             "http_server_config: {http2: maybe}",
-            "http_server_config.http2: is \"maybe\", must be true or false",
+            "http_server_config.http2: is \"maybe\", must be true or false, without quotes",
+        ),
+        (
+            "http_server_config: {http2: \"false\"}",
+            "http_server_config.http2: is \"false\", must be true or false, without quotes",
+        ),
+        (
+            "tls_server_config: {prefer_server_cipher_suites: 'TRUE'}",
+            "tls_server_config.prefer_server_cipher_suites: is \"TRUE\", must be true or false, without quotes",
+        ),
+        (
+            "rate_limit: {interval: 1s, burst: \"7\"}",
+            "rate_limit.burst = \"7\": must be a whole number that is not negative, without quotes",
+        ),
+        (
+            "http_server_config: {http2: [true]}",
+            "a value has the wrong type at line 1, column 21",
+        ),
+        (
+            "tls_server_config: {cert_fil: a}",
+            "unknown field \"cert_fil\" at line 1, column 21; did you mean \"cert_file\"?",
+        ),
+        (
+            "rate_limit: {brust: 1}",
+            "unknown field \"brust\" at line 1, column 14; did you mean \"burst\"?",
         ),
         (
             "http_server_config: {headers: {x-frame-options: deny}}",
@@ -202,7 +226,7 @@ fn what_is_wrong_is_said_and_no_secret_is() {
         ),
         (
             "rate_limit: {interval: 1s, burst: -1}",
-            "rate_limit.burst = \"-1\": must be a whole number that is not negative",
+            "rate_limit.burst = \"-1\": must be a whole number that is not negative, without quotes",
         ),
     ] {
         let found = problems(text);
