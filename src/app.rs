@@ -206,8 +206,8 @@ pub fn misconfigured(problems: &[Problem]) -> Exit {
     Exit::Misconfigured(words)
 }
 
-/// Like [`misconfigured`], for a daemon: if the log format is set, each problem is logged as a line
-/// in it.
+/// Like [`misconfigured`], for a daemon: if the log format is JSON, the problems are logged as JSON
+/// lines.
 pub fn misconfigured_daemon(sources: &Sources, problems: &[Problem]) -> Exit {
     match Log::for_problems(sources) {
         Some(log) => {

@@ -5,9 +5,9 @@ use std::os::unix::fs::MetadataExt;
 
 use tracing::Level;
 
+use crate::config::Sources;
 use crate::config::layers;
 use crate::config::reader::Section;
-use crate::config::{Origin, Sources};
 
 /// Set by systemd where stdout or stderr is the journal, to `device:inode` of the socket.
 pub(super) const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
@@ -61,8 +61,8 @@ impl Log {
         }
     }
 
-    /// How to log an invalid configuration: in the format that its readable part sets; `None` if it
-    /// sets none.
+    /// How to log an invalid configuration: as JSON lines if its readable part requests them,
+    /// otherwise as text for people.
     pub fn for_problems(sources: &Sources) -> Option<Self> {
         let text = sources.file.as_deref().map(super::read_file);
         let text = text.and_then(Result::ok).unwrap_or_default();
@@ -70,10 +70,14 @@ impl Log {
         let merged = layers::merge(&text, sources).or_else(|_| layers::merge("", sources));
         let (mut problems, mut effective) = (Vec::new(), Vec::new());
         let mut root = Section::root(merged.ok()?.values, None, &mut problems, &mut effective);
-        let log = root.section("log", |section| Self::read(section, sources))?;
-        // A format that is not valid is not in it.
-        let format = effective.iter().find(|option| option.name == "format")?;
-        (format.origin != Origin::Default).then_some(log)
+        // On a terminal the default is text, so JSON is in force only if an option sets it.
+        let asked = Sources {
+            is_terminal: true,
+            is_journal: sources.is_journal,
+            ..Sources::default()
+        };
+        let log = root.section("log", |section| Self::read(section, &asked))?;
+        (log.format != LogFormat::Text).then_some(log)
     }
 }
 
