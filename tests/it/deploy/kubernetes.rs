@@ -264,6 +264,28 @@ fn bad_values_fail_with_a_clear_message() {
         ("shards=0", "minimum"),
         ("shards=1001", "maximum"),
         ("shards=two", "want integer"),
+        ("listenAddress=:70000", "from 1 to 65535"),
+        ("listenAddress=:0", "from 1 to 65535"),
+        ("listenAddress=127.0.0.1:10120", "loopback"),
+        ("telemetryPath=/-/healthy", "must not start with /-/"),
+        ("extraArgs={--web.route-prefix=/x}", "set externalUrl"),
+        (
+            "extraEnv[0].name=API_KEY_EXPORTER__WEB__ROUTE_PREFIX",
+            "set externalUrl",
+        ),
+        ("config=web.route_prefix = \"/x\"", "set externalUrl"),
+        (
+            "accounts[0].baseUrl=http://api.example.com",
+            "must use https",
+        ),
+        (
+            "accounts[0].baseUrl=https://a:b@api.example.com",
+            "credentials",
+        ),
+        (
+            "accounts[1].name=a,accounts[1].existingSecret=t",
+            "two are named a",
+        ),
     ] {
         let set = [
             "--set",
@@ -558,4 +580,53 @@ fn every_value_is_in_the_schema_with_a_comment_nearby() {
     // An alert of two severities has two rules.
     expected.dedup();
     assert_eq!(listed, expected.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_null_is_unset_or_refused_by_name() {
+    for section in [
+        "shards",
+        "telemetryPath",
+        "service",
+        "image",
+        "webConfig",
+        "listenAddress",
+    ] {
+        let said = template(None, &["--set", &format!("{section}=null")]);
+        let words = format!("missing property '{section}'");
+        assert!(
+            !said.is_content && said.words.contains(&words),
+            "{}",
+            said.words
+        );
+    }
+    for value in [
+        "accounts[0].interval=null",
+        "prometheusRule.alerts=null",
+        "prometheusRule.alerts.ApiKeyExpired=null",
+    ] {
+        rendered(
+            None,
+            &["--set", value, "--set", "prometheusRule.enabled=true"],
+        );
+    }
+}
+
+#[test]
+fn probes_and_scrapes_follow_the_route_prefix() {
+    for (value, prefix) in [
+        ("routePrefix=/x", "/x"),
+        ("externalUrl=https://example.com/y/", "/y"),
+        ("externalUrl=https://example.com/y,routePrefix=/", ""),
+    ] {
+        let more = ["--set", value, "--set", "serviceMonitor.enabled=true"];
+        let objects = documents(&rendered(None, &more));
+        let container = &pod(&objects)["containers"][0];
+        let path = &container["livenessProbe"]["httpGet"]["path"];
+        assert_eq!(path, &format!("{prefix}/-/healthy"), "{value}");
+        let path = &container["readinessProbe"]["httpGet"]["path"];
+        assert_eq!(path, &format!("{prefix}/-/ready"), "{value}");
+        let endpoint = &one(&objects, "ServiceMonitor")["spec"]["endpoints"][0];
+        assert_eq!(endpoint["path"], format!("{prefix}/metrics"), "{value}");
+    }
 }
