@@ -630,3 +630,70 @@ fn probes_and_scrapes_follow_the_route_prefix() {
         assert_eq!(endpoint["path"], format!("{prefix}/metrics"), "{value}");
     }
 }
+
+#[test]
+fn values_that_fail_in_the_cluster_are_refused_and_their_neighbours_render() {
+    for (bad, words, good) in [
+        (
+            "accounts[0].interval=1s",
+            "5s to 24h",
+            "accounts[0].interval=5s",
+        ),
+        (
+            "accounts[0].interval=25h",
+            "5s to 24h",
+            "accounts[0].interval=23h 60m",
+        ),
+        (
+            "accounts[0].baseUrl=http://10.0.0.1",
+            "must use https",
+            "accounts[0].baseUrl=http://127.0.0.1:8080",
+        ),
+        (
+            "webConfig.existingSecret=w,webConfig.probeListenAddress=:10120",
+            "another port",
+            "webConfig.existingSecret=w,webConfig.probeListenAddress=:10122",
+        ),
+        (
+            "podLabels.app\\.kubernetes\\.io/name=x",
+            "which selects the pods",
+            "podLabels.app\\.kubernetes\\.io/part-of=x",
+        ),
+        (
+            "extraVolumes[0].name=config",
+            "already has a volume config",
+            "extraVolumes[0].name=configs",
+        ),
+        (
+            "fullnameOverride=My_App",
+            "does not match pattern",
+            "fullnameOverride=my-app",
+        ),
+        (
+            "resources.limit.cpu=1",
+            "'limit' not allowed",
+            "resources.limits.cpu=1",
+        ),
+        (
+            "podSecurityContext.runAsUser=root",
+            "integer",
+            "podSecurityContext.runAsUser=1000",
+        ),
+        (
+            "accounts[0].existingSecret=S_x",
+            "does not match pattern",
+            "accounts[0].existingSecret=s.x",
+        ),
+        (
+            "serviceMonitor.enabled=true,serviceMonitor.interval=5s",
+            "must not exceed interval",
+            "serviceMonitor.enabled=true,serviceMonitor.interval=10s",
+        ),
+    ] {
+        let account = "accounts[0].name=a,accounts[0].existingSecret=s";
+        let said = template(None, &["--set", account, "--set", bad]);
+        assert!(!said.is_content, "{bad} renders");
+        assert!(said.words.contains(words), "{bad}: {}", said.words);
+        rendered(None, &["--set", account, "--set", good]);
+    }
+}
