@@ -601,7 +601,7 @@ fn a_null_is_unset_or_refused_by_name() {
         );
     }
     for value in [
-        "accounts[0].interval=null",
+        "accounts[0].name=a,accounts[0].existingSecret=s,accounts[0].interval=null",
         "prometheusRule.alerts=null",
         "prometheusRule.alertLabels=null",
         "prometheusRule.alerts.ApiKeyExpired=null",
