@@ -264,6 +264,28 @@ fn bad_values_fail_with_a_clear_message() {
         ("shards=0", "minimum"),
         ("shards=1001", "maximum"),
         ("shards=two", "want integer"),
+        ("listenAddress=:70000", "from 1 to 65535"),
+        ("listenAddress=:0", "from 1 to 65535"),
+        ("listenAddress=127.0.0.1:10120", "loopback"),
+        ("telemetryPath=/-/healthy", "must not start with /-/"),
+        ("extraArgs={--web.route-prefix=/x}", "set externalUrl"),
+        (
+            "extraEnv[0].name=API_KEY_EXPORTER__WEB__ROUTE_PREFIX",
+            "set externalUrl",
+        ),
+        ("config=web.route_prefix = \"/x\"", "set externalUrl"),
+        (
+            "accounts[0].baseUrl=http://api.example.com",
+            "must use https",
+        ),
+        (
+            "accounts[0].baseUrl=https://a:b@api.example.com",
+            "credentials",
+        ),
+        (
+            "accounts[1].name=a,accounts[1].existingSecret=t",
+            "two are named a",
+        ),
     ] {
         let set = [
             "--set",
@@ -558,4 +580,121 @@ fn every_value_is_in_the_schema_with_a_comment_nearby() {
     // An alert of two severities has two rules.
     expected.dedup();
     assert_eq!(listed, expected.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_null_is_unset_or_refused_by_name() {
+    for section in [
+        "shards",
+        "telemetryPath",
+        "service",
+        "image",
+        "webConfig",
+        "listenAddress",
+    ] {
+        let said = template(None, &["--set", &format!("{section}=null")]);
+        let words = format!("missing property '{section}'");
+        assert!(
+            !said.is_content && said.words.contains(&words),
+            "{}",
+            said.words
+        );
+    }
+    for value in [
+        "accounts[0].name=a,accounts[0].existingSecret=s,accounts[0].interval=null",
+        "prometheusRule.alerts=null",
+        "prometheusRule.alertLabels=null",
+        "prometheusRule.alerts.ApiKeyExpired=null",
+    ] {
+        rendered(
+            None,
+            &["--set", value, "--set", "prometheusRule.enabled=true"],
+        );
+    }
+}
+
+#[test]
+fn probes_and_scrapes_follow_the_route_prefix() {
+    for (value, prefix) in [
+        ("routePrefix=/x", "/x"),
+        ("externalUrl=https://example.com/y/", "/y"),
+        ("externalUrl=https://example.com/y,routePrefix=/", ""),
+    ] {
+        let more = ["--set", value, "--set", "serviceMonitor.enabled=true"];
+        let objects = documents(&rendered(None, &more));
+        let container = &pod(&objects)["containers"][0];
+        let path = &container["livenessProbe"]["httpGet"]["path"];
+        assert_eq!(path, &format!("{prefix}/-/healthy"), "{value}");
+        let path = &container["readinessProbe"]["httpGet"]["path"];
+        assert_eq!(path, &format!("{prefix}/-/ready"), "{value}");
+        let endpoint = &one(&objects, "ServiceMonitor")["spec"]["endpoints"][0];
+        assert_eq!(endpoint["path"], format!("{prefix}/metrics"), "{value}");
+    }
+}
+
+#[test]
+fn values_that_fail_in_the_cluster_are_refused_and_their_neighbours_render() {
+    for (bad, words, good) in [
+        (
+            "accounts[0].interval=1s",
+            "5s to 24h",
+            "accounts[0].interval=5s",
+        ),
+        (
+            "accounts[0].interval=25h",
+            "5s to 24h",
+            "accounts[0].interval=23h 60m",
+        ),
+        (
+            "accounts[0].baseUrl=http://10.0.0.1",
+            "must use https",
+            "accounts[0].baseUrl=http://127.0.0.1:8080",
+        ),
+        (
+            "webConfig.existingSecret=w,webConfig.probeListenAddress=:10120",
+            "another port",
+            "webConfig.existingSecret=w,webConfig.probeListenAddress=:10122",
+        ),
+        (
+            "podLabels.app\\.kubernetes\\.io/name=x",
+            "which selects the pods",
+            "podLabels.app\\.kubernetes\\.io/part-of=x",
+        ),
+        (
+            "extraVolumes[0].name=config",
+            "already has a volume config",
+            "extraVolumes[0].name=configs",
+        ),
+        (
+            "fullnameOverride=My_App",
+            "does not match pattern",
+            "fullnameOverride=my-app",
+        ),
+        (
+            "resources.limit.cpu=1",
+            "'limit' not allowed",
+            "resources.limits.cpu=1",
+        ),
+        (
+            "podSecurityContext.runAsUser=root",
+            "integer",
+            "podSecurityContext.runAsUser=1000",
+        ),
+        (
+            "accounts[0].existingSecret=S_x",
+            "does not match pattern",
+            "accounts[0].existingSecret=s.x",
+        ),
+        (
+            "serviceMonitor.enabled=true,serviceMonitor.interval=5s",
+            "must not exceed interval",
+            "serviceMonitor.enabled=true,serviceMonitor.interval=10s",
+        ),
+    ] {
+        let account = "accounts[0].name=a,accounts[0].existingSecret=s";
+        let said = template(None, &["--set", account, "--set", bad]);
+        assert!(!said.is_content, "{bad} renders");
+        assert!(said.words.contains(words), "{bad}: {}", said.words);
+        rendered(None, &["--set", account, "--set", good]);
+    }
 }

@@ -81,7 +81,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if has $host (list "" "0.0.0.0") }}{{ $host = "127.0.0.1" }}{{ end -}}
 {{- if eq $host "[::]" }}{{ $host = "[::1]" }}{{ end -}}
 {{- $scheme := ternary .Values.webConfig.scheme "http" (not (empty .Values.webConfig.existingSecret)) -}}
-{{ $scheme }}://{{ $host }}:{{ include "exporter.port" .Values.listenAddress }}/-/reload
+{{ $scheme }}://{{ $host }}:{{ include "exporter.port" .Values.listenAddress }}{{ include "exporter.prefix" . }}/-/reload
 {{- end -}}
 
 {{- /* The endpoint of a ServiceMonitor, PodMonitor or VMServiceScrape. The latter names the
@@ -93,7 +93,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $scheme = $values.webConfig.scheme -}}
 {{- end -}}
 port: metrics
-path: {{ $values.telemetryPath }}
+path: {{ include "exporter.prefix" .root }}{{ $values.telemetryPath }}
 interval: {{ .scrape.interval }}
 scrapeTimeout: {{ .scrape.scrapeTimeout }}
 honorLabels: {{ .scrape.honorLabels }}
@@ -202,4 +202,15 @@ interval = {{ . | toJson }}
 {{- /* The port that the kubelet probes. */ -}}
 {{- define "exporter.probePort" -}}
 {{- if .Values.webConfig.existingSecret }}probes{{ else }}metrics{{ end -}}
+{{- end -}}
+
+{{- /* The prefix of all paths, without a slash at its end. */ -}}
+{{- define "exporter.prefix" -}}
+{{- $path := (urlParse (default "" .Values.externalUrl)).path -}}
+{{- default $path .Values.routePrefix | trimAll "/" | printf "/%s" | trimSuffix "/" -}}
+{{- end -}}
+
+{{- /* The probe listener has no prefix. */ -}}
+{{- define "exporter.probePrefix" -}}
+{{- if not .Values.webConfig.existingSecret }}{{ include "exporter.prefix" . }}{{ end -}}
 {{- end -}}

@@ -54,6 +54,12 @@ spec:
         {{- if ne .Values.telemetryPath "/metrics" }}
         - {{ printf "--web.telemetry-path=%s" .Values.telemetryPath | quote }}
         {{- end }}
+        {{- with .Values.externalUrl }}
+        - {{ printf "--web.external-url=%s" . | quote }}
+        {{- end }}
+        {{- with .Values.routePrefix }}
+        - {{ printf "--web.route-prefix=%s" . | quote }}
+        {{- end }}
         {{- if .Values.webConfig.existingSecret }}
         - {{ printf "--web.config.file=/run/secrets/web/%s" .Values.webConfig.secretKey | quote }}
         - {{ printf "--web.probe-listen-address=%s" .Values.webConfig.probeListenAddress | quote }}
@@ -91,14 +97,14 @@ spec:
         {{- end }}
       livenessProbe:
         httpGet:
-          path: /-/healthy
+          path: {{ include "exporter.probePrefix" . }}/-/healthy
           port: {{ include "exporter.probePort" . }}
         {{- with .Values.livenessProbe }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
       readinessProbe:
         httpGet:
-          path: /-/ready
+          path: {{ include "exporter.probePrefix" . }}/-/ready
           port: {{ include "exporter.probePort" . }}
         {{- with .Values.readinessProbe }}
         {{- toYaml . | nindent 8 }}

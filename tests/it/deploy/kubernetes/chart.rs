@@ -178,7 +178,7 @@ fn bad_values_of_accounts_and_listeners_are_refused() {
         ("accounts[0].caFile=ca.pem", "caFile"),
         ("accounts[0].interval=often", "interval"),
         ("accounts[0].base_url=https://a", "'base_url' not allowed"),
-        ("accounts[0].params=a", "want object"),
+        ("accounts[0].params=a", "want null or object"),
         ("listenAddress=10120", "listenAddress"),
         ("listenAddress=localhost:10120", "listenAddress"),
         ("telemetryPath=metrics", "telemetryPath"),
