@@ -155,16 +155,18 @@ impl<'d> Pages<'d> {
         cursor: &Said,
         has_more: Option<&Said>,
     ) -> Result<(Step, bool), Stop> {
-        let is_last = has_more.map(|said| match said {
-            Said::Bool(has_more) => Ok(!has_more),
-            Said::Nothing => Ok(true),
-            Said::Text(_) | Said::Other => Err(incomplete(
-                "what should say whether there is more is not true or false",
-            )),
-        });
-        let is_last = is_last.transpose()?;
-        match (cursor, is_last) {
-            (_, Some(true)) | (Said::Nothing | Said::Bool(false), None) => Ok((Step::Done, true)),
+        let has_more = match has_more {
+            // Without a statement, the cursor decides.
+            None | Some(Said::Nothing) => None,
+            Some(Said::Bool(has_more)) => Some(*has_more),
+            Some(Said::Text(_) | Said::Other) => {
+                return Err(incomplete(
+                    "what should say whether there is more is not true or false",
+                ));
+            }
+        };
+        match (cursor, has_more) {
+            (_, Some(false)) | (Said::Nothing | Said::Bool(false), None) => Ok((Step::Done, true)),
             (Said::Text(cursor), _) => {
                 let cursor = short(cursor.clone(), "cursor")?;
                 if !self.seen_cursors.insert(cursor.clone()) {
@@ -173,7 +175,7 @@ impl<'d> Pages<'d> {
                 let query = format!("{param}={}", percent_encoded(&cursor));
                 Ok((Step::Get(query), true))
             }
-            (Said::Nothing | Said::Bool(false), Some(false)) => Err(incomplete(
+            (Said::Nothing | Said::Bool(false), Some(true)) => Err(incomplete(
                 "the answer says that there is more, and has no cursor for it",
             )),
             (Said::Bool(true) | Said::Other, _) => {

@@ -161,6 +161,9 @@ fn cursors_go_on_until_there_is_none_or_no_more() {
     let with_more = by_cursor(Some(at("/more")));
     let pages = [page(2, 1, &["c", "true"]), page(1, 2, &["d", "false"])];
     assert_eq!(steps(&with_more, 9, &pages), ["", "after=c", "done"]);
+    // Without a statement, the cursor decides.
+    let pages = [page(2, 1, &["c", ""]), page(1, 2, &["", ""])];
+    assert_eq!(steps(&with_more, 9, &pages), ["", "after=c", "done"]);
     for (said, expected) in [
         (
             &["", "true"][..],
