@@ -242,11 +242,10 @@ impl<'a> Section<'a> {
         parse: impl Fn(&Value) -> Option<T>,
     ) -> Option<Vec<T>> {
         let given = self.take_inline(name)?;
-        let list = given.clone().into_array().unwrap_or_default();
-        let parsed: Option<Vec<T>> = list.iter().map(parse).collect();
-        if parsed.is_none() || list.is_empty() {
+        let list = given.clone().into_array().ok();
+        let parsed = list.and_then(|list| list.iter().map(parse).collect());
+        if parsed.is_none() {
             self.wrong(name, &given, &format!("must be {wanted}"));
-            return None;
         }
         parsed
     }

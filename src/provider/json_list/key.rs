@@ -220,7 +220,9 @@ impl<'s, 'a> Item<'s, 'a> {
 
     pub(super) fn holds(self, condition: &Condition, slot: Slot) -> bool {
         let captured = self.get(slot);
-        let is_absent = matches!(captured, Captured::Absent);
+        // A pointer that leads to nothing (RFC 6901) is an absent field, whatever is in its way: a
+        // key that is disabled by mistake has no alerts.
+        let is_absent = matches!(captured, Captured::Absent | Captured::Unreachable);
         !is_absent
             && match &condition.test {
                 Test::Is(wanted) => captured.is(wanted),

@@ -72,6 +72,7 @@ fn only_what_the_definition_names_means_never() {
     let usual = "format = \"unix\"";
     let other = "format = \"unix\", never = [\"\", 0, -1, \"0001-01-01T00:00:00Z\"]";
     let null = "format = \"unix\", never = [\"null\"]";
+    let nothing = "format = \"unix\", never = []";
     for (options, field, expected) in [
         (usual, "", never),
         (usual, ",\"e\":null", never),
@@ -88,6 +89,9 @@ fn only_what_the_definition_names_means_never() {
         (other, ",\"e\":1", Expiry::At(at("1970-01-01T00:00:01Z"))),
         (null, "", unknown),
         (null, ",\"e\":null", never),
+        (nothing, "", unknown),
+        (nothing, ",\"e\":null", unknown),
+        (nothing, ",\"e\":0", Expiry::At(DateTime::UNIX_EPOCH)),
     ] {
         assert_eq!(expiry(options, field), expected, "{options}: {field}");
     }
@@ -288,6 +292,36 @@ fn a_key_is_disabled_where_one_condition_holds() {
         (",\"n\":4", false),
         (",\"n\":\"3\"", false),
         (",\"r\":false,\"s\":\"active\",\"t\":null,\"n\":0", false),
+    ] {
+        let key = only(options, &format!("{{\"id\":\"k\"{field}}}"));
+        assert_eq!(key.is_disabled, expected, "{field}");
+    }
+}
+
+#[test]
+fn a_condition_on_a_field_that_cannot_be_reached_does_not_hold() {
+    let options = "disabled = [{ at = \"/r/at\", is_set = true }, \
+                   { at = \"/s/state\", is_not = \"active\" }, { at = \"/l/0\", is = true }, \
+                   { at = \"/d/e/f\", is_set = false }]";
+    for (field, expected) in [
+        (r#","r":false"#, false),
+        (r#","r":"""#, false),
+        (r#","r":null"#, false),
+        (r#","r":[]"#, false),
+        (r#","r":["at"]"#, false),
+        (r#","r":{}"#, false),
+        (r#","r":{"at":null}"#, false),
+        (r#","r":{"at":"2026-01-01"}"#, true),
+        (r#","s":"active""#, false),
+        (r#","s":"revoked""#, false),
+        (r#","s":1.5"#, false),
+        (r#","s":{"state":"active"}"#, false),
+        (r#","s":{"state":["active"]}"#, true),
+        (r#","l":true"#, false),
+        (r#","l":[true]"#, true),
+        (r#","d":7"#, false),
+        (r#","d":{"e":true}"#, false),
+        (r#","d":{"e":{"f":null}}"#, true),
     ] {
         let key = only(options, &format!("{{\"id\":\"k\"{field}}}"));
         assert_eq!(key.is_disabled, expected, "{field}");
