@@ -97,29 +97,37 @@ pub fn read_page(
 ///
 /// If a key is deleted during the read, the keys behind it move up, possibly to a page that was
 /// read already. A listing of several pages that lacks keys of the previous listing is therefore
-/// read again, and counts if both reads lack the same keys.
+/// read again, and counts if both reads lack the same keys. Without a previous listing, and if the
+/// pages show no total that would decrease, the first read takes its place.
 pub(super) async fn list(
     session: &mut Session,
     json_list: &JsonList,
     rules: &Rules<'_>,
 ) -> Result<Listed, Failure> {
+    let mut first: Option<Listing> = None;
     let mut lacked: Option<Vec<KeyId>> = None;
     for _ in 0..PASSES_MAX {
         let before = session.time_left();
         if let Some(collected) = pass(session, json_list, rules).await? {
             let is_one_answer = collected.pages == 1;
+            let may_have_lost_keys = collected.may_have_lost_keys;
             let listed = collected.listed();
-            let lacking = missing(&listed.listing, rules.held);
-            let is_confirmed = lacked
-                .as_ref()
-                .is_some_and(|lacked| lacking.iter().all(|id| lacked.contains(id)));
+            let reference = rules.held.or(first.as_ref());
+            let lacking = reference.map(|reference| missing(&listed.listing, reference));
+            let is_confirmed = lacking.as_ref().map_or(!may_have_lost_keys, |lacking| {
+                let lacked = lacked.as_deref().unwrap_or_default();
+                lacking.iter().all(|id| lacked.contains(id))
+            });
             let took = before.saturating_sub(session.time_left());
             // An unconfirmed listing is better than a failure at every poll.
             let has_time = session.time_left() > took;
-            if is_one_answer || lacking.is_empty() || is_confirmed || !has_time {
+            if is_one_answer || is_confirmed || !has_time {
                 return Ok(listed);
             }
-            lacked = Some(lacking);
+            if lacking.is_none() {
+                first = Some(listed.listing);
+            }
+            lacked = lacking;
         }
         session.forget_bodies();
     }
@@ -128,9 +136,10 @@ pub(super) async fn list(
 }
 
 /// The keys that the previous listing had and this one lacks.
-fn missing(listing: &Listing, held: Option<&Listing>) -> Vec<KeyId> {
-    let held = held.map(Listing::keys).unwrap_or_default().iter();
-    held.filter(|key| key.unlisted_since.is_none() && !listing.has_entry(&key.id))
+fn missing(listing: &Listing, previous: &Listing) -> Vec<KeyId> {
+    let previous = previous.keys().iter();
+    previous
+        .filter(|key| key.unlisted_since.is_none() && !listing.has_entry(&key.id))
         .map(|key| key.id.clone())
         .collect()
 }
@@ -161,7 +170,10 @@ async fn pass(
             Ok((page, step))
         };
         let (page, next) = match &step {
-            Step::Done => return Ok(Some(collected)),
+            Step::Done => {
+                collected.may_have_lost_keys = pages.may_have_lost_keys();
+                return Ok(Some(collected));
+            }
             Step::Get(query) => session.get(&json_list.request.with(query), read).await?,
             Step::Follow(link) => {
                 let url = session.resolve(link)?;
@@ -201,6 +213,7 @@ struct Collected {
     rejected_ids: Vec<KeyId>,
     entries: usize,
     support_id: Option<Line>,
+    may_have_lost_keys: bool,
 }
 
 impl Collected {

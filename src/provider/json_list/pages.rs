@@ -44,7 +44,7 @@ pub(super) struct Pages<'d> {
     read: usize,
     /// Items of all pages; items on two pages count twice.
     items: u64,
-    /// The total that the last page reported.
+    /// The total number of items, or of pages, that the last page reported.
     total: Option<u64>,
     seen_ids: HashSet<u64>,
     seen_cursors: HashSet<String>,
@@ -94,6 +94,21 @@ impl<'d> Pages<'d> {
         Ok(step)
     }
 
+    /// Whether a key may have moved to a page that was read already, because another one was deleted,
+    /// without a sign of it: a decreasing total would be one.
+    pub(super) fn may_have_lost_keys(&self) -> bool {
+        let is_counted = match self.pagination {
+            Pagination::None
+            | Pagination::Link
+            | Pagination::NextUrl { .. }
+            | Pagination::Cursor { .. } => return false,
+            Pagination::Page { end, .. } => !matches!(end, PageEnd::Pages(_)),
+            Pagination::Offset { .. } => true,
+        };
+        let has_total = self.total.is_some_and(|total| total >= self.items);
+        self.read > 1 && !(is_counted && has_total)
+    }
+
     /// The next step, and whether the answer indicates that there is more.
     fn step(&mut self, page: &Page, headers: &HeaderMap) -> Result<(Step, bool), Stop> {
         let mut said = page.paging.iter();
@@ -126,7 +141,7 @@ impl<'d> Pages<'d> {
                 self.cursor(param, cursor, has_more)
             }
             Pagination::Page { end, .. } => {
-                let said = match end {
+                let total = match end {
                     PageEnd::EmptyPage => None,
                     PageEnd::Total(_) | PageEnd::Pages(_) => number(said()),
                     PageEnd::TotalHeader(name) => {
@@ -134,17 +149,15 @@ impl<'d> Pages<'d> {
                         value.and_then(|value| value.trim().parse().ok())
                     }
                 };
-                match (end, said) {
-                    (PageEnd::Pages(_), Some(pages)) => {
-                        let left = pages.saturating_sub(self.read as u64);
-                        self.numbered_step(page, Some(left))
-                    }
-                    (_, total) => self.counted(page, total),
-                }
+                let received = match end {
+                    PageEnd::Pages(_) => self.read as u64,
+                    PageEnd::EmptyPage | PageEnd::Total(_) | PageEnd::TotalHeader(_) => self.items,
+                };
+                self.counted(page, total, received)
             }
             Pagination::Offset { total, .. } => {
                 let total = total.as_ref().and_then(|_| number(said()));
-                self.counted(page, total)
+                self.counted(page, total, self.items)
             }
         }
     }
@@ -184,20 +197,22 @@ impl<'d> Pages<'d> {
         }
     }
 
-    /// The step after a page of an answer that may report the total number of items.
-    fn counted(&mut self, page: &Page, total: Option<u64>) -> Result<(Step, bool), Stop> {
+    /// The step after a page of an answer that may report a `total`, of which so many items, or
+    /// pages, were received.
+    fn counted(
+        &mut self,
+        page: &Page,
+        total: Option<u64>,
+        received: u64,
+    ) -> Result<(Step, bool), Stop> {
         let before = std::mem::replace(&mut self.total, total);
         if let (Some(before), Some(total)) = (before, total)
             && total < before
         {
             return Err(Stop::Changed);
         }
-        let left = total.map(|total| total.saturating_sub(self.items));
-        self.numbered_step(page, left)
-    }
-
-    /// The step after a page; `left` is the number of remaining items or pages, if known.
-    fn numbered_step(&self, page: &Page, left: Option<u64>) -> Result<(Step, bool), Stop> {
+        // Less than what was received cannot be the total: the first empty page is the end.
+        let left = total.and_then(|total| total.checked_sub(received));
         match (left, page.items) {
             (Some(0), _) | (None, 0) => Ok((Step::Done, true)),
             (Some(left), 0) => Err(incomplete(&format!(

@@ -196,6 +196,12 @@ const KINDS: [&str; 8] = [
     "kind = \"cursor\", at = \"/next\", param = \"after\", has_more = \"/more\"",
 ];
 
+/// Whether a key that is deleted while the pages are read can hide another one, without a sign.
+fn shows_no_total(kind: &str) -> bool {
+    let is_numbered = kind.contains("\"page\"") || kind.contains("\"offset\"");
+    is_numbered && !kind.contains("total")
+}
+
 fn options(kind: &str) -> String {
     format!("{BASE}pagination = {{ {kind} }}")
 }
@@ -240,8 +246,10 @@ async fn every_kind_of_pagination_reads_all_pages_on_one_connection() {
             assert_eq!(ids(answer), Ok(keys), "{kind}, {count}: {:?}", api.asked());
             let requests = api.asked().len();
             let least = count.div_ceil(2).max(1);
+            // The first listing of several pages without a total is read twice.
+            let passes = if shows_no_total(kind) { 2 } else { 1 };
             assert!(
-                (least..=least + 1).contains(&requests),
+                (least..=passes * (least + 1)).contains(&requests),
                 "{kind}, {count}: {requests}"
             );
             assert_eq!(api.connections.load(Ordering::SeqCst), 1, "{kind}, {count}");
@@ -264,7 +272,8 @@ async fn twenty_thousand_keys_over_two_hundred_pages_take_one_connection_and_sec
             start.elapsed()
         );
         assert_eq!(api.connections.load(Ordering::SeqCst), 1, "{kind}");
-        assert!((200..=201).contains(&api.asked().len()), "{kind}");
+        let passes = if shows_no_total(kind) { 2 } else { 1 };
+        assert!((200..=passes * 201).contains(&api.asked().len()), "{kind}");
     }
 }
 
@@ -446,13 +455,9 @@ enum Event {
 #[tokio::test]
 async fn a_listing_that_changes_meanwhile_has_no_key_twice_and_loses_none() {
     use Event::{CreatedFirst, CreatedLast, DeletedFirst, DeletedLast};
-    // A page of these says how many keys there are, or moves no key to another page.
-    let safe = [
-        "kind = \"page\", size = 2, total = \"/total\"",
-        "kind = \"page\", size = 2, total_header = \"x-total\"",
-        "kind = \"offset\", size = 2, total = \"/total\"",
-    ];
-    for kind in safe {
+    // The links and cursors of this API are offsets, which nothing shows.
+    let numbered = KINDS.iter().filter(|kind| kind.contains("size"));
+    for kind in numbered {
         for event in [CreatedFirst, CreatedLast, DeletedFirst, DeletedLast] {
             for moment in 1..3 {
                 let mut keys = names(1..7);
@@ -521,7 +526,8 @@ async fn keys_that_were_listed_before_are_looked_for_once_more() {
         let asked = api.asked().len();
         let again = ids(lister.attempt(LIMITS.deadline, None).await).unwrap();
         assert_eq!(again, before[1..], "{kind}");
-        assert!(api.asked().len() - asked <= 4, "{kind}");
+        let passes = if shows_no_total(kind) { 2 } else { 1 };
+        assert!(api.asked().len() - asked <= 4 * passes, "{kind}");
     }
 }
 

@@ -105,6 +105,22 @@ fn numbered_pages_end_where_the_answer_says_so_and_else_with_an_empty_one() {
             ],
         ),
         (
+            // Less than what was received cannot be the total.
+            PageEnd::Total(at("/total")),
+            vec![page(2, 1, &["1"]), page(2, 2, &["1"]), page(0, 0, &["1"])],
+            vec![one, two, three, "done"],
+        ),
+        (
+            PageEnd::Pages(at("/pages")),
+            vec![page(2, 1, &["0"]), page(2, 2, &["0"]), page(0, 0, &["0"])],
+            vec![one, two, three, "done"],
+        ),
+        (
+            PageEnd::Pages(at("/pages")),
+            vec![page(2, 1, &["3"]), page(2, 2, &["2"])],
+            vec![one, two, "changed"],
+        ),
+        (
             // Some APIs omit the total if counting is expensive.
             PageEnd::Total(at("/total")),
             vec![page(2, 1, &[""]), page(2, 2, &["{}"]), page(0, 0, &[""])],
@@ -122,6 +138,33 @@ fn numbered_pages_end_where_the_answer_says_so_and_else_with_an_empty_one() {
         ),
     ] {
         assert_eq!(steps(&by_page(end.clone()), 9, &pages), expected, "{end:?}");
+    }
+}
+
+#[test]
+fn only_a_total_of_entries_would_show_a_deleted_key() {
+    let total = || PageEnd::Total(at("/total"));
+    let pages = || PageEnd::Pages(at("/pages"));
+    let next = Pagination::NextUrl { at: at("/next") };
+    for (pagination, said, expected) in [
+        (by_page(PageEnd::EmptyPage), &["", ""][..], true),
+        (by_page(total()), &["4", "4"], false),
+        (by_page(total()), &["4", ""], true),
+        (by_page(total()), &["1", "1"], true),
+        (by_page(pages()), &["2", "2"], true),
+        (by_page(total()), &["2"], false),
+        (by_page(pages()), &["1"], false),
+        (by_offset(None), &["", ""], true),
+        (by_offset(Some(at("/total"))), &["4", "4"], false),
+        (by_cursor(None), &["c", ""], false),
+        (next, &["/2", ""], false),
+    ] {
+        let mut state = Pages::new(&pagination, 9);
+        for (ids, said) in (1..).zip(said) {
+            let step = state.after(&page(2, ids, &[*said]), &HeaderMap::new());
+            assert!(step.is_ok(), "{pagination:?}: {step:?}");
+        }
+        assert_eq!(state.may_have_lost_keys(), expected, "{pagination:?}");
     }
 }
 
