@@ -10,6 +10,7 @@ pub mod findings;
 pub mod http;
 mod json_body;
 pub mod json_list;
+mod link_header;
 pub mod lister;
 pub mod paging_hints;
 mod pending;

@@ -7,8 +7,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use http::HeaderMap;
-use http::header::{CONTENT_RANGE, LINK};
+use http::header::CONTENT_RANGE;
 use serde_json::value::RawValue;
+
+use crate::provider::link_header;
 
 /// Maximum depth of objects about paging: `{"meta":{"pagination":{"next":…}}}`.
 const DEPTH_MAX: u8 = 2;
@@ -51,41 +53,50 @@ impl PagingHints {
     }
 
     fn field_at(&mut self, name: &str, value: &RawValue, depth: u8) {
-        let number = || unquoted(value).parse::<u64>().ok();
+        let number = || whole(unquoted(value));
         match meaning(name) {
-            Some(Meaning::More) => self.has_next |= unquoted(value) == "true",
+            Some(Meaning::More) => {
+                let is_more = unquoted(value) == "true" || number().is_some_and(|more| more > 0);
+                self.has_next |= is_more;
+            }
             Some(Meaning::Last) => {
                 self.has_next |= unquoted(value) == "false";
                 self.has_several |= number().is_some_and(|last| last > 1);
             }
             Some(Meaning::Next) => {
-                let nothing = ["null", "false", "\"\"", "0", "{}", "[]"];
+                let nothing = ["null", "false", "\"\"", "{}", "[]"];
                 self.has_next |= !nothing.contains(&value.get());
             }
             Some(Meaning::Total) => self.total = self.total.max(number().unwrap_or(0)),
             Some(Meaning::Pages) => self.has_several |= number().is_some_and(|pages| pages > 1),
-            Some(Meaning::Group) if depth > 0 => {
-                let fields: BTreeMap<Cow<'_, str>, &RawValue> =
-                    serde_json::from_str(value.get()).unwrap_or_default();
-                for (name, value) in fields {
-                    self.field_at(&name, value, depth - 1);
-                }
-                // Links as a list: `[{"rel":"next","href":…}]`.
-                let links: Vec<Link> = serde_json::from_str(value.get()).unwrap_or_default();
-                self.has_next |= links.iter().any(|link| link.rel == "next");
-            }
+            Some(Meaning::Group) if depth > 0 => self.group_at(value, depth - 1),
             Some(Meaning::Group) | None => {}
         }
     }
 
+    /// Evaluates the fields of an object that is next to the list, or a list of links there.
+    pub fn group(&mut self, value: &RawValue) {
+        self.group_at(value, DEPTH_MAX);
+    }
+
+    fn group_at(&mut self, value: &RawValue, depth: u8) {
+        let fields: BTreeMap<Cow<'_, str>, &RawValue> =
+            serde_json::from_str(value.get()).unwrap_or_default();
+        for (name, value) in fields {
+            self.field_at(&name, value, depth);
+        }
+        // Links as a list: `[{"rel":"next","href":…}]`.
+        let links: Vec<Link> = serde_json::from_str(value.get()).unwrap_or_default();
+        self.has_next |= links.iter().any(|link| link.rel == "next");
+    }
+
     /// Evaluates the headers: `Link`, `Content-Range`, and those that are named like fields.
     pub fn headers(&mut self, headers: &HeaderMap) {
+        self.has_next |= link_header::next(headers) != Ok(None);
         for (name, value) in headers {
             let Ok(text) = value.to_str() else { continue };
             let text = text.trim();
-            if name == LINK {
-                self.has_next |= has_next(text);
-            } else if name == CONTENT_RANGE {
+            if name == CONTENT_RANGE {
                 // `items 0-49/243`
                 let total = text
                     .rsplit_once('/')
@@ -131,6 +142,13 @@ struct Link {
 /// A value without the quotation marks of a string.
 fn unquoted(value: &RawValue) -> &str {
     value.get().trim_matches('"')
+}
+
+/// A whole number, which some APIs write with a fraction: `2.0`.
+fn whole(number: &str) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let is_whole = fraction.bytes().all(|digit| digit == b'0');
+    is_whole.then(|| whole.parse().ok())?
 }
 
 /// Ignores case and separators: `hasMore`, `has_more`, `has-more`.
@@ -181,18 +199,6 @@ fn meaning(name: &str) -> Option<Meaning> {
     }
 }
 
-/// Whether a `Link` header has a link with `rel="next"` (RFC 8288).
-fn has_next(links: &str) -> bool {
-    links.split([';', ',']).any(|parameter| {
-        let Some((name, value)) = parameter.split_once('=') else {
-            return false;
-        };
-        let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();
-        name.trim().eq_ignore_ascii_case("rel")
-            && relations.any(|relation| relation.eq_ignore_ascii_case("next"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, HeaderValue};
@@ -209,6 +215,14 @@ mod tests {
             ("next", "\"/keys?page=2\"", true),
             ("next", "null", false),
             ("next_page", "2", true),
+            ("next_page", "0", true),
+            ("has_more", "1", true),
+            ("has_more", "\"1\"", true),
+            ("has_more", "0", false),
+            ("total", "3.0", true),
+            ("total", "2.0", false),
+            ("total", "2.5", false),
+            ("total_pages", "2.0", true),
             ("next_cursor", "\"\"", false),
             ("nextPageToken", "\"abc\"", true),
             ("total", "3", true),
@@ -277,6 +291,8 @@ mod tests {
                 true,
             ),
             ("link", "</keys>; rel=\"prev\"", false),
+            ("link", "</a>; title=\"; rel=next\"; rel=prev", false),
+            ("link", "/keys?page=2; rel=next", true),
             ("link", "</next>; rel=self", false),
             ("x-next-page", "2", true),
             ("x-next-page", "", false),

@@ -36,6 +36,7 @@ fn pure_modules_do_no_io() {
         "provider/bitgpt/parse.rs",
         "provider/bitgpt/details.rs",
         "provider/time_format.rs",
+        "provider/link_header.rs",
         "provider/paging_hints.rs",
         "provider/profile.rs",
         "provider/secret_fields.rs",

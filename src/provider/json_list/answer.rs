@@ -31,6 +31,9 @@ use crate::secret::Token;
 /// Longest value at `error` that is shown if it is not text.
 const ERROR_BYTES_MAX: usize = 4 * 1024;
 
+/// Values at `error` that mean "none", as null and an empty text do.
+const NO_ERROR: [&str; 4] = ["false", "0", "[]", "{}"];
+
 /// Fields with these names are secrets unless the definition points at them.
 const SECRET_NAMES: [&str; 6] = ["token", "secret", "key", "password", "value", "hash"];
 
@@ -242,6 +245,17 @@ impl<'d, 'a> Reading<'d, 'a> {
         }
     }
 
+    /// Handles an element of a list on the path, next to the one that leads on.
+    fn element(&mut self, at: usize, value: &'a RawValue, depth: usize) {
+        if let Some(hints) = &mut self.hints {
+            hints.group(value);
+        }
+        let name = at.to_string();
+        if self.is_wanted(&name, depth) {
+            self.field(&name, value, depth);
+        }
+    }
+
     fn is_wanted(&self, name: &str, depth: usize) -> bool {
         let path = self.path.unwrap_or_default();
         let mut wanted = self.wanted.iter();
@@ -331,6 +345,7 @@ impl<'d, 'a> Reading<'d, 'a> {
             .error
             .as_ref()
             .and_then(|_| found.next().flatten());
+        let error = error.filter(|error| !NO_ERROR.contains(&error.get()));
         let error = error.and_then(words).map(|text| self.cleaner.line(&text));
         let error = error.filter(|error| !error.as_str().is_empty());
         let failure = |reason, why: &str| Failure {
@@ -363,6 +378,10 @@ impl<'d, 'a> Reading<'d, 'a> {
                 let why = format!("more than poll.max_keys ({}) keys", rules.keys_max);
                 return Err(failure(Reason::TooManyKeys, &why));
             }
+        }
+        if self.page.entries == 0 && error.is_some() {
+            let why = "the answer has an error message and an empty list";
+            return Err(failure(Reason::ApiError, why));
         }
         if definition.nested.is_some() && self.page.items > 0 && self.inner_lists == 0 {
             let why = "no item has a list where the definition's nested points at";
@@ -531,17 +550,20 @@ impl<'a> Visitor<'a> for Around<'_, '_, 'a> {
             }
             return Ok(());
         }
-        let wanted = self.step().and_then(pointer::index);
+        let on_path = self.step().and_then(pointer::index);
         for at in 0.. {
-            let is_read = if Some(at) == wanted {
+            let is_read = if Some(at) == on_path {
                 let depth = self.depth + 1;
                 let around = Around {
                     reading: &mut *self.reading,
                     depth,
                 };
                 seq.next_element_seed(around)?.is_some()
+            } else if let Some(value) = seq.next_element::<&'a RawValue>()? {
+                self.reading.element(at, value, self.depth);
+                true
             } else {
-                seq.next_element::<IgnoredAny>()?.is_some()
+                false
             };
             if !is_read {
                 break;

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use http::HeaderMap;
-use http::header::LINK;
 
 use crate::provider::json_list::answer::{Page, Said};
 use crate::provider::json_list::definition::{PageEnd, Pagination};
 use crate::provider::json_list::template::percent_encoded;
+use crate::provider::link_header::{self, Malformed};
 use crate::provider::paging_hints::PagingHints;
 
 /// Longest link or cursor, in bytes: the usual limit of servers for a request line.
@@ -116,7 +116,10 @@ impl<'d> Pages<'d> {
         match self.pagination {
             Pagination::None => Ok((Step::Done, true)),
             Pagination::Link => {
-                let Some(next) = next_link(headers) else {
+                let next = link_header::next(headers).map_err(|Malformed| {
+                    incomplete("the Link header, which may lead to a next page, is malformed")
+                })?;
+                let Some(next) = next else {
                     // A proxy may have dropped the header.
                     let mut hints = PagingHints::default();
                     hints.headers(headers);
@@ -269,60 +272,6 @@ fn number(said: &Said) -> Option<u64> {
         Said::Text(text) => text.parse().ok(),
         Said::Nothing | Said::Bool(_) | Said::Other => None,
     }
-}
-
-/// The target of the first link with `rel="next"` (RFC 8288).
-fn next_link(headers: &HeaderMap) -> Option<String> {
-    let values = headers.get_all(LINK).iter();
-    let mut values = values.filter_map(|value| value.to_str().ok());
-    values.find_map(next_of)
-}
-
-/// `<target>; name=value; name="value, or two", <target> …`
-fn next_of(links: &str) -> Option<String> {
-    let mut rest = links;
-    loop {
-        let (target, after) = rest.split_once('<')?.1.split_once('>')?;
-        let (params, after) = split_unquoted(after, b',');
-        if is_next(params) {
-            return Some(target.trim().to_owned());
-        }
-        rest = after;
-    }
-}
-
-fn is_next(params: &str) -> bool {
-    let mut rest = params;
-    while !rest.is_empty() {
-        let (param, after) = split_unquoted(rest, b';');
-        rest = after;
-        if let Some((name, value)) = param.split_once('=')
-            && name.trim().eq_ignore_ascii_case("rel")
-        {
-            let value = value.trim().trim_matches('"');
-            let mut relations = value.split_ascii_whitespace();
-            return relations.any(|relation| relation.eq_ignore_ascii_case("next"));
-        }
-    }
-    false
-}
-
-/// The text before the first separator outside quotes, and the text after it.
-fn split_unquoted(text: &str, separator: u8) -> (&str, &str) {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' if is_quoted => is_escaped = true,
-            b'"' => is_quoted = !is_quoted,
-            _ if byte == separator && !is_quoted => {
-                let (before, after) = text.split_at(at);
-                return (before, after.get(1..).unwrap_or_default());
-            }
-            _ => {}
-        }
-    }
-    (text, "")
 }
 
 #[cfg(test)]

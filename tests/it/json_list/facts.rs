@@ -447,6 +447,25 @@ fn a_failed_answer_is_read_like_the_native_providers() {
         (200, r#"{"data":{"keys":[]}}"#, None),
         (
             200,
+            r#"{"data":{"keys":[]},"error":{"text":"not allowed"}}"#,
+            Some(ApiError),
+        ),
+        (
+            200,
+            r#"{"error":{"text":{"code":7}},"data":{"keys":[]}}"#,
+            Some(ApiError),
+        ),
+        (200, r#"{"data":{"keys":[]},"error":{"text":""}}"#, None),
+        (200, r#"{"data":{"keys":[]},"error":{"text":null}}"#, None),
+        (200, r#"{"data":{"keys":[]},"error":{"text":[]}}"#, None),
+        (200, r#"{"data":{"keys":[]},"error":{"text":false}}"#, None),
+        (
+            200,
+            r#"{"data":{"keys":[{"id":"k"}]},"error":{"text":"a warning"}}"#,
+            None,
+        ),
+        (
+            200,
             r#"{"data":{"keys":[{"id":"1"},{"id":"2"},{"id":"3"},{"id":"4"},{"id":"5"},{"id":"6"}]}}"#,
             Some(TooManyKeys),
         ),
@@ -512,6 +531,23 @@ fn an_answer_that_says_that_there_is_more_is_incomplete() {
             .map(|failure| failure.reason);
         let expected = (!is_whole).then_some(Reason::Incomplete);
         assert_eq!(reason, expected, "{body}");
+    }
+    let in_list = json_list("items = \"/1/keys\"\nid = \"/id\"");
+    for (beside, is_whole) in [
+        (r#"{"next":2}"#, false),
+        (r#"{"meta":{"total":2}}"#, false),
+        (r#"{"next":null,"total":1}"#, true),
+        ("7", true),
+    ] {
+        for body in [
+            format!("[{beside},{{{keys}}}]"),
+            format!("[null,{{{keys}}},{beside}]"),
+        ] {
+            let reason = answer(&in_list, 200, &[], &body).err();
+            let reason = reason.map(|failure| failure.reason);
+            let expected = (!is_whole).then_some(Reason::Incomplete);
+            assert_eq!(reason, expected, "{body}");
+        }
     }
     for (name, value, is_whole) in [
         ("link", "</keys?page=2>; rel=\"next\"", false),

@@ -258,6 +258,36 @@ async fn every_kind_of_pagination_reads_all_pages_on_one_connection() {
 }
 
 #[tokio::test]
+async fn a_pointer_may_lead_through_the_list_around_the_items() {
+    for pagination in [
+        "kind = \"cursor\", at = \"/0/next\", param = \"after\"",
+        "kind = \"next_url\", at = \"/0/url\"",
+        "kind = \"page\", total = \"/2/0\"",
+    ] {
+        let keys = names(0..5);
+        let served = keys.clone();
+        let api = Api::start(move |url| {
+            let after = param(url, "after").map(|text| text.parse().unwrap());
+            let page = param(url, "page").map(|text| (text.parse::<usize>().unwrap() - 1) * 2);
+            let start = after.or(page).unwrap_or(0);
+            let items = data(&served[start..5.min(start + 2)], "");
+            let next = if start < 4 {
+                let next = start + 2;
+                format!("{{\"next\":{next},\"url\":\"/keys?after={next}\"}}")
+            } else {
+                "{}".to_owned()
+            };
+            Reply::json(format!("[{next},{items},[5]]"))
+        })
+        .await;
+        let options = format!("items = \"/1/data\"\nid = \"/id\"\npagination = {{ {pagination} }}");
+        let answer = api.list(&options, LIMITS).await;
+        assert_eq!(ids(answer), Ok(keys), "{pagination}");
+        assert_eq!(api.asked().len(), 3, "{pagination}");
+    }
+}
+
+#[tokio::test]
 async fn twenty_thousand_keys_over_two_hundred_pages_take_one_connection_and_seconds() {
     for kind in ["kind = \"link\"", "kind = \"page\", size = 100"] {
         let keys = names(0..20_000);
