@@ -191,12 +191,19 @@ fn check(section: &mut Section<'_>, definition: &Definition) {
     let has_other_answers = definition.items.segments().is_empty();
     let support_id = support_id.filter(|_| !has_other_answers);
     for (name, pointer) in around.chain(support_id) {
-        if pointer.is_within(&definition.items) {
-            let why = "must point beside the list, not into what items points to";
+        if pointer.is_within(&definition.items) || definition.items.is_within(pointer) {
+            let why = "must point beside the list: not at it, into it, or at what is around it";
             section.problem(&name, Some(&shown(&pointer.to_string())), why);
         }
     }
-    for param in definition.pagination.params() {
+    let params = definition.pagination.params();
+    if let [number, size] = params.as_slice()
+        && number == size
+    {
+        let why = "must differ from the parameter of the page or the offset";
+        section.problem("pagination.size_param", Some(&shown(size)), why);
+    }
+    for param in params {
         if definition
             .request
             .query

@@ -10,7 +10,7 @@ use chrono::{DateTime, Datelike, Days, NaiveDate, TimeDelta, Timelike, Utc};
 const DATE_BYTES: usize = 10;
 const SECONDS_BYTES: usize = 19;
 
-/// Most digits of a fraction: nanoseconds.
+/// Most digits of a fraction of Unix seconds: nanoseconds.
 const FRACTION_DIGITS_MAX: usize = 9;
 
 /// Unix times of the years 0 to 9999, the only years that other formats can express.
@@ -126,8 +126,8 @@ fn zone(text: &str) -> Option<&str> {
         return Some(rest);
     };
     let zone = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
-    let digits = fraction.len() - zone.len();
-    (1..=FRACTION_DIGITS_MAX).contains(&digits).then_some(zone)
+    // chrono drops digits below nanoseconds.
+    (zone.len() < fraction.len()).then_some(zone)
 }
 
 /// The UTC time of a text without a zone.

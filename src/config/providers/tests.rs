@@ -485,6 +485,21 @@ fn each_bad_option_is_named_with_its_path_its_value_and_what_would_be_right() {
             "must point beside the list",
         ),
         (
+            "pagination = { kind = \"next_url\", at = \"\" }",
+            "pagination.at = \"\"",
+            "must point beside the list",
+        ),
+        (
+            "pagination = { kind = \"page\", page_param = \"p\", size_param = \"p\", size = 5 }",
+            "pagination.size_param = \"p\"",
+            "must differ",
+        ),
+        (
+            "pagination = { kind = \"offset\", offset_param = \"limit\", size = 5 }",
+            "pagination.size_param = \"limit\"",
+            "must differ",
+        ),
+        (
             "pagination = { kind = \"page\", size = 0 }",
             "pagination.size = 0",
             "must be a whole",

@@ -24,8 +24,10 @@ pub(super) enum Captured<'a> {
     Integer(i128),
     Float(f64),
     Text(Cow<'a, str>),
-    /// The elements of a list, `None` for one that is not text; or the keys of an object.
+    /// The elements of a list, `None` for one that is not text.
     Texts(Vec<Option<Cow<'a, str>>>),
+    /// The keys of an object.
+    Keys(Vec<Option<Cow<'a, str>>>),
     /// A list or an object where a scalar is expected.
     Other,
     /// A value on the path to the field is neither a list nor an object.
@@ -76,7 +78,7 @@ impl<'a> Values<'a> {
         };
         match value {
             Captured::Text(text) => texts.push(Some(text)),
-            Captured::Texts(more) => texts.extend(more),
+            Captured::Texts(more) | Captured::Keys(more) => texts.extend(more),
             Captured::Absent => {}
             Captured::Null
             | Captured::Bool(_)
@@ -252,7 +254,7 @@ impl<'a> Visitor<'a> for Walk<'_, 'a> {
             }
         }
         match keys {
-            Some(keys) if keys.len() <= TEXTS_MAX => self.put(Captured::Texts(keys)),
+            Some(keys) if keys.len() <= TEXTS_MAX => self.put(Captured::Keys(keys)),
             Some(_) | None => self.put(Captured::Other),
         }
         Ok(())

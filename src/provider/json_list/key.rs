@@ -65,16 +65,13 @@ impl<'s, 'a> Item<'s, 'a> {
             Time::Unknown => LastUse::Unknown,
         });
         let label = plan.label.and_then(|slot| match self.get(slot) {
-            Captured::Text(text) => self.cleaner.label(text),
             Captured::Absent | Captured::Null => None,
-            Captured::Bool(_)
-            | Captured::Integer(_)
-            | Captured::Float(_)
-            | Captured::Texts(_)
-            | Captured::Other
-            | Captured::Unreachable => {
-                unreadable.insert(Field::Label);
-                None
+            captured => {
+                let text = captured.name();
+                if text.is_none() {
+                    unreadable.insert(Field::Label);
+                }
+                self.cleaner.label(&text?)
             }
         });
         let scopes = self.wanted_texts(plan.scopes, facts.scopes.as_ref());
@@ -82,12 +79,10 @@ impl<'s, 'a> Item<'s, 'a> {
         if scopes.is_err() {
             unreadable.insert(Field::Scopes);
         }
-        let entries = self.wanted_texts(plan.ip_allow_list, facts.ip_allow_list.as_ref());
-        if entries.is_err() {
+        let allow_list = self.allow_list();
+        if allow_list.is_err() {
             unreadable.insert(Field::AllowList);
         }
-        let entries = entries.ok().flatten();
-        let allow_list = entries.map(|entries| AllowList::parse(entries.into_iter()));
         Ok(Key {
             id,
             label,
@@ -103,7 +98,7 @@ impl<'s, 'a> Item<'s, 'a> {
             created_at: created_at.and_then(Time::moment),
             updated_at: updated_at.and_then(Time::moment),
             scopes: scopes.ok().flatten(),
-            allow_list,
+            allow_list: allow_list.ok().flatten(),
             unreadable,
             is_listed_expired: false,
             unlisted_since: None,
@@ -120,17 +115,7 @@ impl<'s, 'a> Item<'s, 'a> {
 
     /// The item's id, if it has one that can be shown.
     pub(super) fn id(self) -> Option<KeyId> {
-        let text = match self.get(self.json_list.plan().id) {
-            Captured::Text(text) => Cow::Borrowed(&**text),
-            Captured::Integer(number) => Cow::Owned(number.to_string()),
-            Captured::Absent
-            | Captured::Null
-            | Captured::Bool(_)
-            | Captured::Float(_)
-            | Captured::Texts(_)
-            | Captured::Other
-            | Captured::Unreachable => return None,
-        };
+        let text = self.get(self.json_list.plan().id).name()?;
         KeyId::parse(&text).filter(|_| self.cleaner.is_free_of_secrets(&text))
     }
 
@@ -186,10 +171,10 @@ impl<'s, 'a> Item<'s, 'a> {
             Captured::Absent | Captured::Null => Ok(Vec::new()),
             Captured::Text(text) if text.is_empty() => Ok(Vec::new()),
             Captured::Text(text) => Ok(split(text)),
-            Captured::Texts(texts) if place.split.is_none() => {
+            Captured::Texts(texts) | Captured::Keys(texts) if place.split.is_none() => {
                 Ok(texts.iter().map(Option::as_deref).collect())
             }
-            Captured::Texts(texts) => {
+            Captured::Texts(texts) | Captured::Keys(texts) => {
                 let texts = texts.iter().map(Option::as_deref);
                 Ok(texts
                     .flat_map(|text| text.map_or(vec![None], split))
@@ -201,6 +186,21 @@ impl<'s, 'a> Item<'s, 'a> {
             | Captured::Other
             | Captured::Unreachable => Err(Unreadable),
         }
+    }
+
+    /// An object is an allow list only if all of its keys are addresses or networks.
+    fn allow_list(self) -> Result<Option<AllowList>, Unreadable> {
+        let slot = self.json_list.plan().ip_allow_list;
+        let place = self.json_list.definition().facts.ip_allow_list.as_ref();
+        let Some(entries) = self.wanted_texts(slot, place)? else {
+            return Ok(None);
+        };
+        let list = AllowList::parse(entries.into_iter());
+        let is_object = slot.is_some_and(|slot| matches!(self.get(slot), Captured::Keys(_)));
+        if is_object && list.invalid_entries() > 0 {
+            return Err(Unreadable);
+        }
+        Ok(Some(list))
     }
 
     /// Scopes are identifiers that programs compare, so one that is not text makes all unreadable.
@@ -252,9 +252,15 @@ impl Captured<'_> {
             | Self::Null
             | Self::Bool(_)
             | Self::Texts(_)
-            | Self::Other
-            | Self::Unreachable => None,
+            | Self::Keys(_)
+            | Self::Unreachable
+            | Self::Other => None,
         }
+    }
+
+    /// A text or an integer.
+    fn name(&self) -> Option<Cow<'_, str>> {
+        matches!(self, Self::Text(_) | Self::Integer(_)).then(|| self.written())?
     }
 
     fn is(&self, wanted: &Scalar) -> bool {

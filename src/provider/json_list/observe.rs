@@ -116,7 +116,7 @@ impl Captured<'_> {
             Some(text) => Seen::Unreadable(text),
             None => Seen::OtherType(match self {
                 Captured::Bool(_) => "true or false",
-                Captured::Texts(_) => UNUSABLE_ENTRY,
+                Captured::Texts(_) | Captured::Keys(_) => UNUSABLE_ENTRY,
                 Captured::Absent
                 | Captured::Null
                 | Captured::Integer(_)

@@ -94,8 +94,8 @@ impl<'d> Pages<'d> {
         Ok(step)
     }
 
-    /// Whether a key may have moved to a page that was read already, because another one was deleted,
-    /// without a sign of it: a decreasing total would be one.
+    /// Whether a key may have moved to a page that was read already, because another one was
+    /// deleted, without a sign of it: a decreasing total would be one.
     pub(super) fn may_have_lost_keys(&self) -> bool {
         let is_counted = match self.pagination {
             Pagination::None

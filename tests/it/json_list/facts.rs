@@ -260,6 +260,46 @@ fn an_allow_list_is_read_like_scopes_and_none_is_no_restriction() {
 }
 
 #[test]
+fn an_object_is_an_allow_list_only_if_its_keys_are_addresses() {
+    for (list, networks) in [
+        (r#"{"10.0.0.0/8":{"note":"x"},"::1":1}"#, Some(2)),
+        ("{}", Some(0)),
+        (r#"{"x":{}}"#, None),
+        (r#"{"10.0.0.1":{},"enabled":true}"#, None),
+        (r#"["10.0.0.1","x"]"#, Some(1)),
+    ] {
+        let key = only(
+            "ip_allow_list = \"/l\"",
+            &format!("{{\"id\":\"k\",\"l\":{list}}}"),
+        );
+        let found = key.allow_list.map(|list| list.networks().len());
+        assert_eq!(found, networks, "{list}");
+        let is_unreadable = key.unreadable.contains(Field::AllowList);
+        assert_eq!(is_unreadable, networks.is_none(), "{list}");
+    }
+}
+
+#[test]
+fn a_label_is_text_or_an_integer() {
+    for (value, expected, is_readable) in [
+        ("\"ci\"", Some("ci"), true),
+        ("42", Some("42"), true),
+        ("-7", Some("-7"), true),
+        ("null", None, true),
+        ("\"\"", None, true),
+        ("1.5", None, false),
+        ("true", None, false),
+        ("[1]", None, false),
+        ("{}", None, false),
+    ] {
+        let key = only("label = \"/n\"", &format!("{{\"id\":\"k\",\"n\":{value}}}"));
+        assert_eq!(key.label.as_deref(), expected, "{value}");
+        let is_unreadable = key.unreadable.contains(Field::Label);
+        assert_eq!(is_unreadable, !is_readable, "{value}");
+    }
+}
+
+#[test]
 fn what_the_definition_does_not_point_at_is_unknown_and_not_empty() {
     let key = only(
         "",
