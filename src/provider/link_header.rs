@@ -27,15 +27,11 @@ pub(super) fn next(headers: &HeaderMap) -> Result<Option<String>, Malformed> {
 
 /// The text with all other bytes percent-encoded, as a URL needs them.
 fn ascii(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for byte in bytes {
-        if byte.is_ascii() {
-            text.push(char::from(*byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
+    let texts = bytes.iter().map(|byte| match byte {
+        0..=127 => char::from(*byte).to_string(),
+        128.. => format!("%{byte:02X}"),
+    });
+    texts.collect()
 }
 
 /// `<target>; name=value; name="value, or two", <target> …`

@@ -64,15 +64,14 @@ impl<'s, 'a> Item<'s, 'a> {
             Time::At(moment) => LastUse::At(moment),
             Time::Unknown => LastUse::Unknown,
         });
-        let label = plan.label.and_then(|slot| match self.get(slot) {
-            Captured::Absent | Captured::Null => None,
-            captured => {
-                let text = captured.name();
-                if text.is_none() {
-                    unreadable.insert(Field::Label);
-                }
-                self.cleaner.label(&text?)
+        let label = plan.label.map(|slot| self.get(slot));
+        let label = label.filter(|it| !matches!(it, Captured::Absent | Captured::Null));
+        let label = label.and_then(|captured| {
+            let text = captured.name();
+            if text.is_none() {
+                unreadable.insert(Field::Label);
             }
+            self.cleaner.label(&text?)
         });
         let scopes = self.wanted_texts(plan.scopes, facts.scopes.as_ref());
         let scopes = scopes.and_then(|texts| texts.map(|texts| self.scopes(&texts)).transpose());
