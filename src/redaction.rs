@@ -20,6 +20,12 @@ const WEBHOOK_PREFIX: &str = "whs_";
 /// are far longer, and `task_live_monitoring` is not a key.
 const RANDOM_CHARS_MIN: usize = 16;
 
+/// A shorter configured text is not removed from answers: it would match ordinary words.
+const SECRET_CHARS_MIN: usize = 8;
+
+/// A shorter word of a configured text says nothing: `v2`, `OAuth`.
+const MIXED_WORD_CHARS_MIN: usize = 6;
+
 /// Replaces everything in `text` that looks like a key, masked keys included, with [`REDACTED`].
 pub fn redact(text: &str) -> Cow<'_, str> {
     let keys: Vec<Range<usize>> = keys(text).collect();
@@ -61,6 +67,38 @@ pub fn without_prefix(secret: &str) -> &str {
     let mut prefixes = KEY_PREFIXES.iter();
     let body = prefixes.find_map(|prefix| secret.strip_prefix(prefix));
     body.unwrap_or(secret)
+}
+
+/// Whether a configured text that may be a secret or not, such as the value of a header, is neither
+/// words nor an id: it is long enough, and a word in it mixes letters with digits, or changes its
+/// case more often than `camelCase`.
+pub fn may_be_secret(text: &str) -> bool {
+    let is_mixed = |word: &str| {
+        let has_digit = word.bytes().any(|byte| byte.is_ascii_digit());
+        let has_letter = word.bytes().any(|byte| byte.is_ascii_alphabetic());
+        let is_mixed = has_digit && has_letter || changes(word) * 3 > word.len();
+        word.len() >= MIXED_WORD_CHARS_MIN && is_mixed
+    };
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    text.len() >= SECRET_CHARS_MIN && !is_id(text) && words.any(is_mixed)
+}
+
+/// How often a capital, a small letter or a digit follows a character of another kind.
+fn changes(word: &str) -> usize {
+    let kind = |byte: u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
+    let kinds = word.bytes().map(kind);
+    let pairs = kinds.clone().zip(kinds.skip(1));
+    pairs.filter(|(one, next)| one != next).count()
+}
+
+/// Whether `text` is a number or a UUID, which APIs use as ids.
+pub fn is_id(text: &str) -> bool {
+    let is_uuid = || {
+        let groups = text.split('-').map(str::len);
+        let is_hex = |byte: u8| byte == b'-' || byte.is_ascii_hexdigit();
+        groups.eq([8, 4, 4, 4, 12]) && text.bytes().all(is_hex)
+    };
+    text.bytes().all(|byte| byte.is_ascii_digit()) || is_uuid()
 }
 
 /// The start of the first secret, and the length of its prefix. Case is ignored.
@@ -150,6 +188,32 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(redact(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn words_and_ids_of_a_configuration_are_no_secrets() {
+        for text in [
+            "QsEcReTaBcD",
+            "hunter2hunter2",
+            "key: 0f8fad5bd9cb469fa16570867728950e",
+            "app-8kV2xQ",
+        ] {
+            assert!(may_be_secret(text), "{text}");
+        }
+        for text in [
+            "",
+            "a1B2c3",
+            "application/vnd.acme.v3+json",
+            "id,displayName,passwordCredentials",
+            "Level=project,ProjectID=12",
+            "created_at_asc",
+            "createdAtAsc",
+            "2022-11-28",
+            "1234567890",
+            "0f8fad5b-d9cb-469f-a165-70867728950e",
+        ] {
+            assert!(!may_be_secret(text), "{text}");
         }
     }
 
