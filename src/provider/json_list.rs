@@ -27,7 +27,7 @@ use crate::provider::json_list::plan::Plan;
 use crate::provider::profile::Profile;
 use crate::provider::response::Response;
 use crate::provider::{Listed, Rules};
-use crate::redaction::may_be_secret;
+use crate::redaction::secret_words;
 use crate::secret::Token;
 
 /// How often a listing is read if it changes during the read. One that changes three times in a row
@@ -80,12 +80,9 @@ impl JsonList {
     /// The secrets to remove from an answer of this many bytes: the token, and those of the request.
     pub fn secrets(&self, token: &Token, answer_bytes: usize) -> Secrets {
         let mut secrets = token.secrets(answer_bytes);
-        for secret in &self.request.secrets {
+        let of_request = self.request.secrets.iter().map(String::as_str);
+        for secret in of_request.chain(secret_words(&self.profile.auth_prefix)) {
             secrets.add(secret);
-        }
-        let prefix = &self.profile.auth_prefix;
-        if may_be_secret(prefix) {
-            secrets.add(prefix);
         }
         secrets
     }

@@ -11,7 +11,7 @@ use crate::provider::json_list::pointer::Pointer;
 use crate::provider::json_list::template::Template;
 use crate::provider::profile::Profile;
 use crate::provider::time_format::TimeFormat;
-use crate::redaction::may_be_secret;
+use crate::redaction::secret_words;
 
 /// A provider as its definition describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -397,11 +397,13 @@ impl RequestTemplate {
         });
         let query = self.query.iter().map(|(_, value)| value);
         let sent = query.chain(self.headers.iter().map(|(_, value)| value));
-        let secrets = sent.filter_map(|value| value.fill_plain(&values));
+        let sent = sent.filter_map(|value| value.fill_plain(&values));
+        let secrets =
+            sent.flat_map(|value| secret_words(&value).map(str::to_owned).collect::<Vec<_>>());
         Ok(Request {
             headers: headers.collect(),
             path,
-            secrets: secrets.filter(|value| may_be_secret(value)).collect(),
+            secrets: secrets.collect(),
         })
     }
 }
