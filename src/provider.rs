@@ -28,12 +28,13 @@ use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
 use chrono::{DateTime, TimeDelta, Utc};
+use ring::digest;
 use url::Url;
 
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Details, KeyId};
 use crate::domain::listing::Listing;
-use crate::domain::text::Line;
+use crate::domain::text::{Line, Secrets};
 use crate::domain::token_mark::TokenMark;
 use crate::provider::http::{Session, Traffic};
 use crate::provider::json_list::JsonList;
@@ -153,13 +154,17 @@ impl Provider {
     }
 
     /// Distinguishes its listing at `base_url` from others of the same provider there: with other
-    /// parameters, the keys are different ones.
+    /// parameters, the keys are different ones. The path and the query may contain secrets, so the
+    /// identity contains only a hash of them.
     pub fn identity(&self, base_url: &Url) -> String {
         match self {
             Self::BitGpt => base_url.to_string(),
             Self::Json(json_list) => {
-                let base_url = base_url.as_str().trim_end_matches('/');
-                format!("{base_url}{}", json_list.request().path)
+                let path = digest::digest(&digest::SHA256, json_list.request().path.as_bytes());
+                // Eight bytes: enough to tell the listings of one base URL apart.
+                let path = path.as_ref().iter().take(8);
+                let path: String = path.map(|byte| format!("{byte:02x}")).collect();
+                format!("{base_url}#{path}")
             }
         }
     }
@@ -177,6 +182,14 @@ impl Provider {
         match self {
             Self::BitGpt => &Pagination::None,
             Self::Json(json_list) => &json_list.definition().pagination,
+        }
+    }
+
+    /// The secrets to remove from text about a connection and from headers.
+    fn secrets(&self, token: &Token) -> Secrets {
+        match self {
+            Self::BitGpt => token.secrets(0),
+            Self::Json(json_list) => json_list.secrets(token, 0),
         }
     }
 

@@ -1,6 +1,6 @@
 //! `[[accounts]]`: the accounts to list keys of, and their tokens.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use crate::domain::shard::Shard;
 use crate::domain::text;
 use crate::provider::Provider;
 use crate::provider::json_list::JsonList;
+use crate::provider::json_list::definition::secret_params;
 use crate::provider::profile::{EnvironmentAccount, Profile};
 use crate::secret::{Token, TokenError, TokenForm, TokenSource};
 
@@ -262,7 +263,13 @@ fn provider(section: &mut Section<'_>, candidates: &Candidates) -> Option<Provid
         .collect();
     let default = Provider::default();
     let candidate = section.choice("provider", &default.profile().name, &choices);
-    let params = providers::params(section);
+    let secret_params = match &candidate {
+        Candidate::Defined(definition) => {
+            secret_params(&definition.request.query, &definition.request.headers)
+        }
+        Candidate::Native(_) | Candidate::Broken => BTreeSet::new(),
+    };
+    let params = providers::params(section, &secret_params);
     let problems = match candidate {
         Candidate::Native(provider) => {
             if params.is_empty() {
@@ -278,7 +285,7 @@ fn provider(section: &mut Section<'_>, candidates: &Candidates) -> Option<Provid
         Candidate::Broken => return None,
     };
     for (name, why) in problems {
-        section.problem(&format!("params.{name}"), None, why);
+        section.problem(&format!("params.{}", shown_name(&name)), None, why);
     }
     None
 }

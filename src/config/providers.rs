@@ -1,6 +1,6 @@
 //! `[providers.NAME]`: definitions, built-in or by the user, of providers that list keys as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,12 +16,13 @@ use crate::provider::Provider;
 use crate::provider::definitions::BUILT_IN;
 use crate::provider::json_list::definition::{
     Condition, Definition, FactPlaces, Never, PageEnd, Pagination, Place, RequestTemplate, Scalar,
-    SupportId, Test, TextsPlace, TimePlace, header_name, header_value, param, path,
+    SupportId, Test, TextsPlace, TimePlace, header_name, header_value, param, path, secret_params,
 };
 use crate::provider::json_list::pointer::{self, Pointer};
 use crate::provider::json_list::template::{Template, is_param_name};
 use crate::provider::profile::Profile;
 use crate::provider::time_format::{DateEnds, TimeFormat};
+use crate::redaction::{is_id, may_be_secret};
 use crate::secret::TokenForm;
 
 /// Longest name of a provider; it is a label value.
@@ -105,9 +106,13 @@ fn definition(name: &str, section: &mut Section<'_>) -> Option<Definition> {
     );
     let request = request(section);
     let auth = section
-        .inline(
+        .inline_hiding(
             "auth",
             "{ header = \"…\", prefix = \"…\" } or { basic = true }",
+            &|name, value| match name {
+                "header" | "basic" => false,
+                _ => !is_scheme(value),
+            },
             auth,
         )
         .unwrap_or_default();
@@ -232,14 +237,16 @@ fn request(section: &mut Section<'_>) -> Option<RequestTemplate> {
     let query = section.inline_texts(
         "query",
         "query parameters, name = \"value\", such as { state = \"active\" }",
+        &|_, _| true,
         |name, value| Some((param(name)?, Template::parse(value)?)),
     );
     let headers = section.inline_texts(
         "headers",
         "headers, name = \"value\", that the exporter does not set itself",
+        &|_, _| true,
         |name, value| Some((header_name(name)?, header_value(value)?)),
     );
-    let defaults = params(section);
+    let defaults = params(section, &secret_params(&query, &headers));
     Some(RequestTemplate {
         path: path?,
         query,
@@ -248,11 +255,16 @@ fn request(section: &mut Section<'_>) -> Option<RequestTemplate> {
     })
 }
 
-/// `params`, of a definition or an account.
-pub(super) fn params(section: &mut Section<'_>) -> BTreeMap<String, String> {
+/// `params`, of a definition or an account. Those of `secret_params` are not shown.
+pub(super) fn params(
+    section: &mut Section<'_>,
+    secret_params: &BTreeSet<&str>,
+) -> BTreeMap<String, String> {
     let params = section.inline_texts(
         "params",
         "parameters, name = \"value\", of letters, digits, - and _, without control characters",
+        // The id of a group or tenant is no secret, and users need to see it.
+        &|name, value| may_be_secret(value) || (secret_params.contains(name) && !is_id(value)),
         |name, value| {
             let is_clean = value.len() <= 255 && !value.chars().any(char::is_control);
             (is_param_name(name) && is_clean).then(|| (name.to_owned(), value.to_owned()))
@@ -283,9 +295,8 @@ fn auth(section: &mut Section<'_>) -> Auth {
         let is_default = text.eq_ignore_ascii_case(default.header.as_str());
         header_name(text).or_else(|| is_default.then(|| default.header.clone()))
     });
-    let prefix = section.optional_text(
+    let prefix = section.secret_text(
         "prefix",
-        None,
         "printable ASCII, such as \"Bearer \" or \"\"",
         |text| {
             let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
@@ -309,6 +320,17 @@ fn auth(section: &mut Section<'_>) -> Auth {
         prefix: prefix.unwrap_or(default.prefix),
         form: default.form,
     }
+}
+
+/// Whether a prefix of the token is empty or a known scheme, which is no secret.
+fn is_scheme(prefix: &str) -> bool {
+    const SCHEMES: [&str; 9] = [
+        "", "api-key", "apikey", "basic", "bearer", "key", "oauth", "ssws", "token",
+    ];
+    let word = prefix.trim_end_matches([' ', '=', ':']);
+    SCHEMES
+        .iter()
+        .any(|scheme| word.eq_ignore_ascii_case(scheme))
 }
 
 fn facts(section: &mut Section<'_>) -> Option<FactPlaces> {

@@ -166,12 +166,30 @@ impl<'a> Section<'a> {
         wanted: &str,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> Option<T> {
-        let given = self.take_inline(name)?;
+        self.inline_hiding(name, wanted, &|_, _| false, read)
+    }
+
+    /// Like [`Section::inline`], for a table that may contain secrets: `is_hidden` gets the name
+    /// and the text of each value, with an empty name if the value is not a table.
+    pub(super) fn inline_hiding<T>(
+        &mut self,
+        name: &'static str,
+        wanted: &str,
+        is_hidden: &dyn Fn(&str, &str) -> bool,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> Option<T> {
+        let given = self.take_shown_as(name, |given| value::as_toml_hiding(given, is_hidden))?;
         let (path, place) = (self.path_of(name), value::place(&given));
         match value::table(given) {
             Ok(values) => Some(self.unshown(values, place, path, read)),
             Err(other) => {
-                self.wrong(name, &other, &format!("must be {wanted}"));
+                let wanted = format!("must be {wanted}");
+                let text = value::scalar_text(&other);
+                if text.is_some_and(|text| is_hidden("", &text)) {
+                    self.wrong_secret(name, &other, &wanted);
+                } else {
+                    self.wrong(name, &other, &wanted);
+                }
                 None
             }
         }
@@ -207,11 +225,13 @@ impl<'a> Section<'a> {
     }
 
     /// Reads a table of strings with arbitrary names, ordered by name. Numbers and booleans count
-    /// as the text they are written as.
+    /// as the text they are written as. The values may be secrets: an invalid one is never shown, a
+    /// valid one unless `is_hidden`.
     pub(super) fn inline_texts<T>(
         &mut self,
         name: &'static str,
         wanted: &str,
+        is_hidden: &dyn Fn(&str, &str) -> bool,
         parse: impl Fn(&str, &str) -> Option<T>,
     ) -> Vec<T> {
         let mut entries = BTreeMap::new();
@@ -224,12 +244,16 @@ impl<'a> Section<'a> {
                 let text = value::scalar_text(&value);
                 match text.and_then(|text| parse(&key, &text)) {
                     Some(read) => parsed.push(read),
-                    None => section.wrong(&shown_name(&key), &value, &format!("must be {wanted}")),
+                    None => {
+                        let wanted = format!("must be {wanted}");
+                        section.wrong_secret(&shown_name(&key), &value, &wanted);
+                    }
                 }
             }
             parsed
         };
-        let read = self.inline(name, &format!("a table of {wanted}"), read);
+        let is_hidden = |key: &str, value: &str| key.is_empty() || is_hidden(key, value);
+        let read = self.inline_hiding(name, &format!("a table of {wanted}"), &is_hidden, read);
         self.entries.append(&mut entries);
         read.unwrap_or_default()
     }
@@ -282,8 +306,32 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Text that may be a secret: an invalid one is not shown. Only for tables read by
+    /// [`Section::inline_hiding`].
+    pub(super) fn secret_text<T>(
+        &mut self,
+        name: &'static str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let given = self.take(name)?;
+        let parsed = value::text(&given).and_then(parse);
+        if parsed.is_none() {
+            self.wrong_secret(name, &given, &format!("must be {wanted}"));
+        }
+        parsed
+    }
+
     /// Takes an option that is shown as written.
     fn take_inline(&mut self, name: &'static str) -> Option<Value> {
+        self.take_shown_as(name, value::as_toml)
+    }
+
+    fn take_shown_as(
+        &mut self,
+        name: &'static str,
+        show: impl FnOnce(&Value) -> String,
+    ) -> Option<Value> {
         let given = self.take(name);
         let origin = given.as_ref().map(|given| self.origin(name, given));
         let (section, index) = self.header.clone();
@@ -291,7 +339,7 @@ impl<'a> Section<'a> {
             section,
             index,
             name: name.to_owned(),
-            value: given.as_ref().map(value::as_toml),
+            value: given.as_ref().map(show),
             origin: origin.unwrap_or(Origin::Default),
         });
         given
@@ -753,6 +801,13 @@ impl<'a> Section<'a> {
             &origin,
             wanted,
         ));
+    }
+
+    /// Like [`Section::wrong`], for a value that must not be shown.
+    fn wrong_secret(&mut self, name: &str, given: &Value, wanted: &str) {
+        let (path, origin) = (self.path_of(name), self.origin(name, given));
+        self.problems
+            .push(Problem::value(&path, None, &origin, wanted));
     }
 
     /// The location of the value.

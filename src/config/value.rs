@@ -8,6 +8,7 @@ use config::{Map, Value, ValueKind};
 
 use crate::config::Flag;
 use crate::config::problem::{Place, shown};
+use crate::domain::text::REDACTED;
 
 /// The config crate's origin text for environment values.
 const ENVIRONMENT: &str = "the environment";
@@ -204,15 +205,30 @@ pub(super) fn integer(value: &Value) -> Option<i64> {
 
 /// The value in TOML, on one line.
 pub(super) fn as_toml(value: &Value) -> String {
+    as_toml_hiding(value, &|_, _| false)
+}
+
+/// The value in TOML, on one line. `is_hidden` gets the name and the text of each value of a table
+/// that may be a secret.
+pub(super) fn as_toml_hiding(value: &Value, is_hidden: &dyn Fn(&str, &str) -> bool) -> String {
+    let field = |name: &str, value: &Value| {
+        let text = scalar_text(value);
+        if text.is_some_and(|text| is_hidden(name, &text)) {
+            format!("{REDACTED:?}")
+        } else {
+            as_toml_hiding(value, is_hidden)
+        }
+    };
     match &value.kind {
         ValueKind::Array(values) => {
-            let values: Vec<String> = values.iter().map(as_toml).collect();
+            let values = values.iter().map(|value| as_toml_hiding(value, is_hidden));
+            let values: Vec<String> = values.collect();
             format!("[{}]", values.join(", "))
         }
         ValueKind::Table(table) => {
             let mut fields: Vec<String> = table
                 .iter()
-                .map(|(name, value)| format!("{} = {}", toml_key(name), as_toml(value)))
+                .map(|(name, value)| format!("{} = {}", toml_key(name), field(name, value)))
                 .collect();
             fields.sort_unstable();
             format!("{{ {} }}", fields.join(", "))

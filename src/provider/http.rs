@@ -117,7 +117,7 @@ impl Session {
             resolver,
             ends,
             now,
-            cleaner: Cleaner::new(token.secrets(0)),
+            cleaner: Cleaner::new(provider.secrets(token)),
             clock_skew: None,
             age: None,
             traffic: Traffic::default(),

@@ -18,7 +18,7 @@ use url::Url;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::key::{Key, KeyId};
 use crate::domain::listing::{Listing, Rejects};
-use crate::domain::text::Line;
+use crate::domain::text::{Line, Secrets};
 use crate::provider::http::Session;
 use crate::provider::json_list::answer::Page;
 use crate::provider::json_list::definition::{Definition, ParamProblem, Request};
@@ -27,6 +27,8 @@ use crate::provider::json_list::plan::Plan;
 use crate::provider::profile::Profile;
 use crate::provider::response::Response;
 use crate::provider::{Listed, Rules};
+use crate::redaction::secret_words;
+use crate::secret::Token;
 
 /// How often a listing is read if it changes during the read. One that changes three times in a row
 /// probably changes constantly.
@@ -73,6 +75,16 @@ impl JsonList {
     /// The first request.
     pub fn request(&self) -> &Request {
         &self.request
+    }
+
+    /// The secrets to remove from an answer of this many bytes: the token, and those of the request.
+    pub fn secrets(&self, token: &Token, answer_bytes: usize) -> Secrets {
+        let mut secrets = token.secrets(answer_bytes);
+        let of_request = self.request.secrets.iter().map(String::as_str);
+        for secret in of_request.chain(secret_words(&self.profile.auth_prefix)) {
+            secrets.add(secret);
+        }
+        secrets
     }
 
     fn plan(&self) -> &Plan {

@@ -191,7 +191,8 @@ pub fn decode(bytes: &[u8], identity: &Identity) -> Result<SavedState, BadSnapsh
         return Err(BadSnapshot::OfAnother {
             account: text::label(&saved.account),
             provider: text::label(&saved.provider),
-            base_url: text::label(&saved.base_url),
+            // Earlier versions saved the query, too.
+            base_url: text::redact_url(&text::label(&saved.base_url)),
         });
     }
     let listed_at = time(saved.listed_at_ms)?;

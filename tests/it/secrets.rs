@@ -148,6 +148,70 @@ fn fault_j14_no_value_of_an_option_shows_a_password() {
     }
 }
 
+#[test]
+fn fault_j14_no_value_of_a_definition_that_may_be_a_secret_is_shown() {
+    let folder = Folder::new("definition");
+    let definition = "[[accounts]]\nname = \"shop\"\nprovider = \"acme\"\ntoken_env = \"MY_TOKEN\"\nACCOUNT\n\
+        [providers.acme]\nbase_url = \"https://api.acme.example\"\npath = \"/keys\"\nitems = \"\"\nid = \"/id\"\n";
+    for (option, shown) in [
+        (
+            "query = { api_key = \"hunter2\", page = 7 }",
+            "query = { api_key = \"[redacted]\", page = \"[redacted]\" }",
+        ),
+        (
+            "headers = { X-Secret = \"hunter2\" }",
+            "headers = { X-Secret = \"[redacted]\" }",
+        ),
+        (
+            "auth = { header = \"X-Key\", prefix = \"hunter2 \" }",
+            "auth = { header = \"X-Key\", prefix = \"[redacted]\" }",
+        ),
+        (
+            "auth = { header = \"X-Key\", prefix = \"Token token=\" }",
+            "prefix = \"[redacted]\"",
+        ),
+        ("auth = { prefix = \"Token \" }", "prefix = \"Token \""),
+        (
+            "headers = { X-Key = \"{key}\" }\nparams = { key = \"hunter2\" }",
+            "params = { key = \"[redacted]\" }",
+        ),
+        (
+            "headers = { X-Key = \"{key}\" }\nACCOUNTparams = { key = \"hunter2\" }",
+            "params = { key = \"[redacted]\" }",
+        ),
+        (
+            "query = { key = \"{key}\" }\nACCOUNTparams = { key = \"4711\" }",
+            "params = { key = \"4711\" }",
+        ),
+        // Invalid ones.
+        ("query = \"hunter2\"", "query (file"),
+        ("query = { \"a b\" = \"hunter2\" }", "query.a b (file"),
+        ("query = { a = \"{hunter2\" }", "query.a (file"),
+        ("query = { a = [\"hunter2\"] }", "query.a (file"),
+        ("headers = { Host = \"hunter2\" }", "headers.Host (file"),
+        ("headers = { A = \"hunter2\\n\" }", "headers.A (file"),
+        ("headers = [\"hunter2\"]", "headers (file"),
+        ("auth = \"hunter2\"", "auth (file"),
+        ("auth = { prefix = \"hunter2\\n\" }", "auth.prefix (file"),
+        ("auth = { password = \"hunter2\" }", "auth.password (file"),
+        ("params = { a = \"hunter2\" }", "params.a"),
+        ("params = { a = \"hunter2\\n\" }", "params.a (file"),
+        ("params = \"hunter2\"", "params (file"),
+        ("ACCOUNTparams = { a = \"hunter2\" }", "params.a"),
+    ] {
+        let (option, of_account) = option.split_once("ACCOUNT").unwrap_or((option, ""));
+        let text = definition.replace("ACCOUNT", of_account) + option;
+        let path = folder.file("config.toml", &text).display().to_string();
+        let said = ["check", "show"].map(|command| {
+            let mut command = binary(&["config", command, "--config.file", &path]);
+            let output = command.env("MY_TOKEN", TOKEN).output().unwrap();
+            String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+        });
+        assert!(said[1].contains(shown), "{option}: {}", said[1]);
+        assert!(!said.concat().contains("hunter2"), "{option}: {said:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_c14_f6_no_secret_is_ever_shown() {
     let body = TOKEN.strip_prefix("sk_live_").unwrap();

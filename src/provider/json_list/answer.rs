@@ -105,10 +105,10 @@ pub(super) fn read(
     }
 }
 
-/// The token, and the secrets of an answer: fields with the names of secrets that the definition
-/// does not point at.
+/// The token, and the secrets of the request and of an answer: fields with the names of secrets
+/// that the definition does not point at.
 fn secrets(json_list: &JsonList, body: &str, token: &Token) -> Secrets {
-    let mut secrets = token.secrets(body.len());
+    let mut secrets = json_list.secrets(token, body.len());
     let judged = SECRET_NAMES.map(|name| (name, value_of(json_list.definition(), name)));
     let value_of = |name: &str| {
         let judged = judged.iter().find(|it| it.0.eq_ignore_ascii_case(name));

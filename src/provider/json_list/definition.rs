@@ -11,6 +11,7 @@ use crate::provider::json_list::pointer::Pointer;
 use crate::provider::json_list::template::Template;
 use crate::provider::profile::Profile;
 use crate::provider::time_format::TimeFormat;
+use crate::redaction::secret_words;
 
 /// A provider as its definition describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct Request {
     pub path: String,
     /// Further headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The values of the query and of the headers that may be secrets.
+    pub secrets: Vec<String>,
 }
 
 /// The location of a fact about a key.
@@ -388,13 +391,31 @@ impl RequestTemplate {
         }
         let headers = self.headers.iter().filter_map(|(name, value)| {
             // The definition was checked, and encoding adds nothing that is invalid in a header.
-            Some((name.clone(), HeaderValue::from_str(&fill(value)).ok()?))
+            let mut value = HeaderValue::from_str(&fill(value)).ok()?;
+            value.set_sensitive(true);
+            Some((name.clone(), value))
         });
+        let query = self.query.iter().map(|(_, value)| value);
+        let sent = query.chain(self.headers.iter().map(|(_, value)| value));
+        let sent = sent.filter_map(|value| value.fill_plain(&values));
+        let secrets =
+            sent.flat_map(|value| secret_words(&value).map(str::to_owned).collect::<Vec<_>>());
         Ok(Request {
             headers: headers.collect(),
             path,
+            secrets: secrets.collect(),
         })
     }
+}
+
+/// The names of the parameters in a query and headers, where APIs also take secrets.
+pub fn secret_params<'a>(
+    query: &'a [(String, Template)],
+    headers: &'a [(HeaderName, Template)],
+) -> BTreeSet<&'a str> {
+    let query = query.iter().map(|(_, value)| value);
+    let headers = headers.iter().map(|(_, value)| value);
+    query.chain(headers).flat_map(Template::params).collect()
 }
 
 /// Parses the name of a header that a definition may set.

@@ -45,23 +45,29 @@ impl Template {
     /// The text with the values, each percent-encoded so that it stays one segment of a path;
     /// `None` where one is missing.
     pub fn fill(&self, values: &BTreeMap<String, String>) -> Option<String> {
-        self.filled(values, str::to_owned)
+        self.filled(values, str::to_owned, percent_encoded)
     }
 
     /// The same, with the text around the values encoded too, for the value of a query parameter.
     pub fn fill_query(&self, values: &BTreeMap<String, String>) -> Option<String> {
-        self.filled(values, percent_encoded)
+        self.filled(values, percent_encoded, percent_encoded)
+    }
+
+    /// The same, with nothing encoded.
+    pub fn fill_plain(&self, values: &BTreeMap<String, String>) -> Option<String> {
+        self.filled(values, str::to_owned, str::to_owned)
     }
 
     fn filled(
         &self,
         values: &BTreeMap<String, String>,
         encode_text: impl Fn(&str) -> String,
+        encode_value: impl Fn(&str) -> String,
     ) -> Option<String> {
         self.0.iter().try_fold(String::new(), |filled, part| {
             Some(match part {
                 Part::Text(text) => filled + &encode_text(text),
-                Part::Param(name) => filled + &percent_encoded(values.get(name)?),
+                Part::Param(name) => filled + &encode_value(values.get(name)?),
             })
         })
     }

@@ -4,6 +4,7 @@ use api_key_exporter::domain::failure::Reason;
 use api_key_exporter::domain::key::{Expiry, Field, LastUse, Scopes};
 use api_key_exporter::domain::listing::Reject;
 use api_key_exporter::domain::text::Line;
+use api_key_exporter::provider::Provider;
 use chrono::{DateTime, Utc};
 
 use super::{TOKEN, answer, json_list, only};
@@ -699,4 +700,38 @@ fn odd_bytes_spoil_their_own_field_only() {
             .len(),
         1
     );
+}
+
+#[test]
+fn fault_j14_secrets_of_the_request_are_removed_from_the_answer() {
+    let provider = json_list(
+        "items = \"/data\"\nid = \"/id\"\nlabel = \"/name\"\nerror = \"/error\"\n\
+         query = { api_key = \"QsEcReT&0123456789abc\", sort = \"displayName\" }\n\
+         headers = { X-Secret = \"hunter2hunter\", Accept = \"application/vnd.acme+json\" }\n\
+         auth = { prefix = \"Key Zk81mPq4Tw \" }",
+    );
+    for secret in ["QsEcReT&0123456789abc", "HUNTER2hunter", "Zk81mPq4Tw"] {
+        let body = format!(r#"{{"data":[{{"id":"k","name":"a {secret}"}}]}}"#);
+        let listed = format!("{:?}", answer(&provider, 200, &[], &body).unwrap());
+        assert!(listed.contains("[redacted]"), "{listed}");
+        assert!(!listed.contains(secret), "{listed}");
+        let body = format!(r#"{{"error":"bad key {secret}"}}"#);
+        let failure = format!("{:?}", answer(&provider, 401, &[], &body).unwrap_err());
+        assert!(failure.contains("bad key [redacted]"), "{failure}");
+    }
+    let body = r#"{"data":[{"id":"k","name":"displayName application/vnd.acme+json"}]}"#;
+    let listed = answer(&provider, 200, &[], body).unwrap().listing;
+    let label = listed.keys()[0].label.as_deref();
+    assert_eq!(label, Some("displayName application/vnd.acme+json"));
+    let provider = Provider::Json(provider.into());
+    let base_url = "https://api.acme.example/v2/".parse().unwrap();
+    let identity = provider.identity(&base_url);
+    assert!(
+        identity.starts_with("https://api.acme.example/v2#"),
+        "{identity}"
+    );
+    assert!(!identity.contains("api_key"), "{identity}");
+    let other = json_list("query = { api_key = \"other\" }\nitems = \"/data\"\nid = \"/id\"");
+    let other = Provider::Json(other.into());
+    assert_ne!(other.identity(&base_url), identity);
 }
