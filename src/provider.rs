@@ -162,9 +162,8 @@ impl Provider {
             Self::Json(json_list) => {
                 let path = digest::digest(&digest::SHA256, json_list.request().path.as_bytes());
                 // Eight bytes: enough to tell the listings of one base URL apart.
-                let path = path.as_ref().iter().take(8);
-                let path: String = path.map(|byte| format!("{byte:02x}")).collect();
-                format!("{base_url}#{path}")
+                let path = path.as_ref().first_chunk().copied().unwrap_or_default();
+                format!("{base_url}#{:016x}", u64::from_be_bytes(path))
             }
         }
     }

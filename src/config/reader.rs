@@ -242,12 +242,11 @@ impl<'a> Section<'a> {
             for (key, value) in values {
                 entries.insert(format!("{name}.{key}"), section.origin(&key, &value));
                 let text = value::scalar_text(&value);
-                match text.and_then(|text| parse(&key, &text)) {
-                    Some(read) => parsed.push(read),
-                    None => {
-                        let wanted = format!("must be {wanted}");
-                        section.wrong_secret(&shown_name(&key), &value, &wanted);
-                    }
+                if let Some(read) = text.and_then(|text| parse(&key, &text)) {
+                    parsed.push(read);
+                } else {
+                    let wanted = format!("must be {wanted}");
+                    section.wrong_secret(&shown_name(&key), &value, &wanted);
                 }
             }
             parsed
