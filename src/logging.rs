@@ -309,7 +309,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn fault_f4_no_line_breaks_escapes_or_secrets_come_through() {
+    fn no_line_breaks_escapes_or_secrets_come_through() {
         for format in [LogFormat::Text, LogFormat::Json, LogFormat::Gcp] {
             let line = logged(format, Level::INFO, || {
                 tracing::info!(
@@ -327,7 +327,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn fault_f6_dependencies_are_heard_from_warnings_on_only() {
+    fn dependencies_are_heard_from_warnings_on_only() {
         let lines = logged(LogFormat::Text, Level::TRACE, || {
             tracing::trace!(target: "hyper", "wire");
             tracing::warn!(target: "hyper", "trouble");

@@ -114,7 +114,7 @@ impl<T> Answer<T> {
 /// The rules for reading an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// The exporter's own token: recognised among the keys, and redacted wherever the API repeats
+    /// The exporter's own token: recognized among the keys, and redacted wherever the API repeats
     /// it.
     pub token: &'a Token,
     /// Most keys of a listing.
@@ -160,6 +160,7 @@ impl Provider {
         match self {
             Self::BitGpt => base_url.to_string(),
             Self::Json(json_list) => {
+                let base_url = base_url.as_str().trim_end_matches('/');
                 let path = digest::digest(&digest::SHA256, json_list.request().path.as_bytes());
                 // Eight bytes: enough to tell the listings of one base URL apart.
                 let path = path.as_ref().first_chunk().copied().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Redacts everything in a text that looks like a secret of a known kind. Pure, and below all other
 //! modules: the domain cleans the text that it keeps, the log cleans the text that it writes.
 //!
-//! A secret of an unknown kind cannot be recognised. The exporter's own token is found because its
+//! A secret of an unknown kind cannot be recognized. The exporter's own token is found because its
 //! value is known; see `secret`.
 
 use std::borrow::Cow;
@@ -23,7 +23,7 @@ const WEBHOOK_PREFIX: &str = "whs_";
 /// are far longer, and `task_live_monitoring` is not a key.
 const RANDOM_CHARS_MIN: usize = 16;
 
-/// Prefixes of the tokens of other providers, as they document them: of the built-in providers, and
+/// Well-known prefixes of the tokens of other providers: of the built-in providers, and
 /// of services that many teams use. Text that looks random must follow.
 const TOKEN_PREFIXES: &[&str] = &[
     // Cloudflare

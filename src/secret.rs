@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_j15_a_mark_tells_tokens_apart_and_nothing_else_of_them() {
+    fn a_mark_tells_tokens_apart_and_nothing_else_of_them() {
         let token = |text: &str| Token::parse(text.as_bytes(), "test").unwrap();
         let (key, other_key) = (random_mark_key().unwrap(), random_mark_key().unwrap());
         let (one, two) = (token("sk_live_one"), token("sk_live_two"));
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_masked_secret_is_recognised_by_both_ends() {
+    fn a_masked_secret_is_recognized_by_both_ends() {
         let cases = [
             ("sk_live_MDE5N2MwZWMt...GdwdA", true),
             ("sk_live_MDE5N2MwZWMtYTE5Ny03MTlmLTg0YTk.GdwdA", true),

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn fault_i3_a_task_that_panics_is_counted_restarted_and_given_up_on() {
+    async fn a_task_that_panics_is_counted_restarted_and_given_up_on() {
         let panics = IntCounter::new("panics", "Panics.").unwrap();
         let lives = Arc::new(AtomicU64::new(0));
         let stop = CancellationToken::new();

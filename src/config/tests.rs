@@ -179,7 +179,7 @@ fn the_environment_goes_before_the_file_and_flags_before_both() {
 }
 
 #[test]
-fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
+fn every_problem_is_named_at_once_with_what_would_be_right() {
     let text = r#"
         telemetry = 1
         [web]
@@ -227,7 +227,7 @@ fn fault_g1_every_problem_is_named_at_once_with_what_would_be_right() {
 }
 
 #[test]
-fn fault_d9_durations_out_of_range_or_without_a_unit_are_refused() {
+fn durations_out_of_range_or_without_a_unit_are_refused() {
     for given in [
         "0s",
         "1ns",
@@ -342,7 +342,7 @@ fn a_syntax_error_is_told_by_its_place_without_the_line() {
 }
 
 #[test]
-fn fault_g7_tokens_that_cannot_be_read_are_problems() {
+fn tokens_that_cannot_be_read_are_problems() {
     for (lines, expected) in [
         (
             "token_env = \"NONE\"",
@@ -496,7 +496,7 @@ fn a_token_that_does_not_look_like_one_is_warned_of() {
 }
 
 #[test]
-fn fault_g8_g9_a_token_that_others_may_find_is_warned_of() {
+fn a_token_that_others_may_find_is_warned_of() {
     use std::os::unix::fs::PermissionsExt;
     let path = std::env::temp_dir().join(format!("api-key-exporter-g8-{}", std::process::id()));
     std::fs::write(&path, TOKEN).unwrap();
@@ -522,7 +522,7 @@ fn fault_g8_g9_a_token_that_others_may_find_is_warned_of() {
 }
 
 #[test]
-fn fault_a14_base_urls_are_https_or_loopback() {
+fn base_urls_are_https_or_loopback() {
     for (url, is_good) in [
         ("https://api.bitgpt.xyz", true),
         ("https://api.bitgpt.xyz/base/", true),
@@ -548,7 +548,7 @@ fn fault_a14_base_urls_are_https_or_loopback() {
 }
 
 #[test]
-fn fault_g3_no_problem_and_no_value_in_force_shows_a_secret() {
+fn no_problem_and_no_value_in_force_shows_a_secret() {
     let text = format!(
         "token = \"{TOKEN}\"\n\"{TOKEN}\" = 1\npoll.interval = \"{TOKEN}\"\nlog.level = [\"{TOKEN}\"]\n\
          [[accounts]]\nname = \"{TOKEN}\"\ntoken = \"{TOKEN}\"\ntoken_env = \"{TOKEN}\"\n\

@@ -594,7 +594,7 @@ impl AccountState {
             return;
         };
         let named = Box::new(NamedKey::new(&self.account.name, key, rules, now));
-        events.push(Event::OwnKeyRecognised(named.clone()));
+        events.push(Event::OwnKeyRecognized(named.clone()));
         let scopes = key.scopes.iter().flat_map(Scopes::iter);
         let surplus = join_truncated(scopes.filter(|scope| *scope != &**needed));
         events.extend(surplus.map(|scopes| Event::OwnKeySurplusScopes {

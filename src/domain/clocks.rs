@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::domain::event::Event;
 use crate::domain::listing::Listing;
 
-/// A synchronised clock is never off by this much. The alert `ApiKeyClockSkew` uses the same value.
+/// A synchronized clock is never off by this much. The alert `ApiKeyClockSkew` uses the same value.
 const SKEW_MAX: TimeDelta = TimeDelta::seconds(60);
 
 /// Clock skew ends below this. Lower than the value above, because otherwise a clock that is off by
@@ -80,7 +80,7 @@ mod tests {
     use crate::domain::listing::Rejects;
 
     #[test]
-    fn fault_d7_clock_skew_is_found_once_and_gone_once() {
+    fn clock_skew_is_found_once_and_gone_once() {
         let mut clocks = Clocks::default();
         let cases = [
             (Some(60), None),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_c13_keys_from_the_future_are_reported_once_until_they_are_gone() {
+    fn keys_from_the_future_are_reported_once_until_they_are_gone() {
         let mut clocks = Clocks::default();
         let mut look = |created: &[i64]| {
             let keys = created.iter().enumerate().map(|(number, seconds)| Key {

@@ -121,7 +121,7 @@ pub enum Event {
         /// How old its copy was.
         age: Duration,
     },
-    /// The API's clock and ours differ by more than a synchronised clock can be off.
+    /// The API's clock and ours differ by more than a synchronized clock can be off.
     ClockSkewFound {
         /// The API's clock minus ours.
         skew: TimeDelta,
@@ -141,7 +141,7 @@ pub enum Event {
         keys: usize,
     },
     /// The key that the exporter itself uses is in the listing.
-    OwnKeyRecognised(Box<NamedKey>),
+    OwnKeyRecognized(Box<NamedKey>),
     /// The key that the exporter itself uses is not in the listing, or cannot be identified.
     OwnKeyAbsent,
     /// The key that the exporter itself uses has more scopes than listing needs.

@@ -377,14 +377,14 @@ mod tests {
     }
 
     #[test]
-    fn fault_c15_a_long_line_is_cut_with_an_ellipsis() {
+    fn a_long_line_is_cut_with_an_ellipsis() {
         let line = Line::own(&"é".repeat(3_000_000));
         assert_eq!(line.as_str().chars().count(), LINE_CHARS_MAX);
         assert!(line.as_str().ends_with('…'));
     }
 
     #[test]
-    fn fault_j14_a_url_is_shown_without_user_password_and_query() {
+    fn a_url_is_shown_without_user_password_and_query() {
         for (text, expected) in [
             ("https://api.example.com/v1", "https://api.example.com/v1"),
             ("http://proxy:3128", "http://proxy:3128"),

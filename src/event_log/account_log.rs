@@ -146,7 +146,7 @@ impl AccountLog {
             | Event::ClockSkewFound { .. }
             | Event::ClockSkewGone { .. }
             | Event::KeysFromTheFuture { .. }
-            | Event::OwnKeyRecognised(_)
+            | Event::OwnKeyRecognized(_)
             | Event::OwnKeyAbsent
             | Event::OwnKeySurplusScopes { .. } => {
                 if let LogDecision::Log { suppressed } = self.others.event(uptime) {
@@ -161,7 +161,7 @@ impl AccountLog {
         let failures = self.recovered_from;
         if failures > 0 && self.failures.resolved(uptime) {
             self.recovered_from = 0;
-            info!(account, keys, failures, "listing keys works again");
+            info!(account, keys, failures, "listing keys succeeded again");
         }
     }
 
@@ -359,7 +359,7 @@ mod tests {
         }
         polls.extend([(5, vec![good()]), (60, vec![good()]), (120, vec![good()])]);
         let shown = written(Level::INFO, &polls);
-        let works = "level=INFO msg=\"listing keys works again\" account=a keys=3 failures=1";
+        let works = "level=INFO msg=\"listing keys succeeded again\" account=a keys=3 failures=1";
         // Five lines at once; the sixth has to wait.
         assert_eq!(shown.len(), 6, "{shown:?}");
         assert!(shown[4].starts_with("level=WARN "), "{shown:?}");
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn fault_f5_an_api_gone_mad_gets_ten_lines_a_minute_in_the_long_run() {
+    async fn an_api_gone_mad_gets_ten_lines_a_minute_in_the_long_run() {
         let mad = |second: u64| {
             let is_good = second.is_multiple_of(10);
             let mut events = if is_good {

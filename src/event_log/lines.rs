@@ -263,8 +263,8 @@ pub(super) fn other(account: &str, event: &Event, suppressed: Option<u64>) {
             suppressed,
             "keys were created in the future; does the API use a timezone other than UTC?"
         ),
-        Event::OwnKeyRecognised(key) => {
-            key_line!(info, account, key, {suppressed,}, "recognised the exporter's own key");
+        Event::OwnKeyRecognized(key) => {
+            key_line!(info, account, key, {suppressed,}, "recognized the exporter's own key");
         }
         Event::OwnKeyAbsent => info!(
             account,

@@ -51,7 +51,7 @@ impl SnapshotLog {
     pub fn saved(&mut self, account: &str) {
         debug!(account, "saved a snapshot");
         if self.is_over(account) && self.limit.resolved(self.start.elapsed()) {
-            info!("saving the snapshots works again");
+            info!("saving the snapshots succeeded again");
         }
     }
 

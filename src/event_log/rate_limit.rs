@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_b16_flapping_gets_ten_lines_a_minute_and_ends_with_the_truth() {
+    fn flapping_gets_ten_lines_a_minute_and_ends_with_the_truth() {
         let mut limit = RateLimit::new(5, Duration::from_secs(12));
         let seconds = Duration::from_secs;
         let mut logged = Vec::new();

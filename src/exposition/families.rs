@@ -204,7 +204,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     key(
         "api_key_ip_unrestricted",
-        "Whether the key's IP allow list is empty or lets in all of IPv4 or all of IPv6, as of the last successful listing.",
+        "Whether the key's IP allow list is empty or allows all of IPv4 or all of IPv6, as of the last successful listing.",
         |facts, samples| {
             if let Some(list) = &facts.key.allow_list {
                 samples.sample(list.is_unrestricted().into());

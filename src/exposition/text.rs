@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_j6_families_are_left_out_one_by_one_until_the_account_keeps_to_its_budget() {
+    fn families_are_left_out_one_by_one_until_the_account_keeps_to_its_budget() {
         let about_keys = |text: &str| -> usize {
             let lines = text
                 .lines()

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fault_d2_a_clock_before_1970_is_1970_to_tls() {
+    fn a_clock_before_1970_is_1970_to_tls() {
         let before = TlsClock(|| DateTime::from_timestamp(-1, 0).unwrap());
         let after = TlsClock(|| DateTime::from_timestamp(7, 0).unwrap());
         let seconds = |clock: TlsClock| clock.current_time().unwrap().as_secs();

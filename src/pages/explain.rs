@@ -354,7 +354,7 @@ fn reason(
         Policy::NoIpAllowList => {
             let why = list.map(|list| {
                 let why = if list.is_unrestricted() {
-                    "the allow list is empty or lets in all of an address family"
+                    "the allow list is empty or allows all of an address family"
                 } else {
                     "the allow list restricts the key"
                 };

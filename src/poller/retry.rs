@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_b12_waits_between_polls_stay_within_a_tenth() {
+    fn waits_between_polls_stay_within_a_tenth() {
         let interval = Duration::from_secs(300);
         for (random, first, next) in [(0.0, 0.0, 270.0), (0.5, 2.5, 300.0), (1.0, 5.0, 330.0)] {
             let max = first_wait_max(interval, 1);

@@ -206,7 +206,7 @@ async fn a_lasting_failure_is_not_tried_again_before_the_next_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fault_b11_an_outage_uses_up_the_budget_and_then_costs_one_request_a_poll() {
+async fn an_outage_uses_up_the_budget_and_then_costs_one_request_a_poll() {
     let run = run(
         Script {
             steps: vec![],
@@ -251,7 +251,7 @@ async fn an_api_that_asks_for_a_year_is_asked_again_after_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fault_b13_a_slow_api_never_has_two_requests_at_a_time() {
+async fn a_slow_api_never_has_two_requests_at_a_time() {
     let run = run(
         Script {
             steps: vec![],

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn html_is_recognised_by_its_content_type() {
+    fn html_is_recognized_by_its_content_type() {
         for (content_type, expected) in [
             ("text/html; charset=UTF-8", true),
             ("TEXT/HTML", true),

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_a17_a_system_without_authorities_gets_those_that_the_exporter_brings() {
+    fn a_system_without_authorities_gets_those_that_the_exporter_brings() {
         let brought = of_system(Vec::new()).len();
         assert!(brought > 50, "{brought}");
         let own = rcgen::generate_simple_self_signed(Vec::new()).unwrap();

@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_h1_a_damaged_snapshot_is_never_taken_for_a_good_one() {
+    fn a_damaged_snapshot_is_never_taken_for_a_good_one() {
         let good = encode(&identity(), &state());
         for length in 0..good.len() {
             let torn = &good[..length];
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_h4_a_snapshot_of_another_version_account_or_api_is_refused() {
+    fn a_snapshot_of_another_version_account_or_api_is_refused() {
         let good = encode(&identity(), &state());
         let newer = String::from_utf8(good.clone())
             .unwrap()

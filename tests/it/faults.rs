@@ -1,6 +1,6 @@
-//! The fault catalogue: what goes wrong around the exporter, one test a row, by the row's id.
+//! What goes wrong around the exporter, and what must then be seen.
 //!
-//! "Keeps" means: the keys stay as after the last good poll, `up` is 0, the failure is counted
+//! "Keeps" means: the keys stay as after the last successful poll, `up` is 0, the failure is counted
 //! under its reason, and the exporter goes on.
 
 mod facts;
@@ -48,7 +48,7 @@ fn good_body() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn fault_a1_connection_refused() {
+async fn connection_refused() {
     let api = Api::start(listing(&["a", "b"])).await;
     let address = api.address();
     let exporter = Exporter::start(&api).await;
@@ -62,7 +62,7 @@ async fn fault_a1_connection_refused() {
 }
 
 #[tokio::test]
-async fn fault_a3_accepts_and_never_answers() {
+async fn accepts_and_never_answers() {
     let (_api, exporter, _) = keeps(
         "timeout",
         Reply {
@@ -83,7 +83,7 @@ async fn fault_a3_accepts_and_never_answers() {
 }
 
 #[tokio::test]
-async fn fault_a4_body_drips() {
+async fn body_drips() {
     keeps(
         "timeout",
         Reply {
@@ -95,7 +95,7 @@ async fn fault_a4_body_drips() {
 }
 
 #[tokio::test]
-async fn fault_a5_head_drips() {
+async fn head_drips() {
     keeps(
         "timeout",
         Reply {
@@ -107,7 +107,7 @@ async fn fault_a5_head_drips() {
 }
 
 #[tokio::test]
-async fn fault_a6_body_shorter_than_its_length() {
+async fn body_shorter_than_its_length() {
     keeps(
         "body_truncated",
         Reply {
@@ -119,7 +119,7 @@ async fn fault_a6_body_shorter_than_its_length() {
 }
 
 #[tokio::test]
-async fn fault_a7_chunked_body_cut() {
+async fn chunked_body_cut() {
     keeps(
         "body_truncated",
         Reply {
@@ -132,7 +132,7 @@ async fn fault_a7_chunked_body_cut() {
 }
 
 #[tokio::test]
-async fn fault_a8_close_delimited_body_cut() {
+async fn close_delimited_body_cut() {
     keeps(
         "body_truncated",
         Reply {
@@ -158,7 +158,7 @@ async fn a_whole_body_without_a_length_is_a_listing() {
 }
 
 #[tokio::test]
-async fn fault_a10_gzip_bomb() {
+async fn gzip_bomb() {
     // Nothing is ever inflated, so any bytes will do for a bomb.
     keeps(
         "not_json",
@@ -168,7 +168,7 @@ async fn fault_a10_gzip_bomb() {
 }
 
 #[tokio::test]
-async fn fault_a11_endless_body() {
+async fn endless_body() {
     let endless = Reply {
         framing: Framing::Close,
         is_endless: true,
@@ -197,7 +197,7 @@ async fn a_body_that_announces_too_much_is_not_read() {
 }
 
 #[tokio::test]
-async fn fault_a12_redirect() {
+async fn redirect() {
     let other = Api::start(listing(&["c"])).await;
     for status in [301, 302, 303, 307, 308] {
         let target = format!("{}/developers/api_keys", other.url());
@@ -211,13 +211,13 @@ async fn fault_a12_redirect() {
 }
 
 #[tokio::test]
-async fn fault_b1_envelope_error_with_success_status() {
+async fn envelope_error_with_success_status() {
     let fault = json!({ "status": 200, "data": [], "error": "no", "support_id": "support_1" });
     keeps("api_error", Reply::json(200, &fault)).await;
 }
 
 #[tokio::test]
-async fn fault_b4_statuses_disagree() {
+async fn statuses_disagree() {
     keeps(
         "api_error",
         Reply::json(200, &json!({ "status": 500, "data": [], "error": null })),
@@ -231,7 +231,7 @@ async fn fault_b4_statuses_disagree() {
 }
 
 #[tokio::test]
-async fn fault_b5_data_missing_or_null() {
+async fn data_missing_or_null() {
     keeps(
         "schema",
         Reply::json(200, &json!({ "status": 200, "data": null, "error": null })),
@@ -245,7 +245,7 @@ async fn fault_b5_data_missing_or_null() {
 }
 
 #[tokio::test]
-async fn fault_b6_a_listing_without_keys_is_believed_when_it_is_confirmed() {
+async fn a_listing_without_keys_is_believed_when_it_is_confirmed() {
     let api = Api::start(listing(&["a", "b"])).await;
     let mut config = config(
         &api.url(),
@@ -278,7 +278,7 @@ async fn fault_b6_a_listing_without_keys_is_believed_when_it_is_confirmed() {
 }
 
 #[tokio::test]
-async fn fault_b7_html_page() {
+async fn html_page() {
     let page = "<html><body>Bad gateway</body></html>";
     keeps("not_json", Reply::body(200, "text/html", page)).await;
     keeps(
@@ -291,7 +291,7 @@ async fn fault_b7_html_page() {
 }
 
 #[tokio::test]
-async fn fault_b8_refused_credential() {
+async fn refused_credential() {
     for (status, reason) in [(401, "unauthorized"), (403, "forbidden")] {
         let (api, exporter, _) = keeps(reason, Reply::error(status, "no", "support_1")).await;
         api.reply(listing(&["a"]));
@@ -331,7 +331,7 @@ async fn one_page_of_several_is_not_taken_for_the_listing() {
 }
 
 #[tokio::test]
-async fn fault_b9_retry_after_is_obeyed_across_polls() {
+async fn retry_after_is_obeyed_across_polls() {
     let fault = Reply::error(429, "slow down", "support_1").header("Retry-After", "3");
     let (api, exporter, _) = keeps("rate_limited", fault).await;
     let asked = api.requests().len();
@@ -346,7 +346,7 @@ async fn fault_b9_retry_after_is_obeyed_across_polls() {
 }
 
 #[tokio::test]
-async fn fault_b10_absurd_retry_after() {
+async fn absurd_retry_after() {
     for value in ["-1", "1e9", "abc", "Thu, 01 Jan 1970 00:00:00 GMT", ""] {
         let fault = Reply::error(503, "down", "support_1").header("Retry-After", value);
         let (api, exporter, _) = keeps("server_error", fault).await;
@@ -368,7 +368,7 @@ async fn fault_b10_absurd_retry_after() {
 }
 
 #[tokio::test]
-async fn fault_c1_duplicate_ids() {
+async fn duplicate_ids() {
     let later = json!({ "id": "a", "expires_at": "2098-01-01 00:00:00" });
     let earlier = json!({ "id": "a", "expires_at": "2097-01-01 00:00:00" });
     let api = Api::start(Reply::listing(&[later.clone(), earlier, later])).await;
@@ -386,7 +386,7 @@ async fn fault_c1_duplicate_ids() {
 }
 
 #[tokio::test]
-async fn fault_c2_odd_ids() {
+async fn odd_ids() {
     let odd = [
         json!(null),
         json!(""),
@@ -417,7 +417,7 @@ async fn fault_c2_odd_ids() {
 }
 
 #[tokio::test]
-async fn fault_c8_two_million_keys() {
+async fn two_million_keys() {
     let api = Api::start(listing(&["a", "b"])).await;
     let mut config = config(&api.url(), "poll.attempts = 1", "");
     config.accounts[0].interval = Duration::from_secs(2);
@@ -438,7 +438,7 @@ async fn fault_c8_two_million_keys() {
 }
 
 #[tokio::test]
-async fn fault_e8_paths_and_methods() {
+async fn paths_and_methods() {
     let api = Api::start(listing(&["a"])).await;
     let exporter = Exporter::start(&api).await;
     for path in [
@@ -463,7 +463,7 @@ async fn fault_e8_paths_and_methods() {
 }
 
 #[tokio::test]
-async fn fault_i15_ready_during_an_outage() {
+async fn ready_during_an_outage() {
     let api = Api::start(Reply::error(500, "no", "support_1")).await;
     let exporter = Exporter::start(&api).await;
     exporter.fails("server_error").await;

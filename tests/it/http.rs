@@ -156,7 +156,7 @@ async fn requests_are_counted_by_handler_never_by_what_was_asked() {
 }
 
 #[tokio::test]
-async fn fault_e2_one_connection_too_many_is_closed_and_counted() {
+async fn one_connection_too_many_is_closed_and_counted() {
     let api = Api::start(listing(&["a"])).await;
     let exporter = Exporter::with(&config(&api.url(), "web.max_connections = 3", "")).await;
     let mut held = Vec::new();
@@ -188,7 +188,7 @@ async fn fault_e2_one_connection_too_many_is_closed_and_counted() {
 }
 
 #[tokio::test]
-async fn fault_e1_a_request_that_never_ends_is_closed_and_others_are_served() {
+async fn a_request_that_never_ends_is_closed_and_others_are_served() {
     let (_api, exporter) = exporter().await;
     let mut slow = TcpStream::connect(exporter.address).await.unwrap();
     slow.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
@@ -211,7 +211,7 @@ async fn fault_e1_a_request_that_never_ends_is_closed_and_others_are_served() {
 }
 
 #[tokio::test]
-async fn fault_e6_garbage_gets_an_error_or_a_closed_connection() {
+async fn garbage_gets_an_error_or_a_closed_connection() {
     let (_api, exporter) = exporter().await;
     let long_uri = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(1_000_000));
     let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "X-A: b\r\n".repeat(500));
@@ -252,7 +252,7 @@ async fn status(exporter: &Exporter, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn fault_j22_a_request_without_exactly_one_host_or_with_no_real_target_is_refused() {
+async fn a_request_without_exactly_one_host_or_with_no_real_target_is_refused() {
     let api = Api::start(listing(&["a"])).await;
     let exporter = Exporter::with(&config(&api.url(), "web.enable_lifecycle = true", "")).await;
     let close = "Connection: close\r\n\r\n";
@@ -298,7 +298,7 @@ async fn fault_j22_a_request_without_exactly_one_host_or_with_no_real_target_is_
 }
 
 #[tokio::test]
-async fn fault_j17_a_page_of_another_site_cannot_reload() {
+async fn a_page_of_another_site_cannot_reload() {
     let api = Api::start(listing(&["a"])).await;
     let lines = "web.enable_lifecycle = true\nweb.external_url = \"https://keys.example.com/\"";
     let exporter = Exporter::with(&config(&api.url(), lines, "")).await;

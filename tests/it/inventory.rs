@@ -212,10 +212,10 @@ async fn the_log_tells_of_the_own_key_of_crossings_and_of_idle_entries() {
     assert_eq!(
         told("own key"),
         [
-            "level=INFO msg=\"recognised the exporter's own key\" account=default key_id=own \
+            "level=INFO msg=\"recognized the exporter's own key\" account=default key_id=own \
              expires_at=2099-01-01T00:00:00Z expires_in="
                 .to_owned()
-                + told("recognised")[0].split_once("expires_in=").unwrap().1,
+                + told("recognized")[0].split_once("expires_in=").unwrap().1,
             "level=WARN msg=\"the exporter's own key holds more scopes than listing needs\" \
              account=default key_id=own needed=api_keys.read scopes=users.deactivate"
                 .to_owned(),

@@ -200,7 +200,7 @@ async fn a_rotated_token_is_seen_at_the_next_poll() {
 }
 
 #[tokio::test]
-async fn fault_b17_the_own_key_and_the_environment_are_told() {
+async fn the_own_key_and_the_environment_are_told() {
     let token = crate::support::TOKEN;
     let masked = format!("{}...{}", &token[..20], &token[token.len() - 5..]);
     let mut own = key("own");
@@ -218,7 +218,7 @@ async fn fault_b17_the_own_key_and_the_environment_are_told() {
 }
 
 #[tokio::test]
-async fn fault_b14_another_environment_than_expected_fails_the_poll() {
+async fn another_environment_than_expected_fails_the_poll() {
     let api = Api::start(listing(&["a"])).await;
     let expected = "expected_env = \"development\"";
     let exporter = Exporter::with(&config(&api.url(), "poll.attempts = 1", expected)).await;
@@ -232,7 +232,7 @@ async fn fault_b14_another_environment_than_expected_fails_the_poll() {
 }
 
 #[tokio::test]
-async fn fault_b15_a_field_that_becomes_odd_stays_as_it_was() {
+async fn a_field_that_becomes_odd_stays_as_it_was() {
     let good = |id: &str| json!({ "id": id, "expires_at": "2097-01-01 00:00:00", "scopes": ["a.read", "b.read"] });
     let odd = |id: &str| json!({ "id": id, "expires_at": "2098-01-01 00:00:00", "scopes": [{ "name": "a" }] });
     let api = Api::start(Reply::listing(&[good("a"), good("b")])).await;

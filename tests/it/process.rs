@@ -433,7 +433,7 @@ fn help_and_version_exit_0() {
 }
 
 #[test]
-fn fault_g9_one_variable_is_a_whole_configuration_and_is_warned_of() {
+fn one_variable_is_a_whole_configuration_and_is_warned_of() {
     let output = run(&["config", "check"], &[("BITGPT_API_KEY", TOKEN)]);
     assert_eq!(
         text(&output.stdout),
@@ -497,7 +497,7 @@ fn the_configuration_in_force_is_shown_with_origins_and_without_secrets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_i1_signals_stop_it_with_0_in_time() {
+async fn signals_stop_it_with_0_in_time() {
     // Idle and in the middle of a poll, each with two hundred slow clients.
     let quick = Api::start(listing(&["a"])).await;
     let stuck = Api::start(Reply {
@@ -589,7 +589,7 @@ async fn a_second_signal_stops_it_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_a13_proxies_of_the_environment_are_not_used() {
+async fn proxies_of_the_environment_are_not_used() {
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     proxy.set_nonblocking(true).unwrap();
     let proxy_url = format!("http://{}", proxy.local_addr().unwrap());
@@ -613,7 +613,7 @@ async fn fault_a13_proxies_of_the_environment_are_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_b1_the_log_tells_what_the_api_said() {
+async fn the_log_tells_what_the_api_said() {
     let reply = Reply::json(
         400,
         &serde_json::json!({
@@ -648,7 +648,7 @@ async fn fault_b1_the_log_tells_what_the_api_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_f1_a_full_disk_behind_stderr_hurts_nothing() {
+async fn a_full_disk_behind_stderr_hurts_nothing() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("full");
     let port = TcpListener::bind("127.0.0.1:0")
@@ -708,7 +708,7 @@ fn output_that_cannot_be_written_is_reported_by_every_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_f2_a_closed_pipe_behind_stderr_hurts_nothing() {
+async fn a_closed_pipe_behind_stderr_hurts_nothing() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("epipe");
     let mut child = binary(&[

@@ -46,7 +46,7 @@ fn envelope(status: u16, data: &Value) -> Value {
 }
 
 #[test]
-fn fault_g3_a_key_that_is_put_where_a_path_belongs_is_not_repeated() {
+fn a_key_that_is_put_where_a_path_belongs_is_not_repeated() {
     let folder = Folder::new("pasted");
     let config = folder.0.join("config.toml");
     fs::write(&config, format!("[[accounts]]\ntoken_file = \"{FULL}\"\n")).unwrap();
@@ -70,7 +70,7 @@ fn fault_g3_a_key_that_is_put_where_a_path_belongs_is_not_repeated() {
 }
 
 #[test]
-fn fault_j14_no_value_of_an_option_shows_a_password() {
+fn no_value_of_an_option_shows_a_password() {
     let folder = Folder::new("passwords");
     let account = "[[accounts]]\nname = \"shop\"\ntoken_env = \"MY_TOKEN\"\n";
     let urls = [
@@ -149,7 +149,7 @@ fn fault_j14_no_value_of_an_option_shows_a_password() {
 }
 
 #[test]
-fn fault_j14_no_value_of_a_definition_that_may_be_a_secret_is_shown() {
+fn no_value_of_a_definition_that_may_be_a_secret_is_shown() {
     let folder = Folder::new("definition");
     let definition = "[[accounts]]\nname = \"shop\"\nprovider = \"acme\"\ntoken_env = \"MY_TOKEN\"\nACCOUNT\n\
         [providers.acme]\nbase_url = \"https://api.acme.example\"\npath = \"/keys\"\nitems = \"\"\nid = \"/id\"\n";
@@ -213,7 +213,7 @@ fn fault_j14_no_value_of_a_definition_that_may_be_a_secret_is_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_c14_f6_no_secret_is_ever_shown() {
+async fn no_secret_is_ever_shown() {
     let body = TOKEN.strip_prefix("sk_live_").unwrap();
     let entry = json!({
         "id": "key", "secret": FULL, "label": FULL, "organization_id": FULL, "scopes": [FULL, MASKED],
@@ -423,7 +423,7 @@ fn repeating(body: &str) -> Vec<Reply> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j1_secrets_are_redacted_in_every_form_and_place() {
+async fn secrets_are_redacted_in_every_form_and_place() {
     let body = TOKEN.strip_prefix("sk_live_").unwrap();
     let folder = Folder::new("forms");
     let state = folder.0.join("state");

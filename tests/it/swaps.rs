@@ -21,7 +21,7 @@ use chrono::{DateTime, TimeDelta};
 use crate::support::{Api, Exporter, Scrape, config, listing};
 
 #[tokio::test]
-async fn fault_e10_scrapes_while_the_state_is_swapped_are_never_torn() {
+async fn scrapes_while_the_state_is_swapped_are_never_torn() {
     let api = Api::start(listing(&["a"])).await;
     let mut config = config(&api.url(), "", "");
     config.accounts[0].interval = Duration::from_millis(10);
@@ -49,7 +49,7 @@ async fn fault_e10_scrapes_while_the_state_is_swapped_are_never_torn() {
 }
 
 #[test]
-fn fault_e10_whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_state() {
+fn whoever_reads_while_another_publishes_as_fast_as_it_can_reads_one_state() {
     let token = Token::parse(b"sk_live_token-of-the-test", "test").unwrap();
     let rules = Rules {
         token: &token,

@@ -82,7 +82,7 @@ async fn plain() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn fault_a15_certificates_are_checked() {
+async fn certificates_are_checked() {
     let folder = Folder::new("tls");
     let api = Api::start(listing(&["a"])).await;
     let (ours, theirs) = (Authority::new(), Authority::new());
@@ -168,7 +168,7 @@ fn daemon(folder: &Folder, address: SocketAddr, accounts: &[(&str, &str)]) -> Co
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_a16_authorities_that_are_replaced_are_seen_without_a_restart() {
+async fn authorities_that_are_replaced_are_seen_without_a_restart() {
     let folder = Folder::new("rotated");
     let api = Api::start(listing(&["a"])).await;
     let (old, new) = (Authority::new(), Authority::new());
@@ -197,7 +197,7 @@ async fn fault_a16_authorities_that_are_replaced_are_seen_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_a17_without_authorities_of_the_system_it_runs_and_trusts_no_stranger() {
+async fn without_authorities_of_the_system_it_runs_and_trusts_no_stranger() {
     let folder = Folder::new("no-authorities");
     let api = Api::start(listing(&["a"])).await;
     let address = Authority::new().front(&api, "localhost", VALID).await;

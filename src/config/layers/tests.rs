@@ -167,7 +167,7 @@ fn an_empty_file_is_named() {
 }
 
 #[test]
-fn fault_j21_absurd_names_are_problems() {
+fn absurd_names_are_problems() {
     let deep = "API_KEY_EXPORTER__".to_owned() + &"A__".repeat(20_000) + "B";
     let dotted = "API_KEY_EXPORTER__".to_owned() + &"a.".repeat(20_000) + "b";
     for variable in [
@@ -198,7 +198,7 @@ fn fault_j21_absurd_names_are_problems() {
 }
 
 #[test]
-fn fault_j21_absurd_names_in_the_file_are_problems_too() {
+fn absurd_names_in_the_file_are_problems_too() {
     for text in [
         "\"keys[99999999999]\" = 1",
         "\"keys[99999999999].match\" = 1",

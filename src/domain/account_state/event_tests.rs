@@ -111,7 +111,7 @@ pub(super) fn words(event: &Event) -> String {
         Event::KeysFromTheFuture { key_id, keys, .. } => {
             format!("{key_id} of {keys} from the future")
         }
-        Event::OwnKeyRecognised(key) => format!("own key {}", key.id),
+        Event::OwnKeyRecognized(key) => format!("own key {}", key.id),
         Event::OwnKeyAbsent => "no own key".to_owned(),
         Event::OwnKeySurplusScopes { needed, scopes, .. } => format!("{scopes} besides {needed}"),
         Event::OrganizationChanged { held, listed } => format!("{held} replaced by {listed}"),
@@ -194,7 +194,7 @@ fn an_answer_from_a_cache_is_reported_once_and_ages_the_listing() {
 }
 
 #[test]
-fn fault_j16_new_keys_do_not_hide_that_others_are_lost() {
+fn new_keys_do_not_hide_that_others_are_lost() {
     check(
         "as many new keys as were lost",
         account(),
@@ -313,7 +313,7 @@ fn a_poll_yields_what_it_brought_to_light() {
                 listed(vec![key("a"), own(&["keys.read", "users.write"])]),
                 &["recovered from 1"],
             ),
-            // The scopes are checked when the key is recognised.
+            // The scopes are checked when the key is recognized.
             (listed(vec![key("a"), own(&["keys.read"])]), &["own scopes"]),
             (listed(vec![own(&["keys.read"])]), &["a removed"]),
         ],

@@ -49,7 +49,7 @@ fn check_held(
 }
 
 #[test]
-fn fault_j4_a_key_that_vanishes_when_it_expires_is_kept_for_a_while() {
+fn a_key_that_vanishes_when_it_expires_is_kept_for_a_while() {
     let (short, long) = (
         || ending("short", 2).clone(),
         || ending("long", 100).clone(),
@@ -141,7 +141,7 @@ fn fault_j4_a_key_that_vanishes_when_it_expires_is_kept_for_a_while() {
 }
 
 #[test]
-fn fault_j4_a_listing_that_is_held_back_shows_which_keys_are_still_listed() {
+fn a_listing_that_is_held_back_shows_which_keys_are_still_listed() {
     let start = || {
         listed(vec![
             ending("short", 1),
@@ -169,7 +169,7 @@ fn fault_j4_a_listing_that_is_held_back_shows_which_keys_are_still_listed() {
 }
 
 #[test]
-fn fault_j4_a_listing_on_its_way_or_of_a_slow_clock_is_from_before_the_end() {
+fn a_listing_on_its_way_or_of_a_slow_clock_is_from_before_the_end() {
     let rules = AssessmentRules::default();
     let with = |asked_at: i64, skew: i64| Outcome {
         asked_at: Some(at(asked_at)),
@@ -218,7 +218,7 @@ fn fault_j4_a_listing_on_its_way_or_of_a_slow_clock_is_from_before_the_end() {
 }
 
 #[test]
-fn fault_j4_a_successor_or_a_mute_ends_it() {
+fn a_successor_or_a_mute_ends_it() {
     let labelled = |id: &str, created: i64, day| Key {
         label: Some("ci".into()),
         created_at: Some(at(created * DAY)),
@@ -268,7 +268,7 @@ fn fault_j4_a_successor_or_a_mute_ends_it() {
 }
 
 #[test]
-fn fault_j4_keeping_can_be_off_and_has_a_limit() {
+fn keeping_can_be_off_and_has_a_limit() {
     let many = |from: i64| -> Vec<Key> {
         let ids = from..from + 800;
         let soon = ids.map(|id| Key {
@@ -303,7 +303,7 @@ fn fault_j4_keeping_can_be_off_and_has_a_limit() {
 }
 
 #[test]
-fn fault_j4_the_end_of_an_unlisted_key_is_reported_once() {
+fn the_end_of_an_unlisted_key_is_reported_once() {
     let both = || listed(vec![ending("short", 1), ending("long", 400)]);
     let without = || listed(vec![ending("long", 400)]);
     let state = check(
@@ -326,7 +326,7 @@ fn fault_j4_the_end_of_an_unlisted_key_is_reported_once() {
 }
 
 #[test]
-fn fault_j15_keys_of_another_organization_replace_the_others_at_once() {
+fn keys_of_another_organization_replace_the_others_at_once() {
     let marked = |outcome: Outcome, token: u8| Outcome {
         token: Some(TokenMark {
             key: [7; 32],
@@ -364,7 +364,7 @@ fn fault_j15_keys_of_another_organization_replace_the_others_at_once() {
 }
 
 #[test]
-fn fault_j16_confirmations_outlive_failures_and_restarts() {
+fn confirmations_outlive_failures_and_restarts() {
     let many = || keys(&["a", "b", "c", "d"]);
     let few = || keys(&["a"]);
     for restarts in [false, true] {
@@ -385,7 +385,7 @@ fn fault_j16_confirmations_outlive_failures_and_restarts() {
 }
 
 #[test]
-fn fault_j18_a_last_success_in_the_future_is_corrected_and_reported_once() {
+fn a_last_success_in_the_future_is_corrected_and_reported_once() {
     let rules = AssessmentRules::default();
     let set_back = |events: &[Event]| -> Vec<i64> {
         let words = events.iter().map(words);
@@ -423,7 +423,7 @@ fn fault_j18_a_last_success_in_the_future_is_corrected_and_reported_once() {
 }
 
 #[test]
-fn fault_j3_a_field_keeps_its_value_through_restarts_and_outages() {
+fn a_field_keeps_its_value_through_restarts_and_outages() {
     let odd = || {
         let mut unreadable = Fields::default();
         unreadable.insert(Field::Expiry);

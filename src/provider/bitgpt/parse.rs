@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_b15_what_is_missing_is_null_and_what_is_new_is_ignored() {
+    fn what_is_missing_is_null_and_what_is_new_is_ignored() {
         for entry in [
             r#"{"id":"a"}"#,
             r#"{"id":"a","secret":null,"scopes":null,"ip_allow_list":null,"expires_at":null,"created_at":null,
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_c12_an_expiry_that_is_no_time_is_unknown_and_the_key_stays() {
+    fn an_expiry_that_is_no_time_is_unknown_and_the_key_stays() {
         for expires_at in [
             "\"0000-00-00 00:00:00\"",
             "\"\"",
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_b15_one_odd_entry_is_counted_and_the_rest_stands() {
+    fn one_odd_entry_is_counted_and_the_rest_stands() {
         let cases = [
             ("null", Reject::Shape),
             ("1.5", Reject::Shape),
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_j3_a_field_that_cannot_be_read_spoils_only_itself() {
+    fn a_field_that_cannot_be_read_spoils_only_itself() {
         let good = r#""id":"a","label":"ci","scopes":["a.read"],"ip_allow_list":["10.0.0.1"],
             "expires_at":"2026-05-30 20:23:16","created_at":"2025-05-30 20:23:16""#;
         for (field, odd, count) in [
@@ -551,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_j2_entries_of_which_none_can_be_used_are_a_failure() {
+    fn entries_of_which_none_can_be_used_are_a_failure() {
         for (entries, reason) in [
             ("7", Some(Reason::Schema)),
             (r#"{"name":"a"},{"id":1}"#, Some(Reason::Schema)),
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_c3_bytes_that_are_not_utf8_spoil_only_their_field() {
+    fn bytes_that_are_not_utf8_spoil_only_their_field() {
         let body = b"{\"status\":200,\"error\":null,\"log\":\"\xff\",\"data\":[{\"id\":\"a\",\"label\":\"x\xff\"},{\"id\":\"\xfe\"}]}";
         let listing = judge(200, body).unwrap().listing;
         assert_eq!(listing.keys()[0].label.as_deref(), Some("x\u{fffd}"));
@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_b15_success_takes_everything_to_agree() {
+    fn success_takes_everything_to_agree() {
         use Reason::*;
         let good = r#"{"status":200,"data":[],"error":null}"#;
         let cases = [
@@ -778,7 +778,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_b2_the_support_id_is_found_whatever_the_log_holds() {
+    fn the_support_id_is_found_whatever_the_log_holds() {
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
         let long = format!("\"{}\"", "x".repeat(1_000_000));
         for log in [&deep, &long, "null", "{\"a\":[1e400]}"] {

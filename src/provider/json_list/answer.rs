@@ -373,7 +373,7 @@ impl<'d, 'a> Reading<'d, 'a> {
         match self.list {
             List::Found => {}
             List::Absent => return no_list("the answer has no list"),
-            List::Other => return no_list("the answer has something else than a list"),
+            List::Other => return no_list("the value is not a list"),
             List::TooLong => {
                 let why = format!("more than poll.max_keys ({}) keys", rules.keys_max);
                 return Err(failure(Reason::TooManyKeys, &why));

@@ -177,7 +177,7 @@ impl<'d> Pages<'d> {
             Some(Said::Bool(has_more)) => Some(*has_more),
             Some(Said::Text(_) | Said::Other) => {
                 return Err(incomplete(
-                    "what should say whether there is more is not true or false",
+                    "the value at has_more is not true or false",
                 ));
             }
         };

@@ -199,7 +199,7 @@ async fn all_pages_share_the_deadline_and_the_limit_of_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fault_a16_authorities_are_read_again_after_a_day() {
+async fn authorities_are_read_again_after_a_day() {
     let own = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
     let name = format!("api-key-exporter-{}-day.pem", std::process::id());
     let path = std::env::temp_dir().join(name);

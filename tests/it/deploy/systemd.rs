@@ -114,7 +114,7 @@ async fn activated(folder: &Folder, api: &Api, arguments: &[&str]) -> Daemon {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_e13_it_listens_on_the_sockets_that_systemd_hands_over() {
+async fn it_listens_on_the_sockets_that_systemd_hands_over() {
     let folder = Folder::new("socket-activation");
     let api = Api::start(Reply::listing(&[])).await;
     // A port that was free a moment ago; systemd-socket-activate does not say which it took.

@@ -13,7 +13,7 @@ use crate::prometheus::{self, free};
 use crate::support::{Folder, TOKEN, any_port};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j4_a_key_that_vanishes_at_its_expiry_pages_across_a_restart_and_a_challenge_page() {
+async fn a_key_that_vanishes_at_its_expiry_pages_across_a_restart_and_a_challenge_page() {
     let folders = ["exporter", "prometheus", "alertmanager"]
         .map(|name| Folder::new(&format!("hidden-key-{name}")));
     let [exporter_address, prometheus_address, pager_address] = [free(), free(), free()];

@@ -86,7 +86,7 @@ fn title(message: &Value) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j19_a_storm_of_300_keys_is_one_message_about_the_ten_that_expire_first() {
+async fn a_storm_of_300_keys_is_one_message_about_the_ten_that_expire_first() {
     const KEYS: i64 = 300;
     let folders = ["exporter", "prometheus", "alertmanager"]
         .map(|name| Folder::new(&format!("storm-{name}")));
@@ -151,7 +151,7 @@ async fn fault_j19_a_storm_of_300_keys_is_one_message_about_the_ten_that_expire_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j20_an_outage_of_a_provider_is_one_message_that_names_the_reasons() {
+async fn an_outage_of_a_provider_is_one_message_that_names_the_reasons() {
     let folder = Folder::new("outage-alertmanager");
     let address = free();
     let chat = Chat::start();

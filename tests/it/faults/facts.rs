@@ -1,4 +1,4 @@
-//! What is said of keys (section J): odd entries, keys that vanish, listings of others.
+//! What is reported about keys: odd entries, keys that vanish, listings of others.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ async fn again_at(address: SocketAddr, token: &str, ids: &'static [&str]) -> Fak
 }
 
 #[tokio::test]
-async fn fault_j2_a_listing_of_which_no_entry_can_be_used_fails() {
+async fn a_listing_of_which_no_entry_can_be_used_fails() {
     let odd = Reply::listing(&[json!(7), json!({ "name": "a" }), json!({ "id": 1 })]);
     let (_api, _exporter, scrape) = super::keeps("schema", odd.clone()).await;
     let failing = "api_key_account_failing{account=\"default\",reason=\"schema\"}";
@@ -81,7 +81,7 @@ async fn fault_j2_a_listing_of_which_no_entry_can_be_used_fails() {
 }
 
 #[tokio::test]
-async fn fault_j3_each_field_is_judged_alone() {
+async fn each_field_is_judged_alone() {
     let mut good = key("a");
     good["created_at"] = json!("2020-01-01 00:00:00");
     good["updated_at"] = json!("2021-01-01 00:00:00");
@@ -143,7 +143,7 @@ async fn fault_j3_each_field_is_judged_alone() {
 }
 
 #[tokio::test]
-async fn fault_j4_a_key_that_vanishes_at_its_expiry_stays_expired() {
+async fn a_key_that_vanishes_at_its_expiry_stays_expired() {
     let folder = Folder::new("vanishing");
     let end = Utc::now() + TimeDelta::milliseconds(2_500);
     let api = hiding(end, Arc::default()).await;
@@ -178,7 +178,7 @@ async fn fault_j4_a_key_that_vanishes_at_its_expiry_stays_expired() {
 }
 
 #[tokio::test]
-async fn fault_j4_a_restart_between_the_two_listings_loses_nothing() {
+async fn a_restart_between_the_two_listings_loses_nothing() {
     let folder = Folder::new("restart-at-the-end");
     let end = Utc::now() + TimeDelta::milliseconds(2_000);
     let api = hiding(end, Arc::default()).await;
@@ -196,7 +196,7 @@ async fn fault_j4_a_restart_between_the_two_listings_loses_nothing() {
 }
 
 #[tokio::test]
-async fn fault_j4_a_key_that_vanishes_before_or_well_after_its_expiry_was_deleted() {
+async fn a_key_that_vanishes_before_or_well_after_its_expiry_was_deleted() {
     let end = Utc::now() + TimeDelta::milliseconds(3_000);
     let is_deleted = Arc::new(AtomicBool::new(false));
     let api = hiding(end, is_deleted.clone()).await;
@@ -223,7 +223,7 @@ async fn fault_j4_a_key_that_vanishes_before_or_well_after_its_expiry_was_delete
 }
 
 #[tokio::test]
-async fn fault_j4_keeping_ends_after_the_retention() {
+async fn keeping_ends_after_the_retention() {
     for (retention, is_kept) in [("2s", true), ("0s", false)] {
         let end = Utc::now() + TimeDelta::milliseconds(1_500);
         let api = hiding(end, Arc::default()).await;
@@ -243,7 +243,7 @@ async fn fault_j4_keeping_ends_after_the_retention() {
 }
 
 #[tokio::test]
-async fn fault_j5_only_the_same_mode_and_an_exact_name_make_a_successor() {
+async fn only_the_same_mode_and_an_exact_name_make_a_successor() {
     let made = |id: &str, label: &str, mode: &str, year: i32| {
         json!({
             "id": id, "label": label, "secret": format!("sk_{mode}_abcdefghijkl...vwxyz"),
@@ -277,7 +277,7 @@ async fn fault_j5_only_the_same_mode_and_an_exact_name_make_a_successor() {
 }
 
 #[tokio::test]
-async fn fault_j15_a_token_of_another_organization_brings_its_keys_at_once() {
+async fn a_token_of_another_organization_brings_its_keys_at_once() {
     let other_token = "sk_live_b3RoZXItb3JnYW5pemF0aW9u.aBcDe";
     let folder = Folder::new("organizations");
     let token = folder.file("token", TOKEN);
@@ -321,7 +321,7 @@ async fn fault_j15_a_token_of_another_organization_brings_its_keys_at_once() {
 }
 
 #[tokio::test]
-async fn fault_j16_a_listing_that_lost_keys_is_held_back_whatever_new_ones_it_has() {
+async fn a_listing_that_lost_keys_is_held_back_whatever_new_ones_it_has() {
     let folder = Folder::new("swapped");
     let api = Api::start(listing(&["a", "b", "c", "d"])).await;
     let lines = "poll.attempts = 1\npoll.shrink_confirmations = 3";
@@ -351,7 +351,7 @@ async fn fault_j16_a_listing_that_lost_keys_is_held_back_whatever_new_ones_it_ha
 }
 
 #[tokio::test]
-async fn fault_j22_a_careful_reader_of_odd_listings() {
+async fn a_careful_reader_of_odd_listings() {
     let with = |end: &str, scope: &str| {
         let mut key = key("a");
         key["expires_at"] = json!(end);

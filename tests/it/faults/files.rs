@@ -1,4 +1,4 @@
-//! Files that hang, as on a dead network mount (row J13): strace delays the system calls.
+//! Files that hang, as on a dead network mount: strace delays the system calls.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -84,7 +84,7 @@ async fn stop(daemon: Daemon) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j13_tokens_that_hang_harm_no_other_account_and_heal() {
+async fn tokens_that_hang_harm_no_other_account_and_heal() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("hanging-tokens");
     let names: Vec<String> = (0..20).map(|at| format!("dead-{at}")).collect();
@@ -122,13 +122,13 @@ async fn fault_j13_tokens_that_hang_harm_no_other_account_and_heal() {
             .contains("polls of account \\\"dead-7\\\" will fail until this is fixed: token file")
     );
     daemon
-        .logs_within("listing keys works again", Duration::from_secs(40))
+        .logs_within("listing keys succeeded again", Duration::from_secs(40))
         .await;
     stop(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j13_a_start_that_hangs_can_be_stopped() {
+async fn a_start_that_hangs_can_be_stopped() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("hanging-start");
     let inventory = folder.file("inventory.toml", "").display().to_string();
@@ -158,7 +158,7 @@ async fn fault_j13_a_start_that_hangs_can_be_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j13_a_state_directory_that_hangs_delays_the_start_and_no_poll() {
+async fn a_state_directory_that_hangs_delays_the_start_and_no_poll() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("hanging-state");
     let state = folder.0.join("state").display().to_string();
@@ -181,13 +181,16 @@ async fn fault_j13_a_state_directory_that_hangs_delays_the_start_and_no_poll() {
         format!("starting without the saved snapshots\" error=\"{state} does not respond");
     assert!(daemon.log().contains(&expected), "{}", daemon.log());
     daemon
-        .logs_within("saving the snapshots works again", Duration::from_secs(40))
+        .logs_within(
+            "saving the snapshots succeeded again",
+            Duration::from_secs(40),
+        )
         .await;
     stop(daemon).await;
 }
 
 #[test]
-fn fault_j13_config_check_names_a_file_that_hangs() {
+fn config_check_names_a_file_that_hangs() {
     let folder = Folder::new("hanging-check");
     let path = folder.file("config.toml", "").display().to_string();
     let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", &path];

@@ -1,4 +1,4 @@
-//! What the system grants too little of (E4, I6 to I9, I12): files, threads, processor time, a
+//! What the system grants too little of: files, threads, processor time, a
 //! file system, with the real binary.
 
 use std::fmt::Write as _;
@@ -62,7 +62,7 @@ fn largest_listing(variant: usize) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j6_the_largest_listing_fits_the_memory_limit_of_the_unit_and_the_chart() {
+async fn the_largest_listing_fits_the_memory_limit_of_the_unit_and_the_chart() {
     let api = Api::start(largest_listing(0)).await;
     let folder = Folder::new("largest");
     let text = format!(
@@ -136,7 +136,7 @@ fn large_listing(variant: usize) -> Reply {
 
 /// The budget is one account's; operations.md says how much all accounts may have.
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j6_fifty_thousand_keys_in_twenty_accounts_fit_the_shipped_memory_limit() {
+async fn fifty_thousand_keys_in_twenty_accounts_fit_the_shipped_memory_limit() {
     const ACCOUNTS: usize = 20;
     let api = Api::start(large_listing(0)).await;
     let folder = Folder::new("many-large");
@@ -224,7 +224,7 @@ fn cpu(scrape: &Scrape) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_e4_two_hundred_connections_take_no_file_that_a_poll_needs() {
+async fn two_hundred_connections_take_no_file_that_a_poll_needs() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("64-files");
     let daemon = daemon_under(&["prlimit", "--nofile=64"], &folder, &api);
@@ -261,7 +261,7 @@ async fn fault_e4_two_hundred_connections_take_no_file_that_a_poll_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_e4_a_soft_limit_is_raised_as_far_as_needed() {
+async fn a_soft_limit_is_raised_as_far_as_needed() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("soft-limit");
     let daemon = daemon_under(&["prlimit", "--nofile=64:"], &folder, &api);
@@ -271,7 +271,7 @@ async fn fault_e4_a_soft_limit_is_raised_as_far_as_needed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_e4_i6_without_any_file_left_it_waits_and_recovers() {
+async fn without_any_file_left_it_waits_and_recovers() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("no-files");
     let daemon = daemon_under(&["prlimit", "--nofile=16"], &folder, &api);
@@ -315,13 +315,13 @@ async fn fault_e4_i6_without_any_file_left_it_waits_and_recovers() {
     assert!(used < 0.1 * took + 0.1, "{used} s in {took} s, unoptimised");
     let polled = api.requests().len();
     until(|| api.requests().len() > polled).await;
-    daemon.logs("listing keys works again").await;
+    daemon.logs("listing keys succeeded again").await;
     let warnings = daemon.log().matches("cannot accept connections").count();
     assert_eq!(warnings, 1, "{}", daemon.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_i7_five_tasks_are_enough_and_fewer_are_told() {
+async fn five_tasks_are_enough_and_fewer_are_told() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("tasks");
     // Longer than tokio keeps an idle thread unless it is told to: the next poll needs one too.
@@ -356,7 +356,7 @@ async fn fault_i7_five_tasks_are_enough_and_fewer_are_told() {
     assert_eq!(scrape.account("up"), Some(1.0));
     let panics = "api_key_exporter_task_panics_total{task=\"poller\"}";
     assert_eq!(scrape.get(panics), Some(0.0));
-    // G8: its token file is everybody's, which is told once and not at each poll.
+    // Everybody can read its token file, which is reported once and not at each poll.
     let told = "every user of this machine can read the token of account";
     assert_eq!(daemon.log().matches(told).count(), 1, "{}", daemon.log());
     daemon.signal("-TERM");
@@ -364,7 +364,7 @@ async fn fault_i7_five_tasks_are_enough_and_fewer_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_i8_with_a_twentieth_of_a_core_it_answers_and_feeds_the_watchdog() {
+async fn with_a_twentieth_of_a_core_it_answers_and_feeds_the_watchdog() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("starved");
     let socket = folder.0.join("notify");
@@ -431,7 +431,7 @@ exec chroot --userspec=65534:65534 --groups= "$root" "$@"
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_i9_it_needs_neither_proc_nor_tmp_nor_a_home_nor_etc() {
+async fn it_needs_neither_proc_nor_tmp_nor_a_home_nor_etc() {
     let api = Api::start(listing(&["a"])).await;
     let root = Folder::new("bare");
     let shared = Folder::new("bare-shared");
@@ -454,7 +454,7 @@ async fn fault_i9_it_needs_neither_proc_nor_tmp_nor_a_home_nor_etc() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_i12_its_memory_is_nobodys_and_never_dumped() {
+async fn its_memory_is_nobodys_and_never_dumped() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("private");
     let user = nobody();

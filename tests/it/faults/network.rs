@@ -1,5 +1,4 @@
-//! The way to the API (rows A18 to A26): names, routes and links that fail, in a network of
-//! the test's own.
+//! The way to the API: names, routes and links that fail, in a network of the test's own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -42,7 +41,7 @@ fn failures(scrape: &Scrape, account: &str, reason: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_a18_names_that_do_not_resolve() {
+async fn names_that_do_not_resolve() {
     let api = Api::start(listing(&["a", "b"])).await;
     let room = NetworkNamespace::new("dns", &api);
     room.write("resolv.conf", "nameserver 127.0.0.2\noptions timeout:30\n");
@@ -77,7 +76,7 @@ async fn fault_a18_names_that_do_not_resolve() {
 }
 
 #[tokio::test]
-async fn fault_a20_a_server_that_closes_idle_connections() {
+async fn a_server_that_closes_idle_connections() {
     // It offers to keep each connection, and breaks off the moment it is used again.
     let listener = tokio::net::TcpListener::bind(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -109,7 +108,7 @@ async fn fault_a20_a_server_that_closes_idle_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_a21_a_link_that_goes_down_in_the_middle_of_a_body() {
+async fn a_link_that_goes_down_in_the_middle_of_a_body() {
     let api = Api::start(listing(&["a", "b"])).await;
     let room = NetworkNamespace::new("link", &api);
     let daemon = room.exporter(&config(&[("default", API_URL)]));
@@ -137,7 +136,7 @@ async fn fault_a21_a_link_that_goes_down_in_the_middle_of_a_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_a22_large_packets_vanish() {
+async fn large_packets_vanish() {
     let api = Api::start(listing(&["a", "b"])).await;
     let room = NetworkNamespace::new("black-hole", &api);
     let daemon = room.exporter(&config(&[("default", API_URL)]));
@@ -155,7 +154,7 @@ async fn fault_a22_large_packets_vanish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_a23_a_slow_link_that_loses_a_third_never_has_two_polls_in_flight() {
+async fn a_slow_link_that_loses_a_third_never_has_two_polls_in_flight() {
     let keys: Vec<Value> = (0..100).map(|number| key(&format!("a{number}"))).collect();
     let api = Api::start(Reply::listing(&keys)).await;
     let room = NetworkNamespace::new("lossy", &api);
@@ -195,7 +194,7 @@ async fn fault_a23_a_slow_link_that_loses_a_third_never_has_two_polls_in_flight(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_a24_an_address_that_leads_nowhere_costs_less_than_a_second() {
+async fn an_address_that_leads_nowhere_costs_less_than_a_second() {
     let api = Api::start(listing(&["a"])).await;
     let room = NetworkNamespace::new("six", &api);
     room.write("hosts", "2001:db8::24 localhost\n127.0.0.1 localhost\n");
@@ -211,7 +210,7 @@ async fn fault_a24_an_address_that_leads_nowhere_costs_less_than_a_second() {
 }
 
 #[test]
-fn fault_a25_http_2_is_not_compiled_into_the_client() {
+fn http_2_is_not_compiled_into_the_client() {
     // The server has it, for TLS.
     let lock = fs::read_to_string(in_repository("Cargo.lock")).unwrap();
     let mut packages = lock.split("[[package]]");
@@ -222,7 +221,7 @@ fn fault_a25_http_2_is_not_compiled_into_the_client() {
 }
 
 #[tokio::test]
-async fn fault_a26_statuses_that_come_with_no_listing() {
+async fn statuses_that_come_with_no_listing() {
     for status in [101, 204, 206, 226] {
         keeps(
             "schema",
@@ -244,7 +243,7 @@ async fn fault_a26_statuses_that_come_with_no_listing() {
 }
 
 #[tokio::test]
-async fn fault_a26_interim_answers_without_end_are_cut_by_the_deadline() {
+async fn interim_answers_without_end_are_cut_by_the_deadline() {
     let listener = tokio::net::TcpListener::bind(any_port()).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let serving = tokio::spawn(async move {

@@ -1,5 +1,5 @@
-//! Paths in the configuration that are not regular files (row J13): at the start, at a reload, and
-//! while the exporter runs.
+//! Paths in the configuration that are not regular files: at the start, at a reload, and while the
+//! exporter runs.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -142,7 +142,7 @@ fn path_in(paths: &Paths, name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j13_no_path_is_anything_but_a_regular_file_at_the_start() {
+async fn no_path_is_anything_but_a_regular_file_at_the_start() {
     let api = Api::start(listing(&["a"])).await;
     let paths = Paths::new("paths-start", &api);
     let tls = format!(
@@ -191,7 +191,7 @@ async fn fault_j13_no_path_is_anything_but_a_regular_file_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j13_a_path_that_becomes_something_else_harms_nothing_else_and_heals() {
+async fn a_path_that_becomes_something_else_harms_nothing_else_and_heals() {
     let api = Api::start(listing(&["a"])).await;
     let paths = Paths::new("paths-running", &api);
     let daemon = Daemon::start(paths.command(), &paths.folder);
@@ -234,7 +234,7 @@ async fn fault_j13_a_path_that_becomes_something_else_harms_nothing_else_and_hea
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j13_a_state_directory_of_odd_files_costs_no_poll() {
+async fn a_state_directory_of_odd_files_costs_no_poll() {
     let api = Api::start(listing(&["a"])).await;
     for kind in KINDS.into_iter().filter(|kind| *kind != "nothing") {
         for (name, is_whole) in [("state", true), ("state/lock", false), ("snapshot", false)] {

@@ -1,4 +1,4 @@
-//! Process, logs and supervisor (sections F and I), with the real binary.
+//! Process, logs and supervisor, with the real binary.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -40,7 +40,7 @@ impl Supervisor {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_i13_systemd_is_told_of_every_step() {
+async fn systemd_is_told_of_every_step() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("notify");
     let (supervisor, socket) = Supervisor::new(&folder);
@@ -69,7 +69,7 @@ async fn fault_i13_systemd_is_told_of_every_step() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_i4_the_watchdog_is_fed_while_it_lives_and_not_while_it_is_stuck() {
+async fn the_watchdog_is_fed_while_it_lives_and_not_while_it_is_stuck() {
     // The API does not matter to the watchdog.
     let api = Api::start(Reply::error(500, "no", "support_1")).await;
     let folder = Folder::new("watchdog");
@@ -129,7 +129,7 @@ async fn a_watchdog_that_is_for_another_process_is_not_fed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_f3_a_log_reader_that_stalls_holds_nothing_up() {
+async fn a_log_reader_that_stalls_holds_nothing_up() {
     let api = Api::start(Reply::error(500, "no", "support_1")).await;
     let folder = Folder::new("stalled");
     let port = std::net::TcpListener::bind("127.0.0.1:0")
@@ -179,7 +179,7 @@ async fn fault_f3_a_log_reader_that_stalls_holds_nothing_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_f7_an_unknown_log_level_exits_2_and_names_it() {
+async fn an_unknown_log_level_exits_2_and_names_it() {
     let output = binary(&["--log.level", "loud"])
         .env("BITGPT_API_KEY", crate::support::TOKEN)
         .output()
@@ -193,7 +193,7 @@ async fn fault_f7_an_unknown_log_level_exits_2_and_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_d5_after_a_pause_there_is_one_poll_and_no_backlog() {
+async fn after_a_pause_there_is_one_poll_and_no_backlog() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("paused");
     let config = config_file(&folder, &api.url());
@@ -209,7 +209,7 @@ async fn fault_d5_after_a_pause_there_is_one_poll_and_no_backlog() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_i2_as_the_first_process_of_a_container_it_hears_signals() {
+async fn as_the_first_process_of_a_container_it_hears_signals() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("first");
     let daemon = binary(&["--config.file", &config_file(&folder, &api.url())]);

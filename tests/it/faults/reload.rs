@@ -1,4 +1,4 @@
-//! Configuration and reload (section G), with the real binary.
+//! Configuration and reload, with the real binary.
 
 use std::fs;
 use std::process::Stdio;
@@ -137,7 +137,7 @@ async fn accounts_come_go_and_change_without_costing_the_others_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_g2_a_broken_file_leaves_the_old_configuration_in_force() {
+async fn a_broken_file_leaves_the_old_configuration_in_force() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("broken");
     let good = account(&folder, "first", &api.url(), "");
@@ -183,7 +183,7 @@ async fn fault_g2_a_broken_file_leaves_the_old_configuration_in_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_g4_a_thousand_hangups_are_a_few_reloads_and_no_polls() {
+async fn a_thousand_hangups_are_a_few_reloads_and_no_polls() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("hangups");
     let accounts = account(&folder, "first", &api.url(), "");
@@ -208,7 +208,7 @@ async fn fault_g4_a_thousand_hangups_are_a_few_reloads_and_no_polls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_g4_a_hangup_kills_nothing_however_early_it_comes() {
+async fn a_hangup_kills_nothing_however_early_it_comes() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("early");
     let config = config_file(&folder, &api.url());
@@ -228,7 +228,7 @@ async fn fault_g4_a_hangup_kills_nothing_however_early_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_g5_a_new_listen_address_needs_a_restart_and_the_rest_applies() {
+async fn a_new_listen_address_needs_a_restart_and_the_rest_applies() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("listen");
     let (daemon, head) = daemon(&folder, &account(&folder, "first", &api.url(), "")).await;
@@ -313,7 +313,7 @@ async fn what_the_api_asked_for_outlives_a_reload() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_g6_a_rotated_token_is_used_by_the_next_poll_however_it_was_put_there() {
+async fn a_rotated_token_is_used_by_the_next_poll_however_it_was_put_there() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("rotation");
     let config = config_file(&folder, &api.url());
@@ -364,7 +364,7 @@ async fn fault_g6_a_rotated_token_is_used_by_the_next_poll_however_it_was_put_th
 }
 
 #[tokio::test]
-async fn fault_j17_a_thousand_reloads_over_http_are_a_few_lines_and_no_requests() {
+async fn a_thousand_reloads_over_http_are_a_few_lines_and_no_requests() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("reload-storm");
     let config = config_file(&folder, &api.url());

@@ -1,4 +1,4 @@
-//! The exporter's own HTTP server (section E), and what bad clients may write into the log (F5),
+//! The exporter's own HTTP server, and what bad clients may write into the log,
 //! with the real binary where the system is part of it.
 
 use std::net::{SocketAddr, TcpListener};
@@ -43,7 +43,7 @@ async fn send(address: SocketAddr, request: &str, body: &[u8]) -> (String, usize
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_e5_accepts_that_fail_are_followed_by_others() {
+async fn accepts_that_fail_are_followed_by_others() {
     let api = Api::start(listing(&["a"])).await;
     // Connections that were lost cost no pause; at ours there is one, and one line.
     for (error, warnings) in [
@@ -76,7 +76,7 @@ async fn fault_e5_accepts_that_fail_are_followed_by_others() {
 }
 
 #[tokio::test]
-async fn fault_e7_a_body_is_refused_and_never_read() {
+async fn a_body_is_refused_and_never_read() {
     let api = Api::start(listing(&["a"])).await;
     let exporter = Exporter::start(&api).await;
     let ten_gigabytes = "Content-Length: 10000000000\r\n";
@@ -122,7 +122,7 @@ async fn fault_e7_a_body_is_refused_and_never_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_e9_five_hundred_scrapes_at_once_are_answered_where_there_are_places() {
+async fn five_hundred_scrapes_at_once_are_answered_where_there_are_places() {
     // Both ends of them are more than the usual 1,024 files.
     let files = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -175,7 +175,7 @@ async fn fault_e9_five_hundred_scrapes_at_once_are_answered_where_there_are_plac
 }
 
 #[tokio::test]
-async fn fault_e11_there_is_nothing_to_debug_or_to_read_out() {
+async fn there_is_nothing_to_debug_or_to_read_out() {
     let api = Api::start(listing(&["a"])).await;
     let exporter = Exporter::start(&api).await;
     for path in [
@@ -197,7 +197,7 @@ async fn fault_e11_there_is_nothing_to_debug_or_to_read_out() {
 }
 
 #[tokio::test]
-async fn fault_e13_an_address_that_cannot_be_had_exits_1_and_is_named() {
+async fn an_address_that_cannot_be_had_exits_1_and_is_named() {
     let api = Api::start(listing(&["a"])).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
@@ -236,7 +236,7 @@ async fn fault_e13_an_address_that_cannot_be_had_exits_1_and_is_named() {
 }
 
 #[tokio::test]
-async fn fault_e13_it_listens_on_the_loopback_address_and_on_ipv6_alone() {
+async fn it_listens_on_the_loopback_address_and_on_ipv6_alone() {
     let output = binary(&["config", "show"])
         .env("BITGPT_API_KEY", TOKEN)
         .output();
@@ -373,7 +373,7 @@ async fn a_unix_socket_is_served_replaced_after_a_kill_and_removed_at_the_end() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_f5_failing_polls_and_bad_clients_write_a_line_and_no_more() {
+async fn failing_polls_and_bad_clients_write_a_line_and_no_more() {
     let api = Api::start(Reply::error(500, "no", "support_1")).await;
     let folder = Folder::new("flood");
     let daemon = binary(&["--config.file", &config_file(&folder, &api.url())]);
@@ -417,7 +417,7 @@ async fn fault_f5_failing_polls_and_bad_clients_write_a_line_and_no_more() {
 }
 
 #[tokio::test]
-async fn fault_i16_samples_carry_no_time_and_a_deleted_key_is_gone_at_the_next_scrape() {
+async fn samples_carry_no_time_and_a_deleted_key_is_gone_at_the_next_scrape() {
     let api = Api::start(listing(&["a", "b"])).await;
     let exporter = Exporter::start(&api).await;
     exporter.up().await;

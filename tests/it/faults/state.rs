@@ -1,4 +1,4 @@
-//! The saved snapshot (section H): restarts in the middle of an outage, damaged files, bad disks.
+//! The saved snapshot: restarts in the middle of an outage, damaged files, bad disks.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -70,7 +70,7 @@ async fn first_life(name: &str) -> (Folder, Api, f64) {
 }
 
 #[tokio::test]
-async fn fault_h5_a_restart_in_an_outage_keeps_the_keys_and_their_age() {
+async fn a_restart_in_an_outage_keeps_the_keys_and_their_age() {
     let (folder, api, listed_at) = first_life("restart").await;
     api.reply(down());
     let mut config = saving_in(&folder, &api);
@@ -107,7 +107,7 @@ async fn what_changed_while_the_exporter_was_down_is_counted() {
 }
 
 #[tokio::test]
-async fn fault_h1_a_damaged_file_is_ignored_and_replaced() {
+async fn a_damaged_file_is_ignored_and_replaced() {
     let (folder, api, _) = first_life("damaged").await;
     let path = snapshot(&folder).unwrap();
     let good = fs::read(&path).unwrap();
@@ -133,7 +133,7 @@ async fn fault_h1_a_damaged_file_is_ignored_and_replaced() {
 }
 
 #[tokio::test]
-async fn fault_h4_a_file_of_another_api_is_ignored() {
+async fn a_file_of_another_api_is_ignored() {
     let (folder, _api, _) = first_life("foreign").await;
     let other = Api::start(down()).await;
     let exporter = Exporter::with(&saving_in(&folder, &other)).await;
@@ -143,7 +143,7 @@ async fn fault_h4_a_file_of_another_api_is_ignored() {
 }
 
 #[tokio::test]
-async fn fault_h6_the_file_is_private_and_no_link_is_followed() {
+async fn the_file_is_private_and_no_link_is_followed() {
     let (folder, api, _) = first_life("private").await;
     let path = snapshot(&folder).unwrap();
     assert_eq!(
@@ -178,7 +178,7 @@ async fn fault_h6_the_file_is_private_and_no_link_is_followed() {
 const SAVE_FAILURES: &str = "api_key_exporter_state_save_failures_total";
 
 #[tokio::test]
-async fn fault_h7_a_second_exporter_saves_nothing() {
+async fn a_second_exporter_saves_nothing() {
     let (folder, api, _) = first_life("second").await;
     let first = Exporter::with(&saving_in(&folder, &api)).await;
     first.up().await;
@@ -220,7 +220,7 @@ async fn a_folder_that_is_missing_at_the_start_is_used_once_it_is_there() {
     assert_eq!(failing.account("up"), Some(1.0));
     assert_eq!(daemon.log().matches(told).count(), 1, "{}", daemon.log());
     fs::create_dir(&parent).unwrap();
-    daemon.logs("saving the snapshots works again").await;
+    daemon.logs("saving the snapshots succeeded again").await;
     let entries = fs::read_dir(parent.join("state")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name());
     assert!(names.into_iter().any(|name| name != "lock"));
@@ -229,7 +229,7 @@ async fn a_folder_that_is_missing_at_the_start_is_used_once_it_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_i6_a_start_without_a_free_file_costs_the_snapshots_no_longer_than_that() {
+async fn a_start_without_a_free_file_costs_the_snapshots_no_longer_than_that() {
     let (folder, api, _) = first_life("no-files").await;
     fs::remove_file(snapshot(&folder).unwrap()).unwrap();
     let lock = format!("-P{}", folder.0.join("state/lock").display());
@@ -263,7 +263,7 @@ fn traced(folder: &Folder, api: &Api, arguments: &[&str]) -> Daemon {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_h3_a_full_disk_costs_a_count_and_no_poll() {
+async fn a_full_disk_costs_a_count_and_no_poll() {
     let (folder, api, _) = first_life("full-disk").await;
     let path = snapshot(&folder).unwrap();
     let before = fs::read(&path).unwrap();
@@ -328,7 +328,7 @@ async fn calls_of_a_save(folder: &Folder, api: &Api, paths: &[String]) -> Vec<(S
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_h2_killed_at_any_call_of_a_save_it_finds_the_old_or_the_new_state() {
+async fn killed_at_any_call_of_a_save_it_finds_the_old_or_the_new_state() {
     let (folder, api, _) = first_life("killed").await;
     let path = snapshot(&folder).unwrap();
     // The lock is not touched by a save, and the snapshot itself only by the rename.

@@ -1,4 +1,4 @@
-//! How much is logged under storms (F5): an API that is down for hundreds of accounts, one that
+//! How much is logged under storms: an API that is down for hundreds of accounts, one that
 //! flaps, keys that change, expire and cross thresholds all at once, reloads, hostile requests.
 
 use std::fmt::Write as _;
@@ -62,7 +62,7 @@ fn hostile() -> Vec<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_f5_no_storm_floods_the_log() {
+async fn no_storm_floods_the_log() {
     let start = Utc::now();
     let later = move |days: i64| start + TimeDelta::days(days);
     let flapping = api(|number| match number % 2 {

@@ -1,4 +1,4 @@
-//! Who watches the poll loops (I3, I4), and what restarts cost the API (I10).
+//! What supervises the poll loops, and what restarts cost the API.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -57,7 +57,7 @@ fn dying_daemon(file: &Path) -> i32 {
 
 #[test]
 #[expect(clippy::exit, reason = "the code is what the test is about")]
-fn fault_i3_a_poll_loop_that_keeps_dying_ends_the_process_with_1() {
+fn a_poll_loop_that_keeps_dying_ends_the_process_with_1() {
     if let Some(file) = std::env::var_os(DYING) {
         std::process::exit(dying_daemon(Path::new(&file)));
     }
@@ -65,8 +65,7 @@ fn fault_i3_a_poll_loop_that_keeps_dying_ends_the_process_with_1() {
     runtime.block_on(async {
         let api = Api::start(listing(&["a"])).await;
         let folder = Folder::new("dying");
-        let name =
-            "faults::supervision::fault_i3_a_poll_loop_that_keeps_dying_ends_the_process_with_1";
+        let name = "faults::supervision::a_poll_loop_that_keeps_dying_ends_the_process_with_1";
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", name, "--nocapture"])
@@ -102,7 +101,7 @@ fn fault_i3_a_poll_loop_that_keeps_dying_ends_the_process_with_1() {
 }
 
 #[tokio::test]
-async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
+async fn a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
     let folder = Folder::new("stuck");
     let path = folder.0.join("notify");
     let supervisor = UnixDatagram::bind(&path).unwrap();
@@ -209,7 +208,7 @@ async fn fault_i4_a_stuck_poll_loop_is_unhealthy_and_starves_the_watchdog() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_i10_a_storm_of_restarts_costs_the_api_next_to_nothing() {
+async fn a_storm_of_restarts_costs_the_api_next_to_nothing() {
     let api = Api::start(listing(&["a"])).await;
     let folder = Folder::new("storm");
     let config = config_file(&folder, &api.url());

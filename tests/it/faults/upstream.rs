@@ -1,4 +1,4 @@
-//! The API and the way to it (sections A to C), and what a hostile one may cost (I5, E3).
+//! The API and the way to it, and what a hostile one may cost.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use crate::process::{Daemon, binary, config_file};
 use crate::support::{Api, Exporter, Folder, Scrape, any_port, client, config, key, listing};
 
 #[tokio::test]
-async fn fault_a2_syn_black_hole() {
+async fn syn_black_hole() {
     // Once the queue of a listener that accepts nothing is full, Linux drops further SYNs.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(any_port()).unwrap();
@@ -40,7 +40,7 @@ async fn fault_a2_syn_black_hole() {
 }
 
 #[tokio::test]
-async fn fault_a19_each_poll_connects_anew() {
+async fn each_poll_connects_anew() {
     // A server that would gladly keep its connections.
     let listener = tokio::net::TcpListener::bind(any_port()).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -72,7 +72,7 @@ async fn fault_a19_each_poll_connects_anew() {
 }
 
 #[tokio::test]
-async fn fault_b2_b3_a_support_id_is_found_and_cleaned_whatever_comes_with_it() {
+async fn a_support_id_is_found_and_cleaned_whatever_comes_with_it() {
     let mut deep = json!("x");
     for _ in 0..100 {
         deep = json!([deep]);
@@ -115,7 +115,7 @@ async fn fault_b2_b3_a_support_id_is_found_and_cleaned_whatever_comes_with_it() 
 }
 
 #[tokio::test]
-async fn fault_a9_answers_that_are_hardly_http() {
+async fn answers_that_are_hardly_http() {
     let headers = |reply: Reply, count: usize, length: usize| {
         let value = "x".repeat(length);
         (0..count).fold(reply, |reply, number| {
@@ -138,7 +138,7 @@ async fn fault_a9_answers_that_are_hardly_http() {
 }
 
 #[tokio::test]
-async fn fault_c4_c5_c6_c7_json_that_is_none() {
+async fn json_that_is_none() {
     let good = String::from_utf8(listing(&["c"]).body).unwrap();
     let bodies = [
         (
@@ -167,7 +167,7 @@ async fn fault_c4_c5_c6_c7_json_that_is_none() {
 }
 
 #[tokio::test]
-async fn fault_c9_keys_that_are_new_at_each_poll_leave_nothing_behind() {
+async fn keys_that_are_new_at_each_poll_leave_nothing_behind() {
     let api = Api::start(listing(&["k0", "l0", "m0"])).await;
     let exporter = Exporter::start(&api).await;
     let series = exporter.up().await.of("api_key_").len();
@@ -187,7 +187,7 @@ async fn fault_c9_keys_that_are_new_at_each_poll_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn fault_c11_c12_expiries_that_are_none_or_far() {
+async fn expiries_that_are_none_or_far() {
     let expiring = |id: &str, at: Value| json!({ "id": id, "expires_at": at });
     let keys = [
         expiring("a", Value::Null),
@@ -217,7 +217,7 @@ async fn fault_c11_c12_expiries_that_are_none_or_far() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_c15_enormous_strings_are_one_short_line_in_the_log() {
+async fn enormous_strings_are_one_short_line_in_the_log() {
     let huge = "x".repeat(1_000_000);
     let body = json!({
         "status": 500, "data": null, "error": huge, "log": huge, "validator": huge,
@@ -252,7 +252,7 @@ fn status_kib(pid: u32, name: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_i5_no_body_costs_more_than_64_mib() {
+async fn no_body_costs_more_than_64_mib() {
     let many = |entry: &str, count: usize| {
         let entries = format!("{entry},").repeat(count);
         let body = format!("{{\"status\":200,\"error\":null,\"data\":[{entries}{{}}]}}");
@@ -310,7 +310,7 @@ async fn fault_i5_no_body_costs_more_than_64_mib() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_e3_readers_that_read_nothing_share_what_they_do_not_read() {
+async fn readers_that_read_nothing_share_what_they_do_not_read() {
     let keys: Vec<Value> = (0..2_000)
         .map(|number| key(&format!("key_{number}")))
         .collect();

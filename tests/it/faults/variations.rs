@@ -1,5 +1,4 @@
-//! Further variations of what section J names: caches, formats that change, tokens that two
-//! accounts swap, names in the environment.
+//! Caches, formats that change, tokens that two accounts swap, names in the environment.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,7 +14,7 @@ use crate::process::{Daemon, binary};
 use crate::support::{Api, Exporter, Folder, Scrape, TOKEN, any_port, config, key, listing};
 
 #[tokio::test]
-async fn fault_j11_an_answer_from_a_cache_is_as_old_as_it_is() {
+async fn an_answer_from_a_cache_is_as_old_as_it_is() {
     let answer = |age: &str, date_ago: i64| {
         let date = Utc::now() - TimeDelta::seconds(date_ago);
         let date = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
@@ -50,7 +49,7 @@ async fn fault_j11_an_answer_from_a_cache_is_as_old_as_it_is() {
 }
 
 #[tokio::test]
-async fn fault_j12_another_form_of_the_same_time_is_no_change() {
+async fn another_form_of_the_same_time_is_no_change() {
     let with = |expires_at: &str| {
         let mut key = key("a");
         key["expires_at"] = json!(expires_at);
@@ -87,7 +86,7 @@ async fn fault_j12_another_form_of_the_same_time_is_no_change() {
 }
 
 #[tokio::test]
-async fn fault_j7_an_incomplete_answer_replaces_nothing_whatever_came_before() {
+async fn an_incomplete_answer_replaces_nothing_whatever_came_before() {
     let partial = || listing(&["a", "x", "y"]).header("X-Has-More", "true");
     let api = Api::start(partial()).await;
     let exporter = Exporter::with(&config(&api.url(), "poll.attempts = 1", "")).await;
@@ -129,7 +128,7 @@ async fn api_of_two(other: &'static str) -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j15_two_accounts_that_swap_their_tokens_swap_their_keys_at_once() {
+async fn two_accounts_that_swap_their_tokens_swap_their_keys_at_once() {
     const OTHER: &str = "sk_live_b3RoZXItb3JnYW5pemF0aW9u.aBcDe";
     let door = api_of_two(OTHER).await;
     let folder = Folder::new("swapped-tokens");
@@ -189,7 +188,7 @@ async fn fault_j15_two_accounts_that_swap_their_tokens_swap_their_keys_at_once()
 }
 
 #[test]
-fn fault_j21_no_name_in_the_environment_aborts() {
+fn no_name_in_the_environment_aborts() {
     let folder = Folder::new("absurd-names");
     let text = "[[accounts]]\nname = \"a\"\ntoken_env = \"TOKEN\"\n";
     let path = folder.file("config.toml", text).display().to_string();

@@ -703,7 +703,7 @@ fn odd_bytes_spoil_their_own_field_only() {
 }
 
 #[test]
-fn fault_j14_secrets_of_the_request_are_removed_from_the_answer() {
+fn secrets_of_the_request_are_removed_from_the_answer() {
     let provider = json_list(
         "items = \"/data\"\nid = \"/id\"\nlabel = \"/name\"\nerror = \"/error\"\n\
          query = { api_key = \"QsEcReT&0123456789abc\", sort = \"displayName\" }\n\

@@ -75,7 +75,7 @@ pub(crate) async fn broken_rules(address: SocketAddr) -> Option<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_j9_targets_that_share_job_and_instance_and_carry_our_labels_break_no_rule() {
+async fn targets_that_share_job_and_instance_and_carry_our_labels_break_no_rule() {
     let api = api().await;
     let exporters = [exporter(&api, "shop").await, exporter(&api, "office").await];
     let (address, folder) = (free(), Folder::new("colliding-targets"));

@@ -218,7 +218,7 @@ fn cursors_go_on_until_there_is_none_or_no_more() {
         ),
         (
             &["c", "maybe"],
-            "incomplete: what should say whether there is more",
+            "incomplete: the value at has_more",
         ),
     ] {
         let found = steps(&with_more, 9, &[page(1, 1, said)]);
