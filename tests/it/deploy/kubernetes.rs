@@ -267,7 +267,7 @@ fn bad_values_fail_with_a_clear_message() {
         ("listenAddress=:70000", "from 1 to 65535"),
         ("listenAddress=:0", "from 1 to 65535"),
         ("listenAddress=127.0.0.1:10120", "loopback"),
-        ("telemetryPath=/-/healthy", "must not start with /-/"),
+        ("telemetryPath=/-/healthy", "which are taken"),
         ("extraArgs={--web.route-prefix=/x}", "set externalUrl"),
         (
             "extraEnv[0].name=API_KEY_EXPORTER__WEB__ROUTE_PREFIX",
@@ -584,19 +584,45 @@ fn every_value_is_in_the_schema_with_a_comment_nearby() {
 
 #[test]
 fn a_null_is_unset_or_refused_by_name() {
+    let schema: Value =
+        serde_json::from_str(&read(&format!("{CHART}/values.schema.json"))).unwrap();
+    let required = |object: &Value| -> Vec<String> {
+        let names = object["required"].as_array().into_iter().flatten();
+        names
+            .map(|name| name.as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut values = required(&schema);
     for section in [
-        "shards",
-        "telemetryPath",
-        "service",
         "image",
+        "inventory",
+        "service",
+        "podDisruptionBudget",
         "webConfig",
-        "listenAddress",
     ] {
-        let said = template(None, &["--set", &format!("{section}=null")]);
-        let words = format!("missing property '{section}'");
+        let names = required(&schema["properties"][section]);
+        values.extend(names.iter().map(|name| format!("{section}.{name}")));
+    }
+    let names = required(&schema["definitions"]["scrape"]);
+    values.extend(names.iter().map(|name| format!("serviceMonitor.{name}")));
+    for value in [
+        "shards",
+        "serviceAccount",
+        "inventory.key",
+        "serviceMonitor.interval",
+    ] {
+        assert!(
+            values.iter().any(|it| it == value),
+            "{value} is not required"
+        );
+    }
+    for value in values {
+        let said = template(None, &["--set", &format!("{value}=null")]);
+        let name = value.rsplit('.').next().unwrap();
+        let words = format!("missing property '{name}'");
         assert!(
             !said.is_content && said.words.contains(&words),
-            "{}",
+            "{value}: {}",
             said.words
         );
     }
@@ -620,77 +646,137 @@ fn probes_and_scrapes_follow_the_route_prefix() {
         ("externalUrl=https://example.com/y/", "/y"),
         ("externalUrl=https://example.com/y,routePrefix=/", ""),
     ] {
-        let more = ["--set", value, "--set", "serviceMonitor.enabled=true"];
+        let more = ["--set", value, "--set", "configReloader.enabled=true"];
         let objects = documents(&rendered(None, &more));
         let container = &pod(&objects)["containers"][0];
         let path = &container["livenessProbe"]["httpGet"]["path"];
         assert_eq!(path, &format!("{prefix}/-/healthy"), "{value}");
         let path = &container["readinessProbe"]["httpGet"]["path"];
         assert_eq!(path, &format!("{prefix}/-/ready"), "{value}");
-        let endpoint = &one(&objects, "ServiceMonitor")["spec"]["endpoints"][0];
-        assert_eq!(endpoint["path"], format!("{prefix}/metrics"), "{value}");
+        let scrapes = [
+            ("serviceMonitor", "ServiceMonitor", "endpoints"),
+            ("podMonitor", "PodMonitor", "podMetricsEndpoints"),
+            ("vmServiceScrape", "VMServiceScrape", "endpoints"),
+        ];
+        for (section, kind, endpoints) in scrapes {
+            let enabled = format!("{section}.enabled=true");
+            let objects = documents(&rendered(None, &["--set", value, "--set", &enabled]));
+            let endpoint = &one(&objects, kind)["spec"][endpoints][0];
+            assert_eq!(
+                endpoint["path"],
+                format!("{prefix}/metrics"),
+                "{value} {kind}"
+            );
+        }
+        let reload = format!("--reload-url=http://127.0.0.1:{}{prefix}/-/reload", port());
+        let sidecar = pod(&objects)["containers"][1]["args"].clone();
+        let arguments = sidecar.as_array().unwrap();
+        assert!(arguments.contains(&reload.into()), "{value}: {arguments:?}");
     }
 }
 
+/// Bad values, words of the refusal, and good values next to them.
+const NEIGHBOURS: &[(&str, &str, &str)] = &[
+    (
+        "accounts[0].interval=1s",
+        "5s to 24h",
+        "accounts[0].interval=5s",
+    ),
+    (
+        "accounts[0].interval=25h",
+        "5s to 24h",
+        "accounts[0].interval=23h 60m",
+    ),
+    (
+        "accounts[0].interval=4 secs",
+        "5s to 24h",
+        "accounts[0].interval=1 hr 5 mins",
+    ),
+    (
+        "accounts[0].baseUrl=http://LOCALHOST.example.com",
+        "must use https",
+        "accounts[0].baseUrl=http://LOCALHOST:8080",
+    ),
+    (
+        "telemetryPath=/api/v1/keys",
+        "which are taken",
+        "telemetryPath=/apikeys/metrics",
+    ),
+    (
+        "telemetryPath=/calendar.ics",
+        "which are taken",
+        "telemetryPath=/calendar.ics.txt",
+    ),
+    (
+        "telemetryPath=/a?b",
+        "does not match pattern",
+        "telemetryPath=/-x/~b",
+    ),
+    (
+        "config=[web]\n  'route_prefix' = \"/x\"",
+        "set externalUrl",
+        "config=[web]\n# route_prefix = \"/x\"",
+    ),
+    (
+        "config=web = { a = \"#\"\\, external_url = \"/x\" }",
+        "set externalUrl",
+        "config=web = { enable_lifecycle = true }",
+    ),
+    (
+        "config=\"web\" . route_prefix=\"/x\"",
+        "set externalUrl",
+        "config=[[keys]]\nmatch = \"a\"\nteam = \"see route_prefix = /x\"",
+    ),
+    (
+        "accounts[0].baseUrl=http://10.0.0.1",
+        "must use https",
+        "accounts[0].baseUrl=http://127.0.0.1:8080",
+    ),
+    (
+        "webConfig.existingSecret=w,webConfig.probeListenAddress=:10120",
+        "another port",
+        "webConfig.existingSecret=w,webConfig.probeListenAddress=:10122",
+    ),
+    (
+        "podLabels.app\\.kubernetes\\.io/name=x",
+        "which selects the pods",
+        "podLabels.app\\.kubernetes\\.io/part-of=x",
+    ),
+    (
+        "extraVolumes[0].name=config",
+        "already has a volume config",
+        "extraVolumes[0].name=configs",
+    ),
+    (
+        "fullnameOverride=My_App",
+        "does not match pattern",
+        "fullnameOverride=my-app",
+    ),
+    (
+        "resources.limit.cpu=1",
+        "'limit' not allowed",
+        "resources.limits.cpu=1",
+    ),
+    (
+        "podSecurityContext.runAsUser=root",
+        "integer",
+        "podSecurityContext.runAsUser=1000",
+    ),
+    (
+        "accounts[0].existingSecret=S_x",
+        "does not match pattern",
+        "accounts[0].existingSecret=s.x",
+    ),
+    (
+        "serviceMonitor.enabled=true,serviceMonitor.interval=5s",
+        "must not exceed interval",
+        "serviceMonitor.enabled=true,serviceMonitor.interval=10s",
+    ),
+];
+
 #[test]
 fn values_that_fail_in_the_cluster_are_refused_and_their_neighbours_render() {
-    for (bad, words, good) in [
-        (
-            "accounts[0].interval=1s",
-            "5s to 24h",
-            "accounts[0].interval=5s",
-        ),
-        (
-            "accounts[0].interval=25h",
-            "5s to 24h",
-            "accounts[0].interval=23h 60m",
-        ),
-        (
-            "accounts[0].baseUrl=http://10.0.0.1",
-            "must use https",
-            "accounts[0].baseUrl=http://127.0.0.1:8080",
-        ),
-        (
-            "webConfig.existingSecret=w,webConfig.probeListenAddress=:10120",
-            "another port",
-            "webConfig.existingSecret=w,webConfig.probeListenAddress=:10122",
-        ),
-        (
-            "podLabels.app\\.kubernetes\\.io/name=x",
-            "which selects the pods",
-            "podLabels.app\\.kubernetes\\.io/part-of=x",
-        ),
-        (
-            "extraVolumes[0].name=config",
-            "already has a volume config",
-            "extraVolumes[0].name=configs",
-        ),
-        (
-            "fullnameOverride=My_App",
-            "does not match pattern",
-            "fullnameOverride=my-app",
-        ),
-        (
-            "resources.limit.cpu=1",
-            "'limit' not allowed",
-            "resources.limits.cpu=1",
-        ),
-        (
-            "podSecurityContext.runAsUser=root",
-            "integer",
-            "podSecurityContext.runAsUser=1000",
-        ),
-        (
-            "accounts[0].existingSecret=S_x",
-            "does not match pattern",
-            "accounts[0].existingSecret=s.x",
-        ),
-        (
-            "serviceMonitor.enabled=true,serviceMonitor.interval=5s",
-            "must not exceed interval",
-            "serviceMonitor.enabled=true,serviceMonitor.interval=10s",
-        ),
-    ] {
+    for (bad, words, good) in NEIGHBOURS {
         let account = "accounts[0].name=a,accounts[0].existingSecret=s";
         let said = template(None, &["--set", account, "--set", bad]);
         assert!(!said.is_content, "{bad} renders");

@@ -7,7 +7,7 @@
 {{- range .Values.extraEnv }}
 {{- if regexMatch "^API_KEY_EXPORTER__WEB__(EXTERNAL_URL|ROUTE_PREFIX)$" .name }}{{ fail (printf "extraEnv contains %s: %s" .name $prefix) }}{{ end }}
 {{- end }}
-{{- if regexMatch "(?m)^[^#\n]*\\b(external_url|route_prefix)\"?[ \\t]*=" (default "" .Values.config) }}{{ fail (printf "config contains web.external_url or web.route_prefix: %s" $prefix) }}{{ end }}
+{{- if regexMatch "(?m)^[ \\t]*([\"']?web[\"']?[ \\t]*(\\.[ \\t]*|=[ \\t]*\\{([^}\\n]*[,. \\t])?))?[\"']?(external_url|route_prefix)[\"']?[ \\t]*=" (default "" .Values.config) }}{{ fail (printf "config contains web.external_url or web.route_prefix: %s" $prefix) }}{{ end }}
 {{- $addresses := dict "listenAddress" .Values.listenAddress }}
 {{- if .Values.webConfig.existingSecret }}
 {{- $_ := set $addresses "webConfig.probeListenAddress" .Values.webConfig.probeListenAddress }}
@@ -18,7 +18,7 @@
 {{- if or (lt $port 1) (gt $port 65535) }}{{ fail (printf "%s: the port must be from 1 to 65535" $name) }}{{ end }}
 {{- if regexMatch "^(127\\.|\\[::1\\])" $address }}{{ fail (printf "%s: the kubelet and Prometheus cannot reach a loopback address" $name) }}{{ end }}
 {{- end }}
-{{- if hasPrefix "/-/" .Values.telemetryPath }}{{ fail "telemetryPath must not start with /-/" }}{{ end }}
+{{- if regexMatch "^/(-/|api/|calendar\\.ics$)" .Values.telemetryPath }}{{ fail "telemetryPath must not be /calendar.ics or start with /-/ or /api/, which are taken" }}{{ end }}
 {{- range list "name" "instance" "component" }}
 {{- $label := printf "app.kubernetes.io/%s" . }}
 {{- if hasKey (default dict $.Values.podLabels) $label }}{{ fail (printf "podLabels must not contain %s, which selects the pods" $label) }}{{ end }}
@@ -32,7 +32,7 @@
 {{- $names = append $names .name }}
 {{- with .baseUrl }}
 {{- if regexMatch "^https?://[^/?#]*@" . }}{{ fail "accounts: baseUrl must not contain credentials" }}{{ end }}
-{{- if and (hasPrefix "http://" .) (not (regexMatch "^http://(127\\.[0-9.]+|\\[::1\\]|localhost)(:[0-9]+)?(/|$)" .)) }}{{ fail (printf "accounts: baseUrl %s must use https, except on loopback" .) }}{{ end }}
+{{- if and (hasPrefix "http://" .) (not (regexMatch "(?i)^http://(127\\.[0-9.]+|\\[::1\\]|localhost)(:[0-9]+)?(/|$)" .)) }}{{ fail (printf "accounts: baseUrl %s must use https, except on loopback" .) }}{{ end }}
 {{- end }}
 {{- with .interval }}
 {{- $seconds := include "exporter.seconds" . | float64 }}
