@@ -160,6 +160,7 @@ impl Provider {
         match self {
             Self::BitGpt => base_url.to_string(),
             Self::Json(json_list) => {
+                let base_url = base_url.as_str().trim_end_matches('/');
                 let path = digest::digest(&digest::SHA256, json_list.request().path.as_bytes());
                 // Eight bytes: enough to tell the listings of one base URL apart.
                 let path = path.as_ref().first_chunk().copied().unwrap_or_default();

@@ -77,7 +77,8 @@ impl JsonList {
         &self.request
     }
 
-    /// The secrets to remove from an answer of this many bytes: the token, and those of the request.
+    /// The secrets to remove from an answer of this many bytes: the token, and those of the
+    /// request.
     pub fn secrets(&self, token: &Token, answer_bytes: usize) -> Secrets {
         let mut secrets = token.secrets(answer_bytes);
         let of_request = self.request.secrets.iter().map(String::as_str);
