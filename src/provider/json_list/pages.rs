@@ -176,9 +176,7 @@ impl<'d> Pages<'d> {
             None | Some(Said::Nothing) => None,
             Some(Said::Bool(has_more)) => Some(*has_more),
             Some(Said::Text(_) | Said::Other) => {
-                return Err(incomplete(
-                    "the value at has_more is not true or false",
-                ));
+                return Err(incomplete("the value at has_more is not true or false"));
             }
         };
         match (cursor, has_more) {

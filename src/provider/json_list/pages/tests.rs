@@ -216,10 +216,7 @@ fn cursors_go_on_until_there_is_none_or_no_more() {
             &["{}", "true"],
             "incomplete: the value at the cursor's pointer is not text",
         ),
-        (
-            &["c", "maybe"],
-            "incomplete: the value at has_more",
-        ),
+        (&["c", "maybe"], "incomplete: the value at has_more"),
     ] {
         let found = steps(&with_more, 9, &[page(1, 1, said)]);
         assert!(found[1].starts_with(expected), "{said:?}: {found:?}");
