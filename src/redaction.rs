@@ -83,6 +83,10 @@ const DATABRICKS: &str = "dapi";
 /// The hexadecimal digits after [`DATABRICKS`].
 const DATABRICKS_DIGITS: usize = 32;
 
+/// So many characters after a prefix show whether it is a token. Only these are examined, because a
+/// text may repeat prefixes.
+const TOKEN_CHARS_JUDGED: usize = 64;
+
 /// Finds [`TOKEN_PREFIXES`] in any case.
 static TOKENS: LazyLock<AhoCorasick> = LazyLock::new(|| {
     let mut builder = AhoCorasick::builder();
@@ -99,6 +103,9 @@ const SECRET_CHARS_MIN: usize = 8;
 
 /// A shorter word of a configured text says nothing: `v2`, `OAuth`.
 const MIXED_WORD_CHARS_MIN: usize = 6;
+
+/// A shorter word may be part of an id or a label by chance: `webshop2024`.
+const SECRET_WORD_CHARS_MIN: usize = 12;
 
 /// Replaces everything in `text` that looks like a key, masked keys included, with [`REDACTED`].
 pub fn redact(text: &str) -> Cow<'_, str> {
@@ -157,10 +164,11 @@ pub fn may_be_secret(text: &str) -> bool {
     text.len() >= SECRET_CHARS_MIN && !is_id(text) && words.any(is_mixed)
 }
 
-/// The words of a configured text, separated by blanks, that may be secrets.
+/// The words of a configured text, separated by blanks, that are almost certainly secrets: a key
+/// whose id contains one is not monitored.
 pub fn secret_words(text: &str) -> impl Iterator<Item = &str> {
     text.split_ascii_whitespace()
-        .filter(|word| may_be_secret(word))
+        .filter(|word| word.len() >= SECRET_WORD_CHARS_MIN && may_be_secret(word))
 }
 
 /// How often a capital, a small letter or a digit follows a character of another kind.
@@ -194,7 +202,12 @@ fn find_token(text: &str) -> Option<(usize, usize)> {
     }
     let mut found = TOKENS.find_iter(text);
     found.find_map(|prefix| {
-        let rest = text.get(prefix.end()..)?;
+        let (before, rest) = (text.get(..prefix.start())?, text.get(prefix.end()..)?);
+        let is_word_start = !before.ends_with(|c: char| c.is_ascii_alphanumeric());
+        // One of the prefixes is in the middle of a token.
+        if !is_word_start && prefix.start() > 0 && !text.get(prefix.range())?.starts_with('.') {
+            return None;
+        }
         let is_token = if TOKEN_PREFIXES.get(prefix.pattern().as_usize()) == Some(&DATABRICKS) {
             let digits = rest.bytes().take_while(u8::is_ascii_hexdigit);
             digits.count() >= DATABRICKS_DIGITS
@@ -206,16 +219,19 @@ fn find_token(text: &str) -> Option<(usize, usize)> {
 }
 
 /// Whether the text after a prefix is a token and not `cluster_name` or `prod-2026-eu1`: it has a
-/// long word with a digit or a capital, or its words change between letters and digits all the
-/// time.
+/// long word with a digit or with capitals all over it, or its words change between letters and
+/// digits all the time.
 fn is_random_token(rest: &str) -> bool {
-    let end = rest.find(|c| !belongs_to_secret(c)).unwrap_or(rest.len());
+    let run = rest.bytes().take(TOKEN_CHARS_JUDGED);
+    let end = run
+        .take_while(|byte| belongs_to_secret(char::from(*byte)))
+        .count();
     let token = rest.get(..end).unwrap_or_default();
     let words = token.split(|c: char| !c.is_ascii_alphanumeric());
     let (mut len, mut all_changes) = (0, 0);
     for word in words {
-        let is_lower_case = word.bytes().all(|byte| byte.is_ascii_lowercase());
-        if word.len() >= RANDOM_CHARS_MIN && !is_lower_case {
+        let has_digit = word.bytes().any(|byte| byte.is_ascii_digit());
+        if word.len() >= RANDOM_CHARS_MIN && (has_digit || changes(word) * 3 > word.len()) {
             return true;
         }
         len += word.len();

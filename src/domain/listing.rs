@@ -221,7 +221,7 @@ impl Listing {
     /// rejected, but the rest of them is used.
     pub fn used_in_part(&self) -> impl Iterator<Item = &Key> {
         let keys = self.keys.iter();
-        keys.filter(|key| key.unreadable.has_other_than_expiry())
+        keys.filter(|key| key.unlisted_since.is_none() && key.unreadable.has_other_than_expiry())
     }
 
     /// How many entries were left out as a whole for this reason.

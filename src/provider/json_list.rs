@@ -102,7 +102,7 @@ pub fn read_page(
 ) -> Result<Listed, Failure> {
     let mut collected = Collected::default();
     let page = answer::read(json_list, answer, rules, rules.keys_max, now, None)?;
-    collected.add(page);
+    collected.add(page.checked_as_first()?);
     Ok(collected.listed())
 }
 
@@ -111,7 +111,8 @@ pub fn read_page(
 /// If a key is deleted during the read, the keys behind it move up, possibly to a page that was
 /// read already. A listing of several pages that lacks keys of the previous listing is therefore
 /// read again, and counts if both reads lack the same keys. Without a previous listing, and if the
-/// pages show no total that would decrease, the first read takes its place.
+/// pages show no total that would decrease, the first read takes its place; if no further read
+/// confirms it, the last whole one counts.
 pub(super) async fn list(
     session: &mut Session,
     json_list: &JsonList,
@@ -119,9 +120,18 @@ pub(super) async fn list(
 ) -> Result<Listed, Failure> {
     let mut first: Option<Listing> = None;
     let mut lacked: Option<Vec<KeyId>> = None;
+    let mut whole: Option<Listed> = None;
     for _ in 0..PASSES_MAX {
         let before = session.time_left();
-        if let Some(collected) = pass(session, json_list, rules).await? {
+        let read = match (pass(session, json_list, rules).await, whole.take()) {
+            // Without a previous listing, an unconfirmed one is better than none.
+            (Err(_), Some(whole)) => return Ok(whole),
+            (read, earlier) => {
+                whole = earlier;
+                read?
+            }
+        };
+        if let Some(collected) = read {
             let is_one_answer = collected.pages == 1;
             let may_have_lost_keys = collected.may_have_lost_keys;
             let listed = collected.listed();
@@ -138,11 +148,15 @@ pub(super) async fn list(
                 return Ok(listed);
             }
             if lacking.is_none() {
-                first = Some(listed.listing);
+                first = Some(listed.listing.clone());
             }
             lacked = lacking;
+            whole = rules.held.is_none().then_some(listed);
         }
         session.forget_bodies();
+    }
+    if let Some(whole) = whole {
+        return Ok(whole);
     }
     let why = "the listing was another one each time that its pages were read";
     Err(Failure::new(Reason::Incomplete, why))
@@ -198,7 +212,12 @@ async fn pass(
             }
         };
         addresses.insert(session.last_url().clone());
-        collected.add(page);
+        let is_first = collected.pages == 0;
+        collected.add(if is_first {
+            page.checked_as_first()?
+        } else {
+            page
+        });
         if let Some(findings) = &findings {
             findings.count_page(matches!(next, Ok(Step::Get(_) | Step::Follow(_))));
         }

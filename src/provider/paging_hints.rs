@@ -65,7 +65,9 @@ impl PagingHints {
             }
             Some(Meaning::Next) => {
                 let nothing = ["null", "false", "\"\"", "{}", "[]"];
-                self.has_next |= !nothing.contains(&value.get());
+                // Pages may be counted from 0; a cursor or an offset of 0 leads nowhere.
+                let is_start = number() == Some(0) && !name.to_ascii_lowercase().contains("page");
+                self.has_next |= !nothing.contains(&value.get()) && !is_start;
             }
             Some(Meaning::Total) => self.total = self.total.max(number().unwrap_or(0)),
             Some(Meaning::Pages) => self.has_several |= number().is_some_and(|pages| pages > 1),
@@ -224,6 +226,7 @@ mod tests {
             ("total", "2.5", false),
             ("total_pages", "2.0", true),
             ("next_cursor", "\"\"", false),
+            ("next_cursor", "0", false),
             ("nextPageToken", "\"abc\"", true),
             ("total", "3", true),
             ("total", "2", false),

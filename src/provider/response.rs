@@ -119,7 +119,12 @@ fn is_html(headers: &HeaderMap) -> bool {
 
 /// The host that a redirect points to; the rest of the URL may contain secrets.
 pub(super) fn redirect_host(headers: &HeaderMap) -> Option<String> {
-    match Url::parse(headers.get(LOCATION)?.to_str().ok()?) {
+    let location = headers.get(LOCATION)?.to_str().ok()?;
+    // `//host/path` has the scheme of the request.
+    let absolute = location
+        .strip_prefix("//")
+        .map(|rest| format!("https://{rest}"));
+    match Url::parse(absolute.as_deref().unwrap_or(location)) {
         Ok(location) => location.host_str().map(str::to_owned),
         Err(url::ParseError::RelativeUrlWithoutBase) => Some("the same host".to_owned()),
         Err(_) => None,

@@ -10,27 +10,14 @@ const SECRET_BYTES_MAX: usize = 4096;
 /// A number with fewer digits is not a secret: it is a count, a time or an id.
 const NUMBER_BYTES_MIN: usize = 12;
 
-/// What the value of a field is, as far as its name shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// Not a secret.
-    Plain,
-    /// A secret if it is a text or a number. A list or an object has fields of its own.
-    SecretText,
-    /// A secret; in a list or an object, every text and number is one.
-    Secret,
-}
-
-/// Passes each secret in `json` to `found`. `value_of` judges a field by its name. This is not a
+/// Passes each secret in `json` to `found`: the texts and long numbers in fields whose name
+/// `is_secret` accepts, and in lists there. An object there has fields of its own. This is not a
 /// JSON parser: in invalid JSON, it may find other secrets or none.
-pub fn find(json: &str, value_of: impl Fn(&str) -> Value, found: &mut dyn FnMut(&str)) {
+pub fn find(json: &str, is_secret: impl Fn(&str) -> bool, found: &mut dyn FnMut(&str)) {
     let mut scanner = Scanner { rest: json };
     while let Some(text) = scanner.next_string() {
-        if scanner.is_after_name() {
-            match decoded(text, &value_of) {
-                Value::Plain => {}
-                value @ (Value::SecretText | Value::Secret) => scanner.secrets(value, found),
-            }
+        if scanner.is_after_name() && decoded(text, &is_secret) {
+            scanner.secrets(found);
         }
     }
 }
@@ -79,13 +66,13 @@ impl<'a> Scanner<'a> {
     }
 
     /// The secrets in the value at the start.
-    fn secrets(&mut self, value: Value, found: &mut dyn FnMut(&str)) {
+    fn secrets(&mut self, found: &mut dyn FnMut(&str)) {
         let mut depth = 0_usize;
         loop {
             match self.rest.as_bytes().first() {
                 Some(b'"') => {
                     let Some(text) = self.string() else { return };
-                    if !(depth > 0 && self.is_after_name()) && text.len() <= SECRET_BYTES_MAX {
+                    if text.len() <= SECRET_BYTES_MAX {
                         decoded(text, &mut *found);
                     }
                 }
@@ -98,17 +85,16 @@ impl<'a> Scanner<'a> {
                     }
                     self.rest = rest;
                 }
-                Some(b'{' | b'[') if value == Value::Secret => {
+                Some(b'[') => {
                     depth += 1;
                     self.skip(1);
                 }
-                Some(b'}' | b']') => {
+                Some(b']') => {
                     depth = depth.saturating_sub(1);
                     self.skip(1);
                 }
-                Some(_) if depth > 0 => {
-                    let next = self.rest.chars().next().map_or(0, char::len_utf8);
-                    self.skip(next);
+                Some(byte) if depth > 0 && (*byte == b',' || byte.is_ascii_whitespace()) => {
+                    self.skip(1);
                 }
                 Some(_) | None => return,
             }
@@ -137,12 +123,8 @@ mod tests {
 
     fn found(json: &str) -> Vec<String> {
         let mut all = Vec::new();
-        let value_of = |name: &str| match name {
-            "secret" => Value::Secret,
-            "key" => Value::SecretText,
-            _ => Value::Plain,
-        };
-        find(json, value_of, &mut |secret| all.push(secret.to_owned()));
+        let is_secret = |name: &str| name == "secret";
+        find(json, is_secret, &mut |secret| all.push(secret.to_owned()));
         all
     }
 
@@ -166,15 +148,15 @@ mod tests {
                 &["123456789012345678"],
             ),
             (
-                r#"{"secret":{"a":["b",{"c":"d"},"e"],"f":123456789012},"g":"h"}"#,
-                &["b", "d", "e", "123456789012"],
+                r#"{"secret":["b",[["d"],"e" , 123456789012],{"secret":"f","x":"y"}],"g":"h"}"#,
+                &["b", "d", "e", "123456789012", "f"],
             ),
             (
                 r#"[{"secret":["one"]},{"secret":[]},{"secret":"two"}]"#,
                 &["one", "two"],
             ),
             (
-                r#"{"key":"one","key":{"id":"x","secret":"two"},"key":["y"]}"#,
+                r#"{"secret":"one","secret":{"id":"x","secret":"two"}}"#,
                 &["one", "two"],
             ),
             // Not JSON.

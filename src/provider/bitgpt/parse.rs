@@ -46,14 +46,8 @@ pub(super) fn answer_observed(
 /// The token, and the secrets of an answer.
 pub(super) fn secrets(body: &str, token: &Token) -> Secrets {
     let mut secrets = token.secrets(body.len());
-    let value_of = |name: &str| {
-        if name.eq_ignore_ascii_case("secret") {
-            secret_fields::Value::Secret
-        } else {
-            secret_fields::Value::Plain
-        }
-    };
-    secret_fields::find(body, value_of, &mut |secret| secrets.add(secret));
+    let is_secret = |name: &str| name.eq_ignore_ascii_case("secret");
+    secret_fields::find(body, is_secret, &mut |secret| secrets.add(secret));
     secrets
 }
 
@@ -873,7 +867,7 @@ mod tests {
         for field in [
             r#""Secret":"Zm9v\/YmFyYmF6cXV4""#,
             r#""secret":["Zm9v\u002fYmFyYmF6cXV4"]"#,
-            r#""secret":{"a":"Zm9v/YmFyYmF6cXV4"}"#,
+            r#""secret":{"secret":"Zm9v/YmFyYmF6cXV4"}"#,
         ] {
             let shown = format!(
                 "{:?}",

@@ -18,7 +18,7 @@ use crate::domain::listing::{Reject, Rejects};
 use crate::domain::text::{Cleaner, Line, Secrets};
 use crate::provider::findings::{Findings, SharedFindings};
 use crate::provider::json_list::JsonList;
-use crate::provider::json_list::definition::{Definition, Pagination, SupportId};
+use crate::provider::json_list::definition::{Pagination, SupportId};
 use crate::provider::json_list::entry::{Values, Walk};
 use crate::provider::json_list::key::Item;
 use crate::provider::json_list::observe;
@@ -53,6 +53,19 @@ pub(super) struct Page {
     /// The values that the pagination points at, in the order of its pointers.
     pub(super) paging: Vec<Said>,
     pub(super) support_id: Option<Line>,
+    /// The failure if this is the first page: it has an error message and no entry. A later one may
+    /// say that there are no more.
+    pub(super) error: Option<Box<Failure>>,
+}
+
+impl Page {
+    /// This page as the first one of a listing.
+    pub(super) fn checked_as_first(mut self) -> Result<Self, Failure> {
+        match self.error.take() {
+            Some(error) => Err(*error),
+            None => Ok(self),
+        }
+    }
 }
 
 /// A value that the pagination points at.
@@ -109,50 +122,19 @@ pub(super) fn read(
 /// that the definition does not point at.
 fn secrets(json_list: &JsonList, body: &str, token: &Token) -> Secrets {
     let mut secrets = json_list.secrets(token, body.len());
-    let judged = SECRET_NAMES.map(|name| (name, value_of(json_list.definition(), name)));
-    let value_of = |name: &str| {
-        let judged = judged.iter().find(|it| it.0.eq_ignore_ascii_case(name));
-        judged.map_or(secret_fields::Value::Plain, |(_, value)| *value)
+    let facts = &json_list.definition().facts;
+    let is_wanted = |name: &&str| {
+        let mut places = facts.all();
+        places.any(|(_, place)| {
+            let last = place.pointer.segments().last();
+            matches!(last, Some(Segment::Name(last)) if last.eq_ignore_ascii_case(name))
+        })
     };
-    secret_fields::find(body, value_of, &mut |secret| secrets.add(secret));
+    let unwanted = SECRET_NAMES.into_iter().filter(|name| !is_wanted(name));
+    let unwanted: Vec<&str> = unwanted.collect();
+    let is_secret = |name: &str| unwanted.iter().any(|it| it.eq_ignore_ascii_case(name));
+    secret_fields::find(body, is_secret, &mut |secret| secrets.add(secret));
     secrets
-}
-
-/// What the value of a field with a secret's name is to the definition.
-fn value_of(definition: &Definition, name: &str) -> secret_fields::Value {
-    let is_name =
-        |segment: &Segment| matches!(segment, Segment::Name(it) if it.eq_ignore_ascii_case(name));
-    let lists = [Some(&definition.items), definition.nested.as_ref()];
-    let support_id = match &definition.support_id {
-        Some(SupportId::At(at)) => Some(at),
-        Some(SupportId::Header(_)) | None => None,
-    };
-    let paging = definition.pagination.pointers();
-    let facts = definition.facts.all().map(|(_, place)| &place.pointer);
-    let values = facts.chain(paging.into_iter().map(|(_, at)| at));
-    let values = values.chain(
-        [support_id, definition.error.as_ref()]
-            .into_iter()
-            .flatten(),
-    );
-    let mut contains_wanted = lists
-        .into_iter()
-        .flatten()
-        .any(|at| at.segments().iter().any(is_name));
-    for at in values {
-        let Some((last, before)) = at.segments().split_last() else {
-            continue;
-        };
-        if is_name(last) {
-            return secret_fields::Value::Plain;
-        }
-        contains_wanted |= before.iter().any(is_name);
-    }
-    if contains_wanted {
-        secret_fields::Value::SecretText
-    } else {
-        secret_fields::Value::Secret
-    }
 }
 
 /// The value at the place of the list.
@@ -381,7 +363,7 @@ impl<'d, 'a> Reading<'d, 'a> {
         }
         if self.page.entries == 0 && error.is_some() {
             let why = "the answer has an error message and an empty list";
-            return Err(failure(Reason::ApiError, why));
+            self.page.error = Some(Box::new(failure(Reason::ApiError, why)));
         }
         if definition.nested.is_some() && self.page.items > 0 && self.inner_lists == 0 {
             let why = "no item has a list where the definition's nested points at";

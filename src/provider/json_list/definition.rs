@@ -34,6 +34,9 @@ pub struct Definition {
     pub pagination: Pagination,
 }
 
+/// A shorter word in a URL is not a secret of ours.
+const URL_SECRET_CHARS_MIN: usize = 16;
+
 /// A request with parameters that each account supplies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestTemplate {
@@ -54,7 +57,7 @@ pub struct Request {
     pub path: String,
     /// Further headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The values of the query and of the headers that may be secrets.
+    /// The values of the path's parameters, of the query and of the headers that may be secrets.
     pub secrets: Vec<String>,
 }
 
@@ -396,10 +399,23 @@ impl RequestTemplate {
             Some((name.clone(), value))
         });
         let query = self.query.iter().map(|(_, value)| value);
-        let sent = query.chain(self.headers.iter().map(|(_, value)| value));
-        let sent = sent.filter_map(|value| value.fill_plain(&values));
-        let secrets =
-            sent.flat_map(|value| secret_words(&value).map(str::to_owned).collect::<Vec<_>>());
+        let query = query.filter_map(|value| value.fill_plain(&values));
+        let of_path = self
+            .path
+            .params()
+            .filter_map(|name| values.get(name).cloned());
+        // Names with a year and hexadecimal ids are common in URLs.
+        let is_usual = |word: &str| {
+            word.len() < URL_SECRET_CHARS_MIN || word.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        let of_url = query.chain(of_path).map(|value| (value, false));
+        let headers_sent = self.headers.iter();
+        let of_headers = headers_sent.filter_map(|(_, value)| value.fill_plain(&values));
+        let sent = of_url.chain(of_headers.map(|value| (value, true)));
+        let secrets = sent.flat_map(|(value, is_header)| {
+            let words = secret_words(&value).filter(|word| is_header || !is_usual(word));
+            words.map(str::to_owned).collect::<Vec<_>>()
+        });
         Ok(Request {
             headers: headers.collect(),
             path,

@@ -141,7 +141,7 @@ impl<'d> Pages<'d> {
             } => {
                 let cursor = said();
                 let has_more = has_more.as_ref().map(|_| said());
-                self.cursor(param, cursor, has_more)
+                self.cursor(param, cursor, has_more, page.items == 0)
             }
             Pagination::Page { end, .. } => {
                 let total = match end {
@@ -170,8 +170,11 @@ impl<'d> Pages<'d> {
         param: &str,
         cursor: &Said,
         has_more: Option<&Said>,
+        is_empty: bool,
     ) -> Result<(Step, bool), Stop> {
         let has_more = match has_more {
+            // Some APIs omit `false`, and repeat the cursor.
+            Some(Said::Nothing) if is_empty => Some(false),
             // Without a statement, the cursor decides.
             None | Some(Said::Nothing) => None,
             Some(Said::Bool(has_more)) => Some(*has_more),

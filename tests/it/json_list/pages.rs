@@ -575,3 +575,25 @@ async fn a_listing_that_shrinks_all_the_time_is_incomplete() {
     assert_eq!(ids(answer), Err(Reason::Incomplete));
     assert!(api.asked().len() <= 6, "{:?}", api.asked());
 }
+
+#[tokio::test]
+async fn a_second_read_that_fails_leaves_the_listing_of_the_first() {
+    let kinds = KINDS.iter().filter(|kind| shows_no_total(kind));
+    for kind in kinds {
+        let keys = names(0..5);
+        let all = keys.clone();
+        let mut asked = 0;
+        let api = Api::start(move |url| {
+            asked += 1;
+            let reply = serve(kind, &keys, 2, url);
+            // The first read has three pages, and perhaps an empty one.
+            Reply {
+                status: if asked > 4 { 429 } else { 200 },
+                ..reply
+            }
+        })
+        .await;
+        let answer = api.list(&options(kind), LIMITS).await;
+        assert_eq!(ids(answer), Ok(all), "{kind}");
+    }
+}
