@@ -57,7 +57,7 @@ pub struct Request {
     pub path: String,
     /// Further headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The values of the path's parameters, of the query and of the headers that may be secrets.
+    /// The values of the query and of the headers that may be secrets. Those of the path are ids.
     pub secrets: Vec<String>,
 }
 
@@ -400,15 +400,11 @@ impl RequestTemplate {
         });
         let query = self.query.iter().map(|(_, value)| value);
         let query = query.filter_map(|value| value.fill_plain(&values));
-        let of_path = self
-            .path
-            .params()
-            .filter_map(|name| values.get(name).cloned());
         // Names with a year and hexadecimal ids are common in URLs.
         let is_usual = |word: &str| {
             word.len() < URL_SECRET_CHARS_MIN || word.bytes().all(|byte| byte.is_ascii_hexdigit())
         };
-        let of_url = query.chain(of_path).map(|value| (value, false));
+        let of_url = query.map(|value| (value, false));
         let headers_sent = self.headers.iter();
         let of_headers = headers_sent.filter_map(|(_, value)| value.fill_plain(&values));
         let sent = of_url.chain(of_headers.map(|value| (value, true)));
