@@ -144,7 +144,7 @@ impl Check<'_> {
     }
 }
 
-/// The line for monitoring systems that run plugins, where nothing could be found out.
+/// The line for monitoring systems that run plugins, if no key could be checked.
 pub fn nagios_unknown(words: &str) -> String {
     nagios::unknown(words)
 }

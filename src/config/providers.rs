@@ -263,7 +263,7 @@ pub(super) fn params(
     let params = section.inline_texts(
         "params",
         "parameters, name = \"value\", of letters, digits, - and _, without control characters",
-        // The id of a group or tenant is no secret, and users need to see it.
+        // The id of a group or a tenant is not a secret, and users need to see it.
         &|name, value| may_be_secret(value) || (secret_params.contains(name) && !is_id(value)),
         |name, value| {
             let is_clean = value.len() <= 255 && !value.chars().any(char::is_control);
@@ -322,10 +322,10 @@ fn auth(section: &mut Section<'_>) -> Auth {
     }
 }
 
-/// Whether a prefix of the token is empty or a known scheme, which is no secret.
+/// Whether a prefix of the token is empty or a known scheme, which is not a secret.
 fn is_scheme(prefix: &str) -> bool {
-    const SCHEMES: [&str; 9] = [
-        "", "api-key", "apikey", "basic", "bearer", "key", "oauth", "ssws", "token",
+    const SCHEMES: [&str; 10] = [
+        "", "api-key", "apikey", "basic", "bearer", "geniekey", "key", "oauth", "ssws", "token",
     ];
     let word = prefix.trim_end_matches([' ', '=', ':']);
     SCHEMES

@@ -253,7 +253,7 @@ mod tests {
             assert!(answers(address).await, "{address}");
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(!answers(&own).await, "nobody can reach it");
+        assert!(!answers(&own).await, "no client can reach it");
         assert!(answers(&passed).await, "a restart would change nothing");
         for server in servers {
             server.abort();

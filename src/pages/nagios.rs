@@ -59,7 +59,7 @@ pub(super) fn line(check: &Check<'_>) -> String {
     )
 }
 
-/// The line where nothing could be found out: the first paragraph of `words`.
+/// The line if no key could be checked: the first paragraph of `words`.
 pub(super) fn unknown(words: &str) -> String {
     let lines = words.trim().lines().map(str::trim);
     let lines = lines.take_while(|line| !line.is_empty());

@@ -111,31 +111,28 @@ pub fn read_page(
 /// If a key is deleted during the read, the keys behind it move up, possibly to a page that was
 /// read already. A listing of several pages that lacks keys of the previous listing is therefore
 /// read again, and counts if both reads lack the same keys. Without a previous listing, and if the
-/// pages show no total that would decrease, the first read takes its place; if no further read
-/// confirms it, the last whole one counts.
+/// pages show no total that would decrease, the read before takes its place; if none confirms
+/// another, the last whole one counts.
 pub(super) async fn list(
     session: &mut Session,
     json_list: &JsonList,
     rules: &Rules<'_>,
 ) -> Result<Listed, Failure> {
-    let mut first: Option<Listing> = None;
-    let mut lacked: Option<Vec<KeyId>> = None;
+    // The last whole listing, if there is no previous one.
     let mut whole: Option<Listed> = None;
+    let mut lacked: Option<Vec<KeyId>> = None;
     for _ in 0..PASSES_MAX {
         let before = session.time_left();
-        let read = match (pass(session, json_list, rules).await, whole.take()) {
-            // Without a previous listing, an unconfirmed one is better than none.
-            (Err(_), Some(whole)) => return Ok(whole),
-            (read, earlier) => {
-                whole = earlier;
-                read?
-            }
+        let read = match pass(session, json_list, rules).await {
+            // An unconfirmed listing is better than none.
+            Err(_) if whole.is_some() => break,
+            read => read?,
         };
         if let Some(collected) = read {
             let is_one_answer = collected.pages == 1;
             let may_have_lost_keys = collected.may_have_lost_keys;
             let listed = collected.listed();
-            let reference = rules.held.or(first.as_ref());
+            let reference = rules.held.or(whole.as_ref().map(|whole| &whole.listing));
             let lacking = reference.map(|reference| missing(&listed.listing, reference));
             let is_confirmed = lacking.as_ref().map_or(!may_have_lost_keys, |lacking| {
                 let lacked = lacked.as_deref().unwrap_or_default();
@@ -147,19 +144,15 @@ pub(super) async fn list(
             if is_one_answer || is_confirmed || !has_time {
                 return Ok(listed);
             }
-            if lacking.is_none() {
-                first = Some(listed.listing.clone());
-            }
             lacked = lacking;
             whole = rules.held.is_none().then_some(listed);
         }
         session.forget_bodies();
     }
-    if let Some(whole) = whole {
-        return Ok(whole);
-    }
-    let why = "the listing was another one each time that its pages were read";
-    Err(Failure::new(Reason::Incomplete, why))
+    whole.ok_or_else(|| {
+        let why = "the listing was another one each time that its pages were read";
+        Failure::new(Reason::Incomplete, why)
+    })
 }
 
 /// The keys that the previous listing had and this one lacks.

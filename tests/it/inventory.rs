@@ -202,7 +202,7 @@ async fn the_log_tells_of_the_own_key_of_crossings_and_of_idle_entries() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let log = daemon.log();
-    let told = |words: &str| -> Vec<&str> {
+    let lines_with = |words: &str| -> Vec<&str> {
         let lines = log.lines().filter_map(|line| line.split_once(' '));
         lines
             .map(|(_, line)| line)
@@ -210,19 +210,22 @@ async fn the_log_tells_of_the_own_key_of_crossings_and_of_idle_entries() {
             .collect()
     };
     assert_eq!(
-        told("own key"),
+        lines_with("own key"),
         [
             "level=INFO msg=\"recognized the exporter's own key\" account=default key_id=own \
              expires_at=2099-01-01T00:00:00Z expires_in="
                 .to_owned()
-                + told("recognized")[0].split_once("expires_in=").unwrap().1,
+                + lines_with("recognized")[0]
+                    .split_once("expires_in=")
+                    .unwrap()
+                    .1,
             "level=WARN msg=\"the exporter's own key holds more scopes than listing needs\" \
              account=default key_id=own needed=api_keys.read scopes=users.deactivate"
                 .to_owned(),
         ]
     );
     assert_eq!(
-        told("inventory"),
+        lines_with("inventory"),
         [
             "level=WARN msg=\"inventory entries match no key, or are shadowed by an earlier entry\" \
              count=2 entries=\"gone, ci-build\""
@@ -232,7 +235,7 @@ async fn the_log_tells_of_the_own_key_of_crossings_and_of_idle_entries() {
     let who = format!(
         "account=default key_id=ending name=Build team=platform expires_at={expires_at} expires_in="
     );
-    let crossings = told("key_id=ending");
+    let crossings = lines_with("key_id=ending");
     assert_eq!(crossings.len(), 2, "{crossings:?}");
     for (line, words) in crossings
         .iter()
@@ -332,11 +335,11 @@ async fn an_inventory_is_reloaded_with_the_configuration_all_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crossing_is_told_once_across_a_restart_where_state_is_saved() {
+async fn a_crossing_is_lines_with_once_across_a_restart_where_state_is_saved() {
     let mut expired = key("gone");
     expired["expires_at"] = json!(plain(Utc::now() - TimeDelta::hours(1)));
     let api = Api::start(Reply::listing(&[expired])).await;
-    let folder = Folder::new("told-once");
+    let folder = Folder::new("lines_with-once");
     let path = config_file(&folder, &api.url());
     let text = std::fs::read_to_string(&path).unwrap();
     folder.file(
@@ -363,9 +366,9 @@ async fn a_crossing_is_told_once_across_a_restart_where_state_is_saved() {
                 daemon.log()
             );
         }
-        let told = daemon.log().matches("a key expired").count();
+        let lines_with = daemon.log().matches("a key expired").count();
         assert_eq!(
-            told,
+            lines_with,
             usize::from(life == "first"),
             "{life}: {}",
             daemon.log()

@@ -162,8 +162,8 @@ async fn each_account_is_listed_once_and_a_failing_one_hides_no_other() {
     }
 }
 
-/// A field is found where it is, an entry that is no object has none, and a body that was not read
-/// has no size.
+/// A field is found only where it is present, an entry that is not an object has no field, and a
+/// body that was not read has no size.
 #[tokio::test]
 async fn entries_are_counted_by_what_they_are_and_failures_have_a_remedy() {
     let mixed = json!({ "items": [

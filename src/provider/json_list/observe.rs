@@ -65,7 +65,7 @@ impl Item<'_, '_> {
             };
             field.count(match (captured, is_read) {
                 (Captured::Absent, _) => Seen::Absent,
-                // The entry itself is no object, which the structure shows.
+                // The entry itself is not an object, which the structure shows.
                 (Captured::Unreachable, _) if matches!(key, Err(Reject::Shape)) => Seen::Absent,
                 (Captured::Unreachable, _) => Seen::Unreachable,
                 (Captured::Null, _) => Seen::Null,

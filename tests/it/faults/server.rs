@@ -330,7 +330,7 @@ async fn the_first_line_has_the_address_of_the_probe_listener() {
     let url = rest.split_whitespace().next().unwrap();
     let healthy = ask(debian("curl").args(["-s", &format!("{url}/-/healthy")])).stdout;
     assert_eq!(healthy, "api-key-exporter is healthy.\n");
-    // Without one, there is no such field.
+    // Without a probe listener, the field is absent.
     let daemon = Daemon::start(binary(&["--config.file", &config]), &folder);
     daemon.logs("level=INFO msg=started").await;
     assert!(!daemon.log().contains("probes="), "{}", daemon.log());

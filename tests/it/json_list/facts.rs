@@ -665,7 +665,7 @@ fn secrets_of_an_answer_never_leave_the_parser() {
             "{listed}"
         );
     }
-    // A list or an object that the definition reads is no secret, a text of the same name is.
+    // A list of objects is not a secret, but a text of the same name is.
     let inside = json_list("items = \"/value\"\nid = \"/key/id\"\nlabel = \"/name\"");
     let body = r#"{"value":[{"key":{"id":"long-enough-id"},"name":"long-enough-id"},
         {"key":{"id":"other"},"name":"my Zm9vYmFyYmF6","key":"Zm9vYmFyYmF6"}]}"#;
